@@ -1,0 +1,3 @@
+module github.com/unknot/unknot
+
+go 1.26
