@@ -1,0 +1,12 @@
+// Command unknot supervises programs by seccomp user notifications, measures how
+// fast it does so, and says what this kernel and user can do. See `unknot help`.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,87 @@
+package notify
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The structs must be what the kernel copies.
+var (
+	_ [sizeofNotif]byte = [unsafe.Sizeof(Notif{})]byte{}
+	_ [sizeofResp]byte  = [unsafe.Sizeof(Resp{})]byte{}
+	_ [sizeofData]byte  = [unsafe.Sizeof(Data{})]byte{}
+	_ [24]byte          = [unsafe.Sizeof(AddFD{})]byte{}
+)
+
+// blockingIoctl tells the scheduler that the call may sleep.
+func (l *Listener) blockingIoctl(req uintptr, arg unsafe.Pointer) (uintptr, unix.Errno) {
+	r, _, e := unix.Syscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), req, uintptr(arg), l.cookies[0], l.cookies[1], l.cookies[2])
+	return r, e
+}
+
+// rawIoctl keeps the goroutine's P: for calls that hold the kernel's list lock
+// for microseconds and do not sleep.
+func (l *Listener) rawIoctl(req uintptr, arg unsafe.Pointer) (uintptr, unix.Errno) {
+	r, _, e := unix.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), req, uintptr(arg), l.cookies[0], l.cookies[1], l.cookies[2])
+	return r, e
+}
+
+func (l *Listener) recv(n *Notif) unix.Errno {
+	*n = Notif{} // the kernel answers EINVAL to a buffer that is not zero
+	_, e := l.blockingIoctl(IoctlRecv, unsafe.Pointer(n))
+	return e
+}
+
+func (l *Listener) recvReady(n *Notif) unix.Errno {
+	*n = Notif{}
+	_, e := l.rawIoctl(IoctlRecv, unsafe.Pointer(n))
+	return e
+}
+
+func (l *Listener) send(r *Resp) unix.Errno {
+	_, e := l.rawIoctl(IoctlSend, unsafe.Pointer(r))
+	return e
+}
+
+func (l *Listener) idValid(id *uint64) unix.Errno {
+	_, e := l.rawIoctl(IoctlIDValid, unsafe.Pointer(id))
+	return e
+}
+
+func (l *Listener) addFD(a *AddFD) (int, unix.Errno) {
+	r, e := l.blockingIoctl(IoctlAddFD, unsafe.Pointer(a))
+	return int(r), e
+}
+
+// setFlags passes its argument by value; a pointer would be EINVAL.
+func (l *Listener) setFlags(flags uint64) unix.Errno {
+	_, _, e := unix.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlSetFlags, uintptr(flags), l.cookies[0], l.cookies[1], l.cookies[2])
+	return e
+}
+
+// notifSizes is struct seccomp_notif_sizes.
+type notifSizes struct{ notif, resp, data uint16 }
+
+func getSizes() (s notifSizes, e unix.Errno) {
+	_, _, e = unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0, uintptr(unsafe.Pointer(&s)))
+	return s, e
+}
+
+func actionAvail(action uint32) unix.Errno {
+	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
+	return e
+}
+
+// setModeFilter is seccomp(SECCOMP_SET_MODE_FILTER). A nil program probes the
+// flags: the kernel checks them first, so EFAULT means that it knows them.
+func setModeFilter(flags InstallFlags, prog []unix.SockFilter) (int, unix.Errno) {
+	var p *unix.SockFprog
+	if prog != nil {
+		p = &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	}
+	// Raw: no other goroutine may run on this thread between the call and its
+	// return, and the call does not sleep.
+	r, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), uintptr(unsafe.Pointer(p)))
+	return int(r), e
+}

@@ -1,0 +1,168 @@
+package notify
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrBadResp reports an answer that the kernel would refuse or, worse, pass on
+// to a program that cannot understand it.
+var ErrBadResp = errors.New("bad answer")
+
+// A Listener is the descriptor on which the notifications of one filter arrive.
+//
+// Its methods may be called from any goroutine, except that there must be only
+// one reader (Recv, RecvReady) and that Close must come after everything else.
+// The errors of its ioctls are *[OpError] values.
+type Listener struct {
+	fd      atomic.Int32
+	cookies [3]uintptr
+}
+
+// NewListener takes ownership of fd, which must be a seccomp listener, marks it
+// close-on-exec and returns it typed. On error fd stays the caller's.
+func NewListener(fd int) (*Listener, error) {
+	if err := CheckSizes(); err != nil {
+		return nil, err
+	}
+	l := &Listener{}
+	l.fd.Store(int32(fd))
+	// An id that cannot be pending tells a listener (ENOENT) from any other
+	// file (ENOTTY, EINVAL) and from a closed number (EBADF).
+	var none uint64
+	if e := l.idValid(&none); e != 0 && e != unix.ENOENT && e != unix.EINTR {
+		return nil, fmt.Errorf("descriptor %d is not a seccomp listener: %w", fd, e)
+	}
+	unix.CloseOnExec(fd)
+	return l, nil
+}
+
+// SetCookies sets the three words that the listener's ioctls carry in their
+// unused arguments. The kernel ignores them; a seccomp filter on the calling
+// thread can demand them, so that code which does not know them cannot answer.
+// Call it before the listener is shared.
+func (l *Listener) SetCookies(c [3]uintptr) { l.cookies = c }
+
+// FD returns the descriptor, -1 once closed. It remains the listener's.
+func (l *Listener) FD() int { return int(l.fd.Load()) }
+
+// Recv waits for the next notification and stores it in n
+// (SECCOMP_IOCTL_NOTIF_RECV). It blocks while nothing is pending; EINTR is
+// returned so that a signal can end the wait.
+func (l *Listener) Recv(n *Notif) error { return opError(OpRecv, l.recv(n)) }
+
+// RecvReady is Recv for a listener that is known to be readable: it does not
+// tell the Go scheduler that it may block. If it does block, it holds up the
+// garbage collector.
+func (l *Listener) RecvReady(n *Notif) error { return opError(OpRecv, l.recvReady(n)) }
+
+// Send answers a notification (SECCOMP_IOCTL_NOTIF_SEND); r.ID names it. It
+// returns an error that wraps [ErrBadResp] without asking the kernel for an
+// answer that must not be sent, and repeats the call while it is interrupted.
+func (l *Listener) Send(r *Resp) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	for {
+		if e := l.send(r); e != unix.EINTR {
+			return opError(OpSend, e)
+		}
+	}
+}
+
+// IDValid reports (nil or ENOENT) whether the notification still waits for its
+// answer (SECCOMP_IOCTL_NOTIF_ID_VALID). Check again after you looked at
+// /proc/PID: the thread may have died and its number may be another's.
+//
+// Supervisors call it when they start on a request, which makes that moment
+// visible to bench/trace.
+func (l *Listener) IDValid(id uint64) error {
+	for {
+		if e := l.idValid(&id); e != unix.EINTR {
+			return opError(OpIDValid, e)
+		}
+	}
+}
+
+// AddFD installs a copy of our descriptor a.SrcFD in the target and returns its
+// number there (SECCOMP_IOCTL_NOTIF_ADDFD). It waits for the target to take it.
+// Without AddFDSend the call remains to be answered by Send: the safe way.
+// With AddFDSend the number is also the answer, but kernels before the fix of
+// an interrupted addfd may answer 0 without a descriptor when our thread is
+// signalled meanwhile; EINTR is therefore not repeated with AddFDSend.
+func (l *Listener) AddFD(a *AddFD) (int, error) {
+	for {
+		fd, e := l.addFD(a)
+		if e == unix.EINTR && a.Flags&AddFDSend == 0 {
+			continue
+		}
+		if e != 0 {
+			fd = -1
+		}
+		return fd, opError(OpAddFD, e)
+	}
+}
+
+// SetFlags sets the listener's flags, [SyncWakeUp] or 0 (SECCOMP_IOCTL_NOTIF_SET_FLAGS).
+func (l *Listener) SetFlags(flags uint64) error {
+	for {
+		if e := l.setFlags(flags); e != unix.EINTR {
+			return opError(OpSetFlags, e)
+		}
+	}
+}
+
+// Close closes the descriptor. If no other copy of it is open, every pending
+// and later trapped call of the targets fails with ENOSYS; a copy in another
+// process keeps them blocked. A second Close returns os.ErrClosed.
+func (l *Listener) Close() error {
+	fd := l.fd.Swap(-1)
+	if fd < 0 {
+		return fmt.Errorf("close listener: %w", os.ErrClosed)
+	}
+	if err := unix.Close(int(fd)); err != nil {
+		return fmt.Errorf("close listener: %w", err)
+	}
+	return nil
+}
+
+// maxErrno is the kernel's MAX_ERRNO: larger values are not errors.
+const maxErrno = 4095
+
+// Check reports whether r may be sent. The kernel does not range-check Error:
+// its internal restart codes (512 to 517) would reach the program as errnos
+// that nobody knows.
+func (r *Resp) Check() error {
+	switch {
+	case r.Error < -maxErrno || r.Error > 0:
+		return fmt.Errorf("%w: error %d is not in -%d..0", ErrBadResp, r.Error, maxErrno)
+	case r.Error <= -512 && r.Error >= -517:
+		return fmt.Errorf("%w: error %d is a kernel-internal restart code", ErrBadResp, r.Error)
+	case r.Flags&^RespContinue != 0:
+		return fmt.Errorf("%w: unknown flags %#x", ErrBadResp, r.Flags)
+	case r.Flags&RespContinue != 0 && (r.Error != 0 || r.Val != 0):
+		return fmt.Errorf("%w: continue takes no value and no error", ErrBadResp)
+	}
+	return nil
+}
+
+// CheckSizes compares the sizes of our structs with the kernel's
+// (SECCOMP_GET_NOTIF_SIZES), once.
+func CheckSizes() error { return checkSizes() }
+
+var checkSizes = sync.OnceValue(func() error {
+	s, e := getSizes()
+	if e != 0 {
+		return &UnsupportedError{Feature: "seccomp user notification", Since: "5.0", Err: e}
+	}
+	if s != (notifSizes{sizeofNotif, sizeofResp, sizeofData}) {
+		return fmt.Errorf("this kernel's seccomp structs are %d, %d and %d bytes, not %d, %d and %d: update unknot",
+			s.notif, s.resp, s.data, sizeofNotif, sizeofResp, sizeofData)
+	}
+	return nil
+})

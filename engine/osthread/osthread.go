@@ -1,0 +1,79 @@
+// Package osthread starts goroutines on OS threads of their own, for code that
+// changes its thread for good: a seccomp filter, landlock, an affinity, a
+// private file table.
+//
+// A goroutine that calls runtime.LockOSThread and never unlocks takes its
+// thread with it when it ends, so such changes cannot leak into the rest of
+// the program; and the Go runtime never clones new threads from a locked one.
+// The trap is the main thread: a fresh goroutine may well run on it, it does
+// not end with its goroutine, and /proc/self describes it. Start therefore
+// never uses the main thread.
+package osthread
+
+import (
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Start runs f in a new goroutine that is wired to a thread other than the
+// main thread. The thread ends with f. Start returns at once; a panic in f is a
+// panic of the program, as in any goroutine.
+func Start(f func()) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return // still locked: the thread ends here
+		}
+		// We hold the main thread, so the next goroutine cannot get it.
+		started := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(started)
+			f()
+		}()
+		<-started
+		runtime.UnlockOSThread()
+	}()
+}
+
+// Pin confines the calling thread to one CPU (sched_setaffinity). The caller
+// must be locked to its thread.
+func Pin(cpu int) error {
+	if cpu < 0 || cpu >= 64*len(unix.CPUSet{}) {
+		return fmt.Errorf("pin thread: no CPU %d", cpu)
+	}
+	var s unix.CPUSet
+	s.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &s); err != nil {
+		return fmt.Errorf("pin thread to CPU %d: %w (allowed: %v)", cpu, err, Allowed())
+	}
+	return nil
+}
+
+// Allowed returns the CPUs that the calling thread may run on, in order; nil if
+// the kernel does not say.
+func Allowed() []int {
+	var s unix.CPUSet
+	if unix.SchedGetaffinity(0, &s) != nil {
+		return nil
+	}
+	var cpus []int
+	for i := range 64 * len(s) {
+		if s.IsSet(i) {
+			cpus = append(cpus, i)
+		}
+	}
+	return cpus
+}
+
+// SetName names the calling thread in /proc and ps; at most 15 bytes count.
+func SetName(name string) error {
+	p, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	return setName(p)
+}

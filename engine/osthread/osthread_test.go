@@ -1,0 +1,64 @@
+package osthread
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestStartNeverUsesTheMainThread(t *testing.T) {
+	for range 200 {
+		tid := make(chan int)
+		Start(func() { tid <- unix.Gettid() })
+		if id := <-tid; id == os.Getpid() {
+			t.Fatal("ran on the main thread")
+		}
+	}
+}
+
+func TestThreadEndsWithItsFunction(t *testing.T) {
+	tid := make(chan int)
+	Start(func() { tid <- unix.Gettid() })
+	id := <-tid
+	for range 1000 {
+		if _, err := os.Stat("/proc/self/task/" + strconv.Itoa(id)); err != nil {
+			return
+		}
+		runtime.Gosched()
+		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+	}
+	t.Fatal("the thread outlives its function")
+}
+
+func TestPinAndName(t *testing.T) {
+	type result struct {
+		cpus      []int
+		name      string
+		err, bad  error
+		allowedOK bool
+	}
+	c := make(chan result)
+	Start(func() {
+		var r result
+		all := Allowed()
+		r.allowedOK = len(all) > 0
+		r.bad = Pin(-1)
+		if r.err = Pin(all[len(all)-1]); r.err == nil {
+			r.cpus = Allowed()
+			r.err = SetName("a-thread")
+			b, _ := os.ReadFile("/proc/thread-self/comm")
+			r.name = string(b)
+		}
+		c <- r
+	})
+	r := <-c
+	if r.err != nil || !r.allowedOK || len(r.cpus) != 1 || r.name != "a-thread\n" {
+		t.Errorf("%+v", r)
+	}
+	if r.bad == nil {
+		t.Error("CPU -1 was accepted")
+	}
+}
