@@ -1,0 +1,167 @@
+// Package testchild lets a test run part of itself in a child process: the test
+// binary, executed again. What a filter does to a process cannot be undone, and
+// a call without an answer hangs, so tests that filter, signal or kill do it to
+// a child, which is killed when its deadline or its test is over.
+//
+// The two ends talk over a Unix socket: lines of text, and descriptors.
+package testchild
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const env = "UNKNOT_TEST_CHILD"
+
+// deadline is how long a child may live; a child that needs it is a failed test.
+const deadline = 30 * time.Second
+
+// Roles are the children of a test binary by name. A role returns when it is
+// done; its error is printed and ends the child with status 1.
+type Roles map[string]func(c *Conn, args []string) error
+
+// Main is for TestMain: it runs a role in a child, else the tests.
+func Main(m *testing.M, roles Roles) {
+	name := os.Getenv(env)
+	if name == "" {
+		os.Exit(m.Run())
+	}
+	os.Unsetenv(env)
+	if err := runRole(roles[name], name); err != nil {
+		fmt.Fprintf(os.Stderr, "child %s: %v\n", name, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func runRole(role func(*Conn, []string) error, name string) error {
+	if role == nil {
+		return fmt.Errorf("no role %q", name)
+	}
+	c, err := newConn(3)
+	if err != nil {
+		return err
+	}
+	return role(c, os.Args[1:])
+}
+
+// A Conn is one end of the socket between a test and its child.
+type Conn struct {
+	*net.UnixConn
+	r *bufio.Reader
+}
+
+func newConn(fd int) (*Conn, error) {
+	f := os.NewFile(uintptr(fd), "socket to the other end")
+	defer f.Close()
+	n, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u := n.(*net.UnixConn)
+	return &Conn{u, bufio.NewReader(u)}, nil
+}
+
+// Say sends one line.
+func (c *Conn) Say(format string, args ...any) error {
+	_, err := fmt.Fprintf(c, format+"\n", args...)
+	return err
+}
+
+// Hear returns the next line.
+func (c *Conn) Hear() (string, error) {
+	s, err := c.r.ReadString('\n')
+	return strings.TrimSuffix(s, "\n"), err
+}
+
+// A Child is a running child, seen from its test.
+type Child struct {
+	*Conn
+	Cmd *exec.Cmd
+	t   testing.TB
+}
+
+// Start runs the role in a child that is killed at its deadline or when the
+// test ends, whichever comes first. Its standard error goes to the test's log.
+func Start(t testing.TB, role string, args ...string) *Child {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "child's end")
+	defer theirs.Close()
+	conn, err := newConn(pair[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(deadline))
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), env+"="+role)
+	cmd.ExtraFiles = []*os.File{theirs}
+	stderr := &log{t: t, role: role}
+	cmd.Stderr = stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
+	t.Cleanup(func() {
+		timer.Stop()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		_ = conn.Close()
+		stderr.flush()
+	})
+	return &Child{conn, cmd, t}
+}
+
+// Expect fails the test unless the next line from the child is the one given.
+func (c *Child) Expect(format string, args ...any) {
+	c.t.Helper()
+	want := fmt.Sprintf(format, args...)
+	if got := c.MustHear(); got != want {
+		c.t.Errorf("child said %q, want %q", got, want)
+	}
+}
+
+// MustHear is Hear for a child that has something to say.
+func (c *Child) MustHear() string {
+	c.t.Helper()
+	s, err := c.Hear()
+	if err != nil {
+		c.t.Fatalf("hear child: %v (said %q)", err, s)
+	}
+	return s
+}
+
+// MustSay is Say for a child that listens.
+func (c *Child) MustSay(format string, args ...any) {
+	c.t.Helper()
+	if err := c.Say(format, args...); err != nil {
+		c.t.Fatalf("tell child: %v", err)
+	}
+}
+
+// log collects a child's standard error; a test may only log while it runs, so
+// it is shown at the end.
+type log struct {
+	t    testing.TB
+	role string
+	buf  strings.Builder
+}
+
+func (l *log) Write(p []byte) (int, error) { return l.buf.Write(p) }
+
+func (l *log) flush() {
+	if l.buf.Len() > 0 {
+		l.t.Logf("child %s: %s", l.role, l.buf.String())
+	}
+}
