@@ -140,7 +140,8 @@ func startTarget(t *testing.T, threads, calls int) *child {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	// SIGURG, by which Go preempts, would interrupt trapped calls, which then
 	// notify again: the counts would no longer be those of the calls.
-	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", "GOGC=off", targetEnv+"="+strconv.Itoa(threads)+" "+strconv.Itoa(calls))
+	// The race detector sleeps a second at exit unless told not to.
+	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", "GOGC=off", "GORACE=atexit_sleep_ms=0", targetEnv+"="+strconv.Itoa(threads)+" "+strconv.Itoa(calls))
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
