@@ -5,8 +5,12 @@ package main
 import (
 	"context"
 	"os"
+
+	"github.com/unknot/unknot/bench/storm"
 )
 
 func main() {
+	storm.Main() // a storm is this program run again
+
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -45,6 +45,7 @@ func usageErrorf(format string, args ...any) error {
 
 // subcommands make the command, one file for each.
 var subcommands = []func() *cobra.Command{
+	newBenchCmd,
 	newVersionCmd,
 }
 
