@@ -68,8 +68,8 @@ func (d *channel) receive() error {
 				sent = true
 			default:
 				select {
-				case old := <-d.c:
-					d.answer(&seccomp.ScmpNotifResp{ID: old.id, Error: -int32(unix.EINTR)}, &d.dropped)
+				case old := <-d.c: // libseccomp wants the errno positive
+					d.answer(&seccomp.ScmpNotifResp{ID: old.id, Error: int32(unix.EINTR)}, &d.dropped)
 				default: // a worker was faster
 				}
 			}
