@@ -1,0 +1,30 @@
+// Package engine supervises system calls: it receives the notifications of
+// seccomp listeners, hands them to a handler, and answers them.
+//
+// A notification travels so:
+//
+//	target traps → receive thread (epoll, RECV) → ring → worker → handler → SEND
+//
+// One OS thread of the engine's own receives: locked, pinned to a CPU, on
+// level-triggered epoll, one RECV per readiness. With [Config.Inline] it also
+// runs the handler and answers; otherwise notifications wait in a bounded ring
+// for the workers. When the ring is full, the oldest are answered EINTR in
+// batches, so that fresh calls keep a bounded wait and nothing is ever lost: an
+// unanswered call is a hung program.
+//
+// The engine owns its listeners from [Engine.Add] on and closes each after the
+// last answer on it. Whatever a handler does (panic, runtime.Goexit, no answer,
+// two answers, an answer after its deadline), each notification gets exactly
+// one answer, and what was odd is counted.
+//
+// # Traps
+//
+// A handler of an inline engine runs on the receive thread and must not block:
+// nothing else is received meanwhile.
+//
+// Continue is no security decision: the target may change its memory between
+// your look and the kernel's.
+//
+// An EINTR answer is a real failure for programs that do not expect it, and an
+// instant retry for those that loop on it. Size the ring so that drops stay rare.
+package engine

@@ -1,0 +1,448 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/ring"
+	"golang.org/x/sys/unix"
+)
+
+// An Engine supervises the listeners that are added to it. Its methods may be
+// called from any goroutine.
+type Engine struct {
+	cfg      Config
+	epfd     int
+	wakefd   int
+	ring     *ring.Ring[uint32] // nil when inline
+	slab     *ring.Slab[cell]
+	tallies  []tally // 0: the receive thread and stops; then one for each worker
+	workers  atomic.Pointer[[]*worker]
+	held     atomic.Int64
+	syscalls *syscallTable
+	hangups  chan *Source
+	running  members
+	sources  atomic.Pointer[[]*Source] // by epoll index; replaced, never changed
+
+	retirers sync.WaitGroup // those who take a listener out; new ones only before state is over
+
+	mu       sync.Mutex
+	state    engineState
+	stopping bool            // the receive thread shall end
+	acks     []chan struct{} // closed by the receive thread between two batches of events
+	ended    chan struct{}   // closed when the receive thread has ended
+}
+
+type engineState uint8
+
+const (
+	fresh engineState = iota
+	started
+	over
+)
+
+// ErrStopTimeout says that handlers still ran when the stop's time was up.
+// Their notifications were answered for them.
+var ErrStopTimeout = errors.New("handlers still run after the stop timeout")
+
+// New returns an engine that does nothing until Run. An engine that will not be
+// run must be closed by Run with a context that has ended.
+func New(cfg Config) (*Engine, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	if err := notify.FeatureNotify.Probe(); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	e := &Engine{cfg: cfg, hangups: make(chan *Source, 64), ended: make(chan struct{})}
+	e.sources.Store(&[]*Source{})
+	var workers []*worker
+	if cfg.Inline {
+		e.tallies = make([]tally, 1)
+		workers = []*worker{e.newWorker(0)}
+	} else {
+		e.tallies = make([]tally, 1+cfg.Workers)
+		e.ring = ring.New[uint32](cfg.Queue, ring.SingleProducer(), ring.EvictAtLeast(cfg.DropBatch))
+		// A cell for each place in the ring, each handle between Pop and Put,
+		// the batch being dropped and the one that RECV fills.
+		e.slab = ring.NewSlab[cell](cfg.Queue + cfg.Workers + cfg.DropBatch + 2)
+		workers = []*worker{e.newWorker(0)} // the receive thread, which runs no handler here
+		for i := range cfg.Workers {
+			workers = append(workers, e.newWorker(i+1))
+		}
+	}
+	e.workers.Store(&workers)
+	if cfg.BySyscall {
+		e.syscalls = new(syscallTable)
+	}
+	var err error
+	if e.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("engine: create epoll instance: %w", err)
+	}
+	if e.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
+		err = unix.EpollCtl(e.epfd, unix.EPOLL_CTL_ADD, e.wakefd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeIndex})
+	}
+	if err != nil {
+		_ = unix.Close(e.epfd)
+		return nil, fmt.Errorf("engine: create wake-up event: %w", err)
+	}
+	return e, nil
+}
+
+// Run supervises until ctx ends, then stops: nothing more is received, the
+// workers finish what was, for at most the stop timeout; what is left then is
+// answered for them. Last, the listeners are closed, and with them later calls
+// of the targets fail with ENOSYS. An engine runs once.
+//
+// The error is that of the receive thread or its hook, or wraps [ErrStopTimeout].
+// That ctx ended is no error.
+func (e *Engine) Run(ctx context.Context) error {
+	e.mu.Lock()
+	if e.state != fresh {
+		e.mu.Unlock()
+		return errors.New("engine: run: has run already")
+	}
+	e.state = started
+	e.mu.Unlock()
+
+	ready, failed := make(chan error, 1), make(chan error, 1)
+	rx := &receiver{e: e, t: &e.tallies[0], inline: (*e.workers.Load())[0], evicted: make([]uint32, max(e.cfg.DropBatch, 1))}
+	osthread.Start(func() {
+		err := errReceiverGone // unless run returns
+		defer func() {
+			failed <- err
+			close(e.ended)
+		}()
+		err = rx.run(ready)
+	})
+	err := <-ready
+	if err == nil {
+		err = e.serve(ctx, failed)
+	}
+	e.closeAll()
+	return err
+}
+
+// serve runs everything but the receive thread until the stop is complete.
+func (e *Engine) serve(ctx context.Context, failed <-chan error) error {
+	for _, w := range (*e.workers.Load())[1:] {
+		if e.running.add() {
+			w.start()
+		}
+	}
+	side, cancel := context.WithCancel(context.Background())
+	var sides sync.WaitGroup
+	sides.Go(func() { e.keep(side) })
+	if e.cfg.HandlerDeadline > 0 {
+		sides.Go(func() { e.watch(side) })
+	}
+	defer sides.Wait()
+	defer cancel()
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	return errors.Join(err, e.stop(failed))
+}
+
+// stop ends the receive thread, then the workers.
+func (e *Engine) stop(failed <-chan error) error {
+	e.mu.Lock()
+	e.stopping = true
+	e.mu.Unlock()
+	e.wake()
+	deadline := time.NewTimer(e.cfg.StopTimeout)
+	defer deadline.Stop()
+	inTime := true
+	wait := func(c <-chan struct{}) {
+		if inTime {
+			select {
+			case <-c:
+				return
+			case <-deadline.C:
+				inTime = false
+			}
+		}
+	}
+	wait(e.ended)
+	if e.cfg.Inline {
+		e.expireAll(now())
+		select {
+		case <-e.ended:
+			return receiverError(failed)
+		default: // its thread sees the stop when the handler returns
+			return fmt.Errorf("engine: stop: %w: the inline handler", ErrStopTimeout)
+		}
+	}
+	<-e.ended // the receive thread runs no handler here: it sees the stop at once
+	e.ring.Close()
+	idle := e.running.allGone()
+	wait(idle)
+	err := receiverError(failed)
+	if inTime {
+		return err
+	}
+	// Whatever still waits is dropped; whatever still runs is answered for.
+	e.running.close() // late workers are no longer replaced
+	var h [1]uint32
+	for e.ring.TryPop(h[:]) == 1 {
+		e.held.Store(1)
+		e.drop(&e.tallies[0], e.slab.At(h[0]))
+		e.held.Store(0)
+		e.slab.Put(h[0])
+	}
+	// A worker may be about to start on the last request it took: look again
+	// until nobody works or only handlers that were answered for do.
+	for giveUp := time.Now().Add(e.cfg.StopTimeout); ; time.Sleep(100 * time.Microsecond) {
+		e.expireAll(now())
+		if e.settled() {
+			break
+		}
+		if time.Now().After(giveUp) {
+			return errors.Join(err, fmt.Errorf("engine: stop: not every notification is accounted for: %+v", e.Counters()))
+		}
+	}
+	if n := e.running.count(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("engine: stop: %w: %d of them", ErrStopTimeout, n))
+	}
+	return err
+}
+
+// settled reports whether every notification has had its answer.
+func (e *Engine) settled() bool {
+	c := e.Counters()
+	return c.Balance() == 0 && c.Queued+c.Held+c.InHandlers == 0
+}
+
+func receiverError(failed <-chan error) error {
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+// closeAll closes what the engine owns. Nothing receives or answers any more.
+func (e *Engine) closeAll() {
+	e.mu.Lock()
+	e.state = over
+	e.mu.Unlock()
+	e.retirers.Wait()
+	for _, src := range *e.sources.Load() {
+		if src != nil && src.retiring.CompareAndSwap(false, true) {
+			_ = src.l.Close()
+			close(src.ended)
+		}
+	}
+	go func() {
+		// A late inline handler still has the receive thread; closing its
+		// descriptors now would give their numbers to somebody else.
+		<-e.ended
+		_ = unix.Close(e.epfd)
+		_ = unix.Close(e.wakefd)
+	}()
+}
+
+// A Source is a listener in the engine.
+type Source struct {
+	l        *notify.Listener
+	index    int
+	gone     atomic.Bool // the receive thread is done with it
+	retiring atomic.Bool // somebody is taking it out
+	open     atomic.Int64
+	drained  chan struct{} // capacity 1: open fell to 0
+	ended    chan struct{} // closed once the listener is closed or handed back
+}
+
+// Listener returns the source's listener, which is the engine's to close.
+func (s *Source) Listener() *notify.Listener { return s.l }
+
+// Done is closed when the engine has closed the listener or handed it back:
+// because no target was left, it was removed, or the engine stopped.
+func (s *Source) Done() <-chan struct{} { return s.ended }
+
+// add and done count the notifications between RECV and answer, so that a
+// listener is not closed before its last answer.
+func (s *Source) add() { s.open.Add(1) }
+
+func (s *Source) done() {
+	if s.open.Add(-1) == 0 && s.retiring.Load() {
+		select {
+		case s.drained <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Add has the engine supervise l, before or while it runs. On success l is the
+// engine's, which closes it; on error it stays the caller's.
+func (e *Engine) Add(l *notify.Listener) (*Source, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.state == over || e.stopping {
+		return nil, fmt.Errorf("engine: add listener: the engine has stopped: %w", os.ErrClosed)
+	}
+	if e.cfg.WakeUp != Async {
+		if err := l.SetFlags(notify.SyncWakeUp); err != nil && e.cfg.WakeUp == Sync {
+			return nil, fmt.Errorf("engine: add listener: %w (use another wake-up mode)", &notify.UnsupportedError{Feature: "SYNC_WAKE_UP", Since: "6.6", Err: err})
+		}
+	}
+	if e.cfg.Cookies != [3]uintptr{} {
+		l.SetCookies(e.cfg.Cookies)
+	}
+	all := append([]*Source(nil), *e.sources.Load()...)
+	i := 0
+	for i < len(all) && all[i] != nil {
+		i++
+	}
+	s := &Source{l: l, index: i, drained: make(chan struct{}, 1), ended: make(chan struct{})}
+	if i == len(all) {
+		all = append(all, s)
+	} else {
+		all[i] = s
+	}
+	old := e.sources.Swap(&all)
+	if err := unix.EpollCtl(e.epfd, unix.EPOLL_CTL_ADD, l.FD(), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
+		e.sources.Store(old)
+		return nil, fmt.Errorf("engine: add listener %d: %w", l.FD(), err)
+	}
+	return s, nil
+}
+
+// Remove takes a listener out: nothing more is received from it, what was is
+// answered, then it is closed. It waits for that, or until ctx ends, after
+// which the rest happens without it. A source that is gone already is no error.
+func (e *Engine) Remove(ctx context.Context, s *Source) error {
+	go e.retire(s, true)
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("engine: remove listener: %w", ctx.Err())
+	}
+}
+
+// Release takes a listener out and hands it back open, once what was received
+// is answered: calls that nobody received keep waiting there for another
+// supervisor.
+func (e *Engine) Release(s *Source) (*notify.Listener, error) {
+	if !e.retire(s, false) {
+		return nil, fmt.Errorf("engine: release listener: it is being removed: %w", os.ErrClosed)
+	}
+	return s.l, nil
+}
+
+// retire takes s out and reports whether it was this call that did.
+func (e *Engine) retire(s *Source, closeIt bool) bool {
+	e.mu.Lock()
+	if e.state == over || !s.retiring.CompareAndSwap(false, true) {
+		e.mu.Unlock()
+		return false
+	}
+	e.retirers.Add(1)
+	defer e.retirers.Done()
+	_ = unix.EpollCtl(e.epfd, unix.EPOLL_CTL_DEL, s.l.FD(), nil)
+	running := e.state == started
+	ack := make(chan struct{})
+	e.acks = append(e.acks, ack)
+	e.wake()
+	e.mu.Unlock()
+	if running {
+		// The receive thread may hold an event of this listener: wait until it
+		// is past it, then for what it received.
+		select {
+		case <-ack:
+		case <-e.ended:
+		}
+		for s.open.Load() != 0 {
+			<-s.drained
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := append([]*Source(nil), *e.sources.Load()...)
+	if all[s.index] == s {
+		all[s.index] = nil
+	}
+	e.sources.Store(&all)
+	if closeIt {
+		_ = s.l.Close()
+	}
+	close(s.ended)
+	return true
+}
+
+// keep retires the listeners whose targets are gone.
+func (e *Engine) keep(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-e.hangups:
+			go e.retire(s, true)
+		}
+	}
+}
+
+// members counts the goroutines of the queue path. Unlike a sync.WaitGroup it
+// can be closed to newcomers and waited for with a deadline.
+type members struct {
+	mu     sync.Mutex
+	n      int
+	closed bool
+	gone   chan struct{}
+}
+
+func (m *members) add() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	m.n++
+	return true
+}
+
+func (m *members) done() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.n--; m.n == 0 && m.gone != nil {
+		close(m.gone)
+		m.gone = nil
+	}
+}
+
+func (m *members) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+}
+
+func (m *members) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.n
+}
+
+// allGone returns a channel that is closed once nobody is left.
+func (m *members) allGone() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := make(chan struct{})
+	if m.n == 0 {
+		close(c)
+	} else {
+		m.gone = c
+	}
+	return c
+}

@@ -1,0 +1,157 @@
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/unknot/unknot/engine/hist"
+)
+
+// A tally is what one thread of the engine counts. Each term is counted by the
+// result of the ioctl that made it so, never by subtraction.
+type tally struct {
+	_ [64]byte // tallies of different threads do not share a cache line
+
+	received atomic.Uint64
+	answered atomic.Uint64
+	dropped  atomic.Uint64
+	stale    atomic.Uint64
+	failed   atomic.Uint64
+
+	continued  atomic.Uint64
+	defaulted  atomic.Uint64
+	panicked   atomic.Uint64
+	late       atomic.Uint64
+	unanswered atomic.Uint64
+	twice      atomic.Uint64
+	recvStale  atomic.Uint64
+	recvFailed atomic.Uint64
+
+	wait, service, answer, drop hist.Hist
+
+	_ [64]byte
+}
+
+// Counters are the engine's counts since it started. At rest
+//
+//	Received = Answered + Dropped + Stale + Failed + Queued + Held + InHandlers
+//
+// holds exactly; while it runs, the two sides differ by at most the
+// notifications in transition between two terms, of which there is at most one
+// for each worker, and on the receive thread one plus the batch being dropped.
+type Counters struct {
+	Received   uint64 // RECV succeeded
+	Answered   uint64 // SEND of a handler's or a default answer succeeded
+	Dropped    uint64 // SEND of the drop errno succeeded
+	Stale      uint64 // the target was gone when it was dispatched, answered or dropped
+	Failed     uint64 // SEND failed for another reason: a bug, or the listener was closed under us
+	Queued     uint64 // in the ring now
+	Held       uint64 // taken out of the ring to be dropped, not yet answered
+	InHandlers uint64 // in handlers now
+
+	Continued  uint64 // of Answered: the kernel ran the call
+	Defaulted  uint64 // of Answered: the engine answered for the handler
+	Panicked   uint64 // handlers that panicked or called runtime.Goexit
+	Late       uint64 // handlers that exceeded their deadline
+	Unanswered uint64 // handlers that returned without an answer
+	Twice      uint64 // answers refused because there was one already
+
+	Vanished   uint64 // RECV found the target gone (ENOENT): never received
+	RecvFailed uint64 // RECV failed for another reason
+}
+
+// Balance returns the left side of the equation less the right side.
+func (c *Counters) Balance() int64 {
+	return int64(c.Received) - int64(c.Answered+c.Dropped+c.Stale+c.Failed+c.Queued+c.Held+c.InHandlers)
+}
+
+func (e *Engine) received() (n uint64) {
+	for i := range e.tallies {
+		n += e.tallies[i].received.Load()
+	}
+	return n
+}
+
+// Counters returns the counts as of one instant as nearly as can be had
+// without stopping anyone: a pass during which something was received is
+// repeated, up to a bound.
+func (e *Engine) Counters() Counters {
+	var best Counters
+	bestMoved := ^uint64(0)
+	for range 64 {
+		before, done := e.received(), e.finished()
+		var c Counters
+		e.count(&c)
+		moved := e.received() - before + e.finished() - done
+		c.Received = before
+		if moved < bestMoved {
+			best, bestMoved = c, moved
+		}
+		if moved == 0 {
+			break
+		}
+	}
+	return best
+}
+
+func (e *Engine) finished() (n uint64) {
+	for i := range e.tallies {
+		t := &e.tallies[i]
+		n += t.answered.Load() + t.dropped.Load() + t.stale.Load() + t.failed.Load()
+	}
+	return n
+}
+
+func (e *Engine) count(c *Counters) {
+	if e.ring != nil {
+		c.Queued = uint64(e.ring.Len())
+	}
+	c.Held = uint64(e.held.Load())
+	for _, w := range *e.workers.Load() {
+		if p := phaseOf(w.state.Load()); p != idle && p != answered {
+			c.InHandlers++
+		}
+	}
+	for i := range e.tallies {
+		t := &e.tallies[i]
+		c.Answered += t.answered.Load()
+		c.Dropped += t.dropped.Load()
+		c.Stale += t.stale.Load()
+		c.Failed += t.failed.Load()
+		c.Continued += t.continued.Load()
+		c.Defaulted += t.defaulted.Load()
+		c.Panicked += t.panicked.Load()
+		c.Late += t.late.Load()
+		c.Unanswered += t.unanswered.Load()
+		c.Twice += t.twice.Load()
+		c.Vanished += t.recvStale.Load()
+		c.RecvFailed += t.recvFailed.Load()
+	}
+}
+
+// Latencies are the engine's stages by its own clock, in ns.
+type Latencies struct {
+	Wait    *hist.Snapshot // RECV returned → dispatched to a handler
+	Service *hist.Snapshot // dispatched → the handler has answered, SEND included
+	Answer  *hist.Snapshot // SEND
+	Drop    *hist.Snapshot // RECV returned → dropped
+}
+
+// Latencies returns the stages' histograms so far.
+func (e *Engine) Latencies() Latencies {
+	l := Latencies{new(hist.Snapshot), new(hist.Snapshot), new(hist.Snapshot), new(hist.Snapshot)}
+	for i := range e.tallies {
+		t := &e.tallies[i]
+		t.wait.AddTo(l.Wait)
+		t.service.AddTo(l.Service)
+		t.answer.AddTo(l.Answer)
+		t.drop.AddTo(l.Drop)
+	}
+	return l
+}
+
+// epoch makes monotonic nanoseconds out of time.Since, which reads the clock
+// once and without the wall time.
+var epoch = time.Now()
+
+func now() int64 { return int64(time.Since(epoch)) }

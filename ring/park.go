@@ -1,0 +1,90 @@
+package ring
+
+import "runtime"
+
+// A lot is where consumers sleep: a stack, so that the one that slept least,
+// whose caches are warmest, is woken first, and surplus workers stay asleep.
+//
+// A waiter is in the lot, or has been taken out of it by exactly one waker
+// that owes it exactly one wake-up.
+type lot struct {
+	_      pad
+	nwait  atomicUint32 // number of waiters; read by every push, so on its own line
+	closed atomicUint32 // 1 after close
+	_      pad
+	mu     mutex
+	top    *waiter // LIFO, linked through next; guarded by mu
+	n      uint32  // its length; nwait follows it before mu is released
+}
+
+// A waiter is one consumer's place to sleep: a goroutine parks on a channel, a wired
+// thread in a futex.
+type waiter struct {
+	next   *waiter
+	thread bool
+	tok    token        // goroutine
+	word   atomicUint32 // thread: 0 asleep, 1 woken
+}
+
+// enter announces w. The caller must look at the rings again before it sleeps,
+// and leave if it finds something: both under l.mu.
+func (l *lot) enter(w *waiter) {
+	if w.thread {
+		w.word.Store(0)
+	}
+	w.next = l.top
+	l.top = w
+	l.n++
+	l.nwait.Store(l.n)
+}
+
+// leave takes back an enter, under the same hold of l.mu.
+func (l *lot) leave(w *waiter) {
+	l.top = w.next
+	l.n--
+	l.nwait.Store(l.n)
+}
+
+// wakeOne wakes the consumer that went to sleep last, if any. If yield is set
+// and that is a goroutine, it lets it run at once.
+func (l *lot) wakeOne(yield bool) {
+	l.mu.Lock()
+	w := l.top
+	if w == nil {
+		l.mu.Unlock()
+		return
+	}
+	l.leave(w)
+	l.mu.Unlock()
+	w.wake()
+	if yield && !w.thread {
+		runtime.Gosched()
+	}
+}
+
+// close wakes everybody, for good.
+func (l *lot) close() {
+	l.closed.Store(1)
+	for l.nwait.Load() != 0 {
+		l.wakeOne(false)
+	}
+}
+
+func (w *waiter) wake() {
+	if w.thread {
+		w.word.Store(1)
+		futexWake(&w.word)
+		return
+	}
+	w.tok.release()
+}
+
+func (w *waiter) sleep() {
+	if w.thread {
+		for w.word.Load() == 0 {
+			futexWait(&w.word, 0)
+		}
+		return
+	}
+	w.tok.acquire()
+}

@@ -1,0 +1,324 @@
+package ring
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// Handle is the set of types that a [Ring] can carry: machine words.
+//
+// A racing read of a word cannot tear and cannot confuse the garbage
+// collector; for any other element type use [Queue], or put the elements into
+// a [Slab] and send their indexes.
+type Handle interface {
+	~int32 | ~uint32 | ~int64 | ~uint64 | ~uintptr
+}
+
+// pad keeps what follows off the cache line of what precedes, and off the
+// neighbouring line that the adjacent-line prefetcher drags along.
+type pad [128]byte
+
+// A Ring is a bounded FIFO of handles. All its methods may be called by any
+// number of goroutines at once, unless [SingleProducer] says otherwise.
+// No method allocates. The zero value is not usable; call [New].
+//
+// Positions count entries since the start and never wrap in practice (2⁶⁴
+// entries); only their differences are compared, so wrapping would be harmless.
+type Ring[H Handle] struct {
+	_ pad
+
+	// The producers' own. Guarded by pmu, or by the promise of SingleProducer.
+	pmu       mutex
+	next      uint64 // the producers' copy of tail
+	headCache uint64 // a head seen earlier: head never falls below it
+	shut      bool   // Close has been called
+
+	// Constant after New.
+	single  bool
+	yield   bool
+	limit   uint64 // capacity, exact
+	quantum uint64 // least number of entries an eviction removes
+	slots   slots[H]
+	lot     *lot
+	set     *Set[H]
+	owned   bool // the set is this ring's own, and closes with it
+
+	_    pad
+	tail atomicUint64 // next position to publish; written only by producers
+	_    pad
+	head atomicUint64 // next position to hand out; whoever advances it owns what it passes
+	_    pad
+}
+
+type config struct {
+	single  bool
+	yield   bool
+	quantum int
+}
+
+// An Option configures a [Ring].
+type Option func(*config)
+
+// SingleProducer promises that Push, PushDrop and Close are never called
+// concurrently with each other. It saves a mutex per push, and makes pushes
+// lock-free.
+func SingleProducer() Option { return func(c *config) { c.single = true } }
+
+// EvictAtLeast sets the least number of entries that an overflowing
+// [Ring.PushDrop] evicts, 1 by default. A larger quantum leaves room for the
+// next pushes, which then need not touch the head at all; it costs up to
+// k-1 entries that could have been kept. Values above the capacity count as
+// the capacity.
+func EvictAtLeast(k int) Option { return func(c *config) { c.quantum = k } }
+
+// YieldOnWake makes a push that woke a sleeping goroutine yield its processor
+// to it (runtime.Gosched) before it returns.
+//
+// A goroutine made runnable is otherwise kept for the waker's processor and can be
+// stolen only after a pause that timer slack stretches to some 60 µs; if the
+// waker blocks in a system call, or computes on, that pause is the hand-off
+// latency. Do not use it from a goroutine wired with runtime.LockOSThread:
+// there each yield costs two thread switches. See [Ring.ThreadConsumer].
+func YieldOnWake() Option { return func(c *config) { c.yield = true } }
+
+// New returns a ring that holds at most capacity handles, at least one.
+// It panics if capacity is less than one.
+func New[H Handle](capacity int, opts ...Option) *Ring[H] {
+	s := NewSet[H]()
+	r := newRing(s, capacity, opts)
+	r.owned = true
+	s.add(r)
+	return r
+}
+
+// newRing returns a ring whose consumers sleep in s; s does not know it yet.
+func newRing[H Handle](s *Set[H], capacity int, opts []Option) *Ring[H] {
+	if capacity < 1 {
+		panic(fmt.Sprintf("ring: capacity %d is less than 1", capacity))
+	}
+	c := config{quantum: 1}
+	for _, o := range opts {
+		o(&c)
+	}
+	r := &Ring[H]{
+		single:  c.single,
+		yield:   c.yield,
+		limit:   uint64(capacity),
+		quantum: uint64(min(max(c.quantum, 1), capacity)),
+		lot:     &s.lot,
+		set:     s,
+	}
+	// The slots are a power of two for the mask; limit keeps the capacity exact.
+	r.slots.init(1 << bits.Len64(r.limit-1))
+	return r
+}
+
+// startAt moves an unused ring to another first position.
+func (r *Ring[H]) startAt(pos uint64) {
+	r.next, r.headCache = pos, pos
+	r.tail.Store(pos)
+	r.head.Store(pos)
+}
+
+// Cap reports the capacity.
+func (r *Ring[H]) Cap() int { return int(r.limit) }
+
+// Len reports the number of entries: exact at one instant during the call.
+func (r *Ring[H]) Len() int {
+	for m := mark(); ; rewind(m) {
+		h := r.head.Load()
+		t := r.tail.Load()
+		// The head never falls, so it did not move while tail was read.
+		if r.head.Load() == h {
+			return int(t - h)
+		}
+	}
+}
+
+// Push appends a prefix of src and reports its length. A short count means
+// that the ring was full; the rest of src still belongs to the caller. On a
+// closed ring it reports 0.
+func (r *Ring[H]) Push(src []H) int {
+	n := uint64(len(src))
+	if n == 0 {
+		return 0
+	}
+	if !r.single {
+		r.pmu.Lock()
+	}
+	t := r.next
+	free := r.limit - (t - r.headCache)
+	if free < n {
+		r.headCache = r.head.Load()
+		free = r.limit - (t - r.headCache)
+		n = min(n, free)
+	}
+	if n == 0 || r.shut {
+		if !r.single {
+			r.pmu.Unlock()
+		}
+		return 0
+	}
+	r.publish(t, src[:n])
+	return int(n)
+}
+
+// PushDrop appends all of src. If there is no room it first removes the
+// oldest entries, as few as possible (see [EvictAtLeast]) and all in one step,
+// stores them oldest first in evicted and reports how many. The caller owns
+// them.
+//
+// A closed ring evicts what it is given: PushDrop copies src to evicted and
+// reports its length, so that ownership is never in doubt.
+//
+// It panics if src is longer than the capacity, or if evicted is shorter than
+// src or than the eviction quantum.
+func (r *Ring[H]) PushDrop(src, evicted []H) int {
+	n := uint64(len(src))
+	if n == 0 {
+		return 0
+	}
+	if n > r.limit || uint64(len(evicted)) < max(n, r.quantum) {
+		pushDropPanic(len(src), len(evicted), int(r.limit), int(r.quantum))
+	}
+	if !r.single {
+		r.pmu.Lock()
+	}
+	if r.shut {
+		if !r.single {
+			r.pmu.Unlock()
+		}
+		return copy(evicted, src)
+	}
+	t := r.next
+	k := 0
+	if r.limit-(t-r.headCache) < n {
+		k = r.makeRoom(t, n, evicted)
+	}
+	r.publish(t, src)
+	return k
+}
+
+func pushDropPanic(src, evicted, limit, quantum int) {
+	if src > limit {
+		panic(fmt.Sprintf("ring: PushDrop of %d entries into a ring of %d", src, limit))
+	}
+	panic(fmt.Sprintf("ring: PushDrop needs room for %d evicted entries, has %d", max(src, quantum), evicted))
+}
+
+// makeRoom evicts until n entries fit after position t. The caller is the
+// only producer, so t is the tail and stays.
+func (r *Ring[H]) makeRoom(t, n uint64, evicted []H) int {
+	for m := mark(); ; rewind(m) {
+		h := r.head.Load()
+		free := r.limit - (t - h)
+		if n <= free {
+			// Consumers made room meanwhile: drop nothing.
+			r.headCache = h
+			return 0
+		}
+		k := min(max(n-free, r.quantum), t-h)
+		// Read before the claim: once claimed, nothing is left to be done
+		// that a descheduled producer could leave half done.
+		r.slots.get(h, evicted[:k])
+		at(pointEvict)
+		if r.head.CompareAndSwap(h, h+k) {
+			// The drop happens here. The caller owns evicted[:k].
+			r.headCache = h + k
+			return int(k)
+		}
+	}
+}
+
+// publish appends src, for which there is room, at position t, lets the other
+// producers go and wakes a consumer if one sleeps.
+func (r *Ring[H]) publish(t uint64, src []H) {
+	// A slot is overwritten only after a producer has seen the head beyond
+	// the position that it held: a claim that succeeds proves that nothing
+	// it read has changed.
+	r.slots.put(t, src)
+	t += uint64(len(src))
+	r.next = t
+	at(pointPublish)
+	r.tail.Store(t) // The push happens here, for the whole batch.
+	if !r.single {
+		r.pmu.Unlock()
+	}
+	at(pointNotify)
+	// Sequentially consistent with a consumer that announces itself in
+	// nwait and then looks at the tail again: one of the two sees the other.
+	if r.lot.nwait.Load() != 0 {
+		r.lot.wakeOne(r.yield)
+	}
+}
+
+// TryPop removes up to len(dst) of the oldest entries, stores them in dst
+// and reports how many. It never waits. The caller owns what it gets.
+func (r *Ring[H]) TryPop(dst []H) int {
+	t := r.head.Load() // an old tail that never claims anything: look at the real one
+	return r.pop(dst, &t)
+}
+
+// pop is TryPop with a memory: *seen is a tail that the caller saw earlier.
+// As long as entries before it are left, the producers' cache line is not touched.
+func (r *Ring[H]) pop(dst []H, seen *uint64) int {
+	if len(dst) == 0 {
+		return 0
+	}
+	for m := mark(); ; rewind(m) {
+		h := r.head.Load()
+		left := *seen - h
+		if left-1 >= r.limit { // none, or the head has overtaken what was seen
+			t := r.tail.Load()
+			*seen = t
+			if t == h {
+				// Empty at the moment tail was read: the head cannot
+				// have passed the tail, and had reached it before.
+				return 0
+			}
+			left = t - h
+			if left > r.limit {
+				continue // h is out of date
+			}
+		}
+		n := min(left, uint64(len(dst)))
+		// What is read here may be overwritten under our hands; then the
+		// head has moved, the claim fails, and it is read again.
+		r.slots.get(h, dst[:n])
+		at(pointPop)
+		if r.head.CompareAndSwap(h, h+n) {
+			// A producer wakes one consumer per push, and each consumer
+			// that leaves something behind wakes the next.
+			if left > n && r.lot.nwait.Load() != 0 {
+				r.lot.wakeOne(false)
+			}
+			return int(n)
+		}
+	}
+}
+
+// empty reports whether the ring was empty at one instant during the call.
+func (r *Ring[H]) empty() bool {
+	// In this order: the head may only have moved towards the tail since.
+	h := r.head.Load()
+	return r.tail.Load() == h
+}
+
+// Close ends the stream: pushes append nothing more, and once the ring is
+// empty sleeping consumers return 0. Entries that are still in the ring can be
+// popped. Closing a closed ring does nothing.
+//
+// With [SingleProducer], Close counts as a push: it must not run concurrently with
+// one. The consumers of a ring that belongs to a [Set] go on until the set is closed.
+func (r *Ring[H]) Close() {
+	if !r.single {
+		r.pmu.Lock()
+	}
+	r.shut = true
+	if !r.single {
+		r.pmu.Unlock()
+	}
+	if r.owned {
+		r.lot.close()
+	}
+}

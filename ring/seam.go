@@ -1,0 +1,38 @@
+//go:build !race && !ringchaos && !ringmodel
+
+package ring
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// The seam: everything through which goroutines meet in this package. Here it
+// is the standard library, and costs nothing. Under the race detector, or the
+// tag ringchaos, seam_chaos.go puts a hook into each access so that tests can
+// preempt there; under the tag ringmodel, seam_model.go makes each access one step of
+// an exhaustive model checker that runs this same source.
+type (
+	mutex        = sync.Mutex
+	atomicUint32 = atomic.Uint32
+	atomicUint64 = atomic.Uint64
+)
+
+// mark and rewind tell the model checker that a loop starts over with nothing
+// remembered from the failed attempt.
+func mark() uint64    { return 0 }
+func rewind(m uint64) {}
+
+// at names a window in which a goroutine may be descheduled.
+func at(point) {}
+
+// futex sleeps and wakes threads.
+func futexWait(word *atomicUint32, old uint32) { sysFutexWait(word, old) }
+func futexWake(word *atomicUint32)             { sysFutexWake(word) }
+
+// A token wakes one goroutine once; released at most once per acquire.
+type token struct{ c chan struct{} }
+
+func (t *token) init()    { t.c = make(chan struct{}, 1) }
+func (t *token) acquire() { <-t.c }
+func (t *token) release() { t.c <- struct{}{} }
