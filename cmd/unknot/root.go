@@ -46,6 +46,7 @@ func usageErrorf(format string, args ...any) error {
 // subcommands make the command, one file for each.
 var subcommands = []func() *cobra.Command{
 	newBenchCmd,
+	newRunCmd,
 	newVersionCmd,
 }
 
