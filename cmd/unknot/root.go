@@ -45,7 +45,12 @@ func usageErrorf(format string, args ...any) error {
 
 // subcommands make the command, one file for each.
 var subcommands = []func() *cobra.Command{
+<<<<<<< HEAD
 	newDoctorCmd,
+=======
+	newBenchCmd,
+	newRunCmd,
+>>>>>>> main
 	newVersionCmd,
 }
 
