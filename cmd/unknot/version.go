@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/engine/filter"
@@ -11,11 +14,16 @@ import (
 )
 
 func newVersionCmd() *cobra.Command {
-	return &cobra.Command{
+	var machine bool
+	c := &cobra.Command{
 		Use:   "version",
 		Short: "print the versions of unknot and of what it stands on",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if machine {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), machineSlug())
+				return err
+			}
 			lib := "none"
 			if v, err := filter.Version(); err != nil {
 				lib += ": " + err.Error()
@@ -27,6 +35,51 @@ func newVersionCmd() *cobra.Command {
 			return err
 		},
 	}
+	c.Flags().BoolVar(&machine, "machine", false, "print instead the name of this kind of machine, as in results/NAME")
+	return c
+}
+
+// machineSlug names the kind of machine, not the machine: its CPU model and the
+// number of its CPUs, as in "amd-epyc-2cpu". The results of one kind share a
+// directory; what else they depend on stands in the files.
+func machineSlug() string {
+	model := ""
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		model = cpuModel(string(b))
+	}
+	return slug(cmp.Or(model, runtime.GOARCH)) + fmt.Sprintf("-%dcpu", runtime.NumCPU())
+}
+
+// cpuModel is what /proc/cpuinfo calls the CPU: the model's name, or on arm64
+// the numbers of its maker and part.
+func cpuModel(cpuinfo string) string {
+	fields := map[string]string{}
+	for line := range strings.Lines(cpuinfo) {
+		if key, value, ok := strings.Cut(line, ":"); ok {
+			if key = strings.TrimSpace(key); fields[key] == "" {
+				fields[key] = strings.TrimSpace(value)
+			}
+		}
+	}
+	if name := fields["model name"]; name != "" {
+		return name
+	}
+	if part := fields["CPU part"]; part != "" {
+		return fmt.Sprintf("%s %s %s", runtime.GOARCH, fields["CPU implementer"], part)
+	}
+	return ""
+}
+
+// slug makes a name that is fit for a directory: small letters, digits and
+// single hyphens.
+func slug(s string) string {
+	for _, noise := range []string{"(R)", "(TM)", "(r)", "(tm)"} {
+		s = strings.ReplaceAll(s, noise, "")
+	}
+	words := strings.FieldsFunc(strings.ToLower(s), func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	})
+	return strings.Join(words, "-")
 }
 
 // buildVersion is the module's version and, where the build knows it, the
@@ -40,16 +93,18 @@ func buildVersion() string {
 	if version == "" || version == "(devel)" {
 		version = "devel"
 	}
-	var revision, dirty string
+	// A version that Go derives from the repository names the commit already.
 	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = " " + s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = " modified"
+		if s.Key == "vcs.revision" {
+			if revision := s.Value[:min(12, len(s.Value))]; !strings.Contains(version, revision) {
+				version += " " + revision
+			}
+		}
+		if s.Key == "vcs.modified" && s.Value == "true" && !strings.Contains(version, "dirty") {
+			version += " modified"
 		}
 	}
-	return version + revision + dirty
+	return version
 }
 
 func kernelRelease() string {
