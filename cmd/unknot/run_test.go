@@ -16,7 +16,7 @@ import (
 )
 
 // unknotEnv makes the test binary behave as the command.
-const unknotEnv = "UNKNOT_TEST_COMMAND"
+const unknotEnv = "UNKNOT_TEST_MAIN"
 
 // unknot runs the command in a child with a deadline: it confines and signals.
 func unknot(t *testing.T, args ...string) *exec.Cmd {
