@@ -45,6 +45,8 @@ func usageErrorf(format string, args ...any) error {
 
 // subcommands make the command, one file for each.
 var subcommands = []func() *cobra.Command{
+	newBenchCmd,
+	newRunCmd,
 	newDoctorCmd,
 	newVersionCmd,
 }
