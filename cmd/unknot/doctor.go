@@ -42,15 +42,15 @@ permission, for example, waits are measured by the engine's clock.`,
 			if format != "text" && format != "json" {
 				return usageErrorf("no format %q: there are text and json", format)
 			}
-			return report(cmd.OutOrStdout(), format, examine())
+			return doctorReport(cmd.OutOrStdout(), format, examine())
 		},
 	}
 	c.Flags().StringVar(&format, "format", "text", "text or json")
 	return c
 }
 
-// report prints the checks; its error says that the main job cannot run.
-func report(w io.Writer, format string, checks []check) error {
+// doctorReport prints the checks; its error says that the main job cannot run.
+func doctorReport(w io.Writer, format string, checks []check) error {
 	var lacking []string
 	for _, c := range checks {
 		if c.Required && !c.OK {
@@ -67,7 +67,7 @@ func report(w io.Writer, format string, checks []check) error {
 		}{len(lacking) == 0, checks}); err != nil {
 			return fmt.Errorf("print report: %w", err)
 		}
-	} else if err := reportText(w, checks); err != nil {
+	} else if err := doctorText(w, checks); err != nil {
 		return fmt.Errorf("print report: %w", err)
 	}
 	if len(lacking) > 0 {
@@ -76,7 +76,7 @@ func report(w io.Writer, format string, checks []check) error {
 	return nil
 }
 
-func reportText(w io.Writer, checks []check) error {
+func doctorText(w io.Writer, checks []check) error {
 	width := 0
 	for _, c := range checks {
 		width = max(width, len(c.Name))

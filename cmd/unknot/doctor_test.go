@@ -86,7 +86,7 @@ func TestReport(t *testing.T) {
 		{Name: "second", Detail: "odd", Remedy: "do this"},
 	}
 	var b bytes.Buffer
-	if err := report(&b, "text", checks); err != nil {
+	if err := doctorReport(&b, "text", checks); err != nil {
 		t.Error(err)
 	}
 	const want = "ok  one     fine\nno  second  odd\n            remedy: do this\n"
@@ -95,7 +95,7 @@ func TestReport(t *testing.T) {
 	}
 	checks[1].Required = true
 	b.Reset()
-	if err := report(&b, "text", checks); err == nil || err.Error() != "the main job cannot run here: no second (the remedies are in the report)" {
+	if err := doctorReport(&b, "text", checks); err == nil || err.Error() != "the main job cannot run here: no second (the remedies are in the report)" {
 		t.Error(err)
 	}
 	if !strings.Contains(b.String(), "NO  second  odd (needed)\n") {

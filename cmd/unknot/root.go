@@ -45,12 +45,9 @@ func usageErrorf(format string, args ...any) error {
 
 // subcommands make the command, one file for each.
 var subcommands = []func() *cobra.Command{
-<<<<<<< HEAD
-	newDoctorCmd,
-=======
 	newBenchCmd,
 	newRunCmd,
->>>>>>> main
+	newDoctorCmd,
 	newVersionCmd,
 }
 

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -42,33 +40,7 @@ func newVersionCmd() *cobra.Command {
 // machineSlug names the kind of machine, not the machine: its CPU model and the
 // number of its CPUs, as in "amd-epyc-2cpu". The results of one kind share a
 // directory; what else they depend on stands in the files.
-func machineSlug() string {
-	model := ""
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		model = cpuModel(string(b))
-	}
-	return slug(cmp.Or(model, runtime.GOARCH)) + fmt.Sprintf("-%dcpu", runtime.NumCPU())
-}
-
-// cpuModel is what /proc/cpuinfo calls the CPU: the model's name, or on arm64
-// the numbers of its maker and part.
-func cpuModel(cpuinfo string) string {
-	fields := map[string]string{}
-	for line := range strings.Lines(cpuinfo) {
-		if key, value, ok := strings.Cut(line, ":"); ok {
-			if key = strings.TrimSpace(key); fields[key] == "" {
-				fields[key] = strings.TrimSpace(value)
-			}
-		}
-	}
-	if name := fields["model name"]; name != "" {
-		return name
-	}
-	if part := fields["CPU part"]; part != "" {
-		return fmt.Sprintf("%s %s %s", runtime.GOARCH, fields["CPU implementer"], part)
-	}
-	return ""
-}
+func machineSlug() string { return fmt.Sprintf("%s-%dcpu", slug(cpuModel()), runtime.NumCPU()) }
 
 // slug makes a name that is fit for a directory: small letters, digits and
 // single hyphens.
