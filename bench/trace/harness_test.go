@@ -126,7 +126,8 @@ func startTargets(threads, calls int, quiet bool) (*targets, error) {
 	}
 	ctx, kill := context.WithTimeout(context.Background(), deadline)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=targets %d %d", roleEnv, threads, calls))
+	// The race detector would sleep for a second at each child's exit.
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", fmt.Sprintf("%s=targets %d %d", roleEnv, threads, calls))
 	if quiet {
 		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1")
 	}
