@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -185,4 +188,48 @@ func TestBenchWritesTheSameLinesToAFile(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Dir(file)); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// TestTargetsEndWhenTheSupervisorIsKilled kills a bench in mid-storm. Its
+// storms hold the write end of our pipe, so end of file says that none is left.
+func TestTargetsEndWhenTheSupervisorIsKilled(t *testing.T) {
+	c := unknot(t, "bench", "--engine", "unknot", "--path", "queue", "--targets", "32", "--duration", "25s", "--count", "1", "--trace", "off")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c.Stderr = w // inherited by the storm
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	children := filepath.Join("/proc", strconv.Itoa(c.Process.Pid), "task")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the bench started no storm")
+		}
+		found, _ := filepath.Glob(filepath.Join(children, "*", "children"))
+		var all strings.Builder
+		for _, f := range found {
+			b, _ := os.ReadFile(f)
+			all.Write(b)
+		}
+		var storm int
+		if n, _ := fmt.Sscan(all.String(), &storm); n == 1 {
+			if ts, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", storm)); len(ts) > 32 {
+				break // its threads exist
+			}
+		}
+	}
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("targets outlive their supervisor: %v", err)
+	}
+	_ = c.Wait()
 }
