@@ -77,12 +77,14 @@ func (b *bare) loop(ep int) error {
 	return nil
 }
 
+func (b *bare) Waits() *hist.Snapshot { return b.wait.Snapshot() }
+
 func (b *bare) Stop(ctx context.Context) (Stats, error) {
 	b.stop.Store(true)
 	select {
 	case err := <-b.done:
 		_ = b.l.Close()
-		return Stats{Served: b.served, Stale: b.stale, Wait: b.wait.Snapshot()}, err
+		return Stats{Served: b.served, Stale: b.stale}, err
 	case <-ctx.Done():
 		return Stats{}, ctx.Err()
 	}

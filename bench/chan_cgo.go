@@ -106,6 +106,8 @@ func (d *channel) answer(r *seccomp.ScmpNotifResp, count *atomic.Uint64) {
 	}
 }
 
+func (d *channel) Waits() *hist.Snapshot { return d.wait.Snapshot() }
+
 func (d *channel) Stop(ctx context.Context) (Stats, error) {
 	d.stop.Store(true)
 	var err error
@@ -117,5 +119,5 @@ func (d *channel) Stop(ctx context.Context) (Stats, error) {
 	close(d.c)
 	d.workers.Wait()
 	_ = d.l.Close()
-	return Stats{Served: d.served.Load(), Dropped: d.dropped.Load(), Stale: d.stale.Load(), Wait: d.wait.Snapshot()}, err
+	return Stats{Served: d.served.Load(), Dropped: d.dropped.Load(), Stale: d.stale.Load()}, err
 }

@@ -100,14 +100,14 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 	}
 	interrupted := sleep(ctx, warmUp)
 	var before, after measure
-	before.take(st)
+	before.take(st, sup)
 	if tr != nil {
 		interrupted = errors.Join(interrupted, tr.Reset())
 	}
 	if interrupted == nil {
 		interrupted = sleep(ctx, d)
 	}
-	after.take(st)
+	after.take(st, sup)
 	rep, err := st.Stop(hangDeadline)
 	stop, cancelStop := context.WithTimeout(context.Background(), hangDeadline)
 	defer cancelStop()
@@ -115,9 +115,10 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 	if err := errors.Join(interrupted, err, serr); err != nil {
 		return nil, fmt.Errorf("engine %s, path %s, %d targets: %w", s.Engine, s.Path, s.Targets, err)
 	}
-	r := &Result{Spec: s, Stats: stats, Lost: rep.Lost, Clock: ClockEngine, Wait: stats.Wait, OwnWait: stats.Wait,
-		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, Allocs: after.allocs - before.allocs}
 	after.roundTrip.Sub(before.roundTrip)
+	after.waits.Sub(before.waits)
+	r := &Result{Spec: s, Stats: stats, Lost: rep.Lost, Clock: ClockEngine, Wait: after.waits, OwnWait: after.waits,
+		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, Allocs: after.allocs - before.allocs}
 	r.RoundTrip = after.roundTrip
 	r.Targets = storm.Counts{OK: after.counts.OK - before.counts.OK, EINTR: after.counts.EINTR - before.counts.EINTR,
 		ENOSYS: after.counts.ENOSYS - before.counts.ENOSYS, Other: after.counts.Other - before.counts.Other}
@@ -140,11 +141,12 @@ type measure struct {
 	at        time.Time
 	counts    storm.Counts
 	roundTrip *hist.Snapshot
+	waits     *hist.Snapshot
 	cpu       time.Duration
 	allocs    uint64
 }
 
-func (m *measure) take(st *storm.Storm) {
+func (m *measure) take(st *storm.Storm, sup Supervisor) {
 	var ms runtime.MemStats
 	var ru unix.Rusage
 	runtime.ReadMemStats(&ms)
@@ -152,5 +154,5 @@ func (m *measure) take(st *storm.Storm) {
 	if unix.Getrusage(unix.RUSAGE_SELF, &ru) == nil {
 		m.cpu = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 	}
-	m.counts, m.roundTrip, m.at = st.Counts(), st.RoundTrip(), time.Now()
+	m.counts, m.roundTrip, m.waits, m.at = st.Counts(), st.RoundTrip(), sup.Waits(), time.Now()
 }

@@ -101,6 +101,8 @@ func (d *seed) answer(r *notify.Resp, count *atomic.Uint64) {
 	count.Add(1)
 }
 
+func (d *seed) Waits() *hist.Snapshot { return d.wait.Snapshot() }
+
 func (d *seed) Stop(ctx context.Context) (Stats, error) {
 	d.stop.Store(true)
 	var err error
@@ -112,5 +114,5 @@ func (d *seed) Stop(ctx context.Context) (Stats, error) {
 	d.queue.Close()
 	d.workers.Wait()
 	_ = d.l.Close()
-	return Stats{Served: d.served.Load(), Dropped: d.dropped.Load(), Stale: d.stale.Load(), Wait: d.wait.Snapshot()}, err
+	return Stats{Served: d.served.Load(), Dropped: d.dropped.Load(), Stale: d.stale.Load()}, err
 }

@@ -15,6 +15,9 @@ import (
 type Supervisor interface {
 	// Serve takes ownership of l and supervises it until Stop. It returns at once.
 	Serve(l *notify.Listener) error
+	// Waits are the times from receive to dispatch so far, in ns, by the
+	// engine's own clock.
+	Waits() *hist.Snapshot
 	// Stop answers what is held, closes the listener and reports. Stop the
 	// targets first.
 	Stop(ctx context.Context) (Stats, error)
@@ -22,10 +25,9 @@ type Supervisor interface {
 
 // Stats are an engine's own counts of one run.
 type Stats struct {
-	Served  uint64         // answered by the handler
-	Dropped uint64         // answered EINTR because the queue was full
-	Stale   uint64         // gone before dispatch or answer
-	Wait    *hist.Snapshot // receive → dispatch, ns, by the engine's clock
+	Served  uint64 // answered by the handler
+	Dropped uint64 // answered EINTR because the queue was full
+	Stale   uint64 // gone before dispatch or answer
 }
 
 // Spec is what an engine is asked to be.

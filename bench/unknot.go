@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
 )
 
@@ -38,12 +39,14 @@ func (u *unknot) Serve(l *notify.Listener) error {
 	return nil
 }
 
+func (u *unknot) Waits() *hist.Snapshot { return u.e.Latencies().Wait }
+
 func (u *unknot) Stop(ctx context.Context) (Stats, error) {
 	u.stop()
 	select {
 	case err := <-u.done:
 		c := u.e.Counters()
-		return Stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale, Wait: u.e.Latencies().Wait}, err
+		return Stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale}, err
 	case <-ctx.Done():
 		return Stats{}, ctx.Err()
 	}

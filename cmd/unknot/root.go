@@ -47,6 +47,7 @@ func usageErrorf(format string, args ...any) error {
 var subcommands = []func() *cobra.Command{
 	newBenchCmd,
 	newRunCmd,
+	newStormCmd,
 	newDoctorCmd,
 	newVersionCmd,
 }
