@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/bench/trace"
 	"golang.org/x/perf/benchfmt"
 )
 
@@ -38,7 +39,7 @@ func each(t *testing.T, f func(t *testing.T, engine, path string)) {
 
 func TestEveryEngineServesAndLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, engine, path string) {
-		r, err := Once(t.Context(), spec(engine, path, 8), 50*time.Millisecond)
+		r, err := Once(t.Context(), spec(engine, path, 8), 50*time.Millisecond, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,12 +56,42 @@ func TestOverloadDropsOnEveryQueue(t *testing.T) {
 		}
 		s := spec(engine, path, 32)
 		s.Queue, s.DropBatch, s.Work.Time = 4, 4, 50*time.Microsecond
-		r, err := Once(t.Context(), s, 50*time.Millisecond)
+		r, err := Once(t.Context(), s, 50*time.Millisecond, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if r.Lost != 0 || r.Stats.Dropped == 0 || r.Targets.EINTR == 0 {
 			t.Errorf("%+v, %d dropped, lost %d", r.Targets, r.Stats.Dropped, r.Lost)
+		}
+	})
+}
+
+// TestTheTwoClocksAgree holds the tracepoints' waits against the engine's own in
+// one run: the same events seen twice.
+func TestTheTwoClocksAgree(t *testing.T) {
+	if err := trace.Probe(); err != nil {
+		t.Skip(err)
+	}
+	each(t, func(t *testing.T, engine, path string) {
+		r, err := Once(t.Context(), spec(engine, path, 16), 200*time.Millisecond, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path == PathInline {
+			if r.Clock != ClockEngine {
+				t.Errorf("clock %s", r.Clock)
+			}
+			return
+		}
+		a, b := r.Wait.Quantile(.5), r.OwnWait.Quantile(.5)
+		t.Logf("p50 wait: tracepoints %s, engine %s", Duration(a), Duration(b))
+		if r.Clock != ClockTracepoints || r.Wait.Count == 0 {
+			t.Fatalf("clock %s, %d waits", r.Clock, r.Wait.Count)
+		}
+		// The engine's count has the warm-up, the tracer's has not: allow more
+		// than the bucket or 5 us by which the same events may differ.
+		if d := a - b; d > max(20e3, b/4) || d < -max(20e3, b/4) {
+			t.Errorf("the clocks differ by %v ns", d)
 		}
 	})
 }
@@ -93,7 +124,7 @@ func TestWorkIsDone(t *testing.T) {
 }
 
 func TestResultsAreReadable(t *testing.T) {
-	r, err := Once(t.Context(), spec("bare", PathInline, 1), 20*time.Millisecond)
+	r, err := Once(t.Context(), spec("bare", PathInline, 1), 20*time.Millisecond, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +182,7 @@ func BenchmarkStorm(b *testing.B) {
 					}
 					sums, n := map[string]float64{}, 0.0
 					for b.Loop() {
-						r, err := Once(b.Context(), s, 100*time.Millisecond)
+						r, err := Once(b.Context(), s, 100*time.Millisecond, false)
 						if err != nil {
 							b.Fatal(err)
 						}

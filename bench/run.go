@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine/hist"
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +24,7 @@ type Result struct {
 	RoundTrip *hist.Snapshot // ns, of served calls, by the targets' clocks
 	Wait      *hist.Snapshot // ns, receive → dispatch; by Clock
 	Clock     string         // ClockEngine, ClockTracepoints
+	OwnWait   *hist.Snapshot // the engine's own clock in the run that Wait is of
 	Lost      int            // targets that hung
 	CPU       time.Duration  // the supervisor's, user and system
 	Allocs    uint64         // the supervisor's heap allocations
@@ -44,7 +47,37 @@ const (
 // supervisor, after a warm-up that does not count. Whatever hangs is killed and
 // reported as lost. Measure in an otherwise idle process: CPU and allocations
 // are the process's.
-func Once(ctx context.Context, s Spec, d time.Duration) (*Result, error) {
+//
+// Traced, a second storm follows for the wait alone, because tracing costs
+// speed. The inline path has no dispatch to trace: its wait is the engine's own.
+func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, error) {
+	r, err := once(ctx, s, d, nil)
+	if err != nil || !traced || s.Path == PathInline {
+		return r, err
+	}
+	tr, err := trace.Start(trace.Config{TGID: os.Getpid()})
+	if err != nil {
+		return nil, err
+	}
+	defer tr.Close()
+	t, err := once(ctx, s, d, tr)
+	if err != nil {
+		return nil, err
+	}
+	rep, err := tr.Report()
+	if err != nil {
+		return nil, err
+	}
+	if rep.Overflow+rep.Missed > 0 {
+		return nil, fmt.Errorf("the tracer lost %d notifications of engine %s, path %s", rep.Overflow+rep.Missed, s.Engine, s.Path)
+	}
+	r.Wait, r.OwnWait, r.Clock = rep.Wait, t.OwnWait, ClockTracepoints
+	r.Lost += t.Lost
+	return r, nil
+}
+
+// once runs one storm. A tracer, if any, forgets the warm-up.
+func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Result, error) {
 	sup, err := New(s)
 	if err != nil {
 		return nil, err
@@ -68,6 +101,9 @@ func Once(ctx context.Context, s Spec, d time.Duration) (*Result, error) {
 	interrupted := sleep(ctx, warmUp)
 	var before, after measure
 	before.take(st)
+	if tr != nil {
+		interrupted = errors.Join(interrupted, tr.Reset())
+	}
 	if interrupted == nil {
 		interrupted = sleep(ctx, d)
 	}
@@ -79,7 +115,7 @@ func Once(ctx context.Context, s Spec, d time.Duration) (*Result, error) {
 	if err := errors.Join(interrupted, err, serr); err != nil {
 		return nil, fmt.Errorf("engine %s, path %s, %d targets: %w", s.Engine, s.Path, s.Targets, err)
 	}
-	r := &Result{Spec: s, Stats: stats, Lost: rep.Lost, Clock: ClockEngine, Wait: stats.Wait,
+	r := &Result{Spec: s, Stats: stats, Lost: rep.Lost, Clock: ClockEngine, Wait: stats.Wait, OwnWait: stats.Wait,
 		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, Allocs: after.allocs - before.allocs}
 	after.roundTrip.Sub(before.roundTrip)
 	r.RoundTrip = after.roundTrip

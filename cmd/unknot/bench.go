@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
 	"golang.org/x/sys/unix"
@@ -28,7 +29,7 @@ type benchFlags struct {
 	engines, paths, targets, work, workers, queue, batch []string
 	duration                                             time.Duration
 	count                                                int
-	out                                                  string
+	out, trace                                           string
 }
 
 func newBenchCmd() *cobra.Command {
@@ -39,6 +40,10 @@ func newBenchCmd() *cobra.Command {
 		Long: `bench storms each engine with trapped system calls, in rotation, and prints one
 line for each repetition in Go benchmark format on standard output, ready for
 benchstat. Flags that take a list (separated by commas) are all combined.
+
+A repetition is a storm without tracing, for everything but the wait, and one
+with tracing, for the wait (receive to dispatch) of the queue path. The key
+"clock" says which clock a wait is by.
 
 The engines: unknot (paths inline and queue), chan (libseccomp, a channel,
 goroutines), seed (blocking receive, bounded queue, one drop at a time), bare
@@ -61,6 +66,7 @@ Exit codes: 0 all was measured, 1 a run failed or a target hung, 2 wrong usage.`
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{"8"}, "how many of the oldest calls a full queue drops at once")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
 	fl.IntVar(&f.count, "count", 5, "repetitions of each combination")
+	fl.StringVar(&f.trace, "trace", "auto", "measure the queue path's wait by eBPF tracepoints: on, off, or auto where permitted")
 	fl.StringVarP(&f.out, "output", "o", "", "also write the results to this `file`, whole or not at all")
 	return c
 }
@@ -141,6 +147,21 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
+	traced := false
+	switch f.trace {
+	case "off":
+	case "on", "auto":
+		err := trace.Probe()
+		if err != nil && f.trace == "on" {
+			return fmt.Errorf("--trace=on: %w", err)
+		}
+		if err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "unknot: waits are by the engine's own clock: %v\n", err)
+		}
+		traced = err == nil
+	default:
+		return usageErrorf("--trace %q: want on, off or auto", f.trace)
+	}
 	var file bytes.Buffer
 	out := io.Writer(cmd.OutOrStdout())
 	if f.out != "" {
@@ -165,7 +186,7 @@ rounds:
 			// Each round starts one further on, so that no engine always comes first.
 			s := specs[(i+round)%len(specs)]
 			progress.show(len(results), s.Name())
-			r, err := bench.Once(ctx, s, f.duration)
+			r, err := bench.Once(ctx, s, f.duration, traced)
 			if ctx.Err() != nil {
 				break rounds
 			}

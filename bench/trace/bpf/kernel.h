@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The little of the kernel that the programs here see. It is written out by
+ * hand instead of taken from vmlinux.h or libbpf's headers, so that an object
+ * depends on nothing but this directory and the compiler: regenerating it on
+ * another machine gives the same bytes.
+ *
+ * Helper numbers and ioctl numbers are kernel ABI (include/uapi/linux/bpf.h,
+ * include/uapi/linux/seccomp.h). pt_regs is not, so its fields are relocated
+ * when the program is loaded (CO-RE).
+ */
+#ifndef UNKNOT_KERNEL_H
+#define UNKNOT_KERNEL_H
+
+typedef unsigned char __u8;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long __s64;
+typedef unsigned long long __u64;
+typedef _Bool bool;
+#define true 1
+#define false 0
+
+#define SEC(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* The notation of BTF-defined maps. */
+#define __uint(name, val) int(*name)[val]
+#define __type(name, val) typeof(val) *name
+
+enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PERCPU_ARRAY = 6 };
+
+struct bpf_pidns_info {
+	__u32 pid;
+	__u32 tgid;
+};
+
+static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
+static __u64 (*const bpf_get_current_pid_tgid)(void) = (void *)14;
+static long (*const bpf_probe_read_user)(void *dst, __u32 size, const void *src) = (void *)112;
+static long (*const bpf_probe_read_kernel)(void *dst, __u32 size, const void *src) = (void *)113;
+static long (*const bpf_get_ns_current_pid_tgid)(__u64 dev, __u64 ino, struct bpf_pidns_info *ns, __u32 size) = (void *)120;
+
+/*
+ * A system call's number and its second and third argument, from the registers
+ * saved when it was entered. They keep their values until it has returned, which
+ * is why sys_exit needs nothing remembered from sys_enter. (The first argument
+ * does not: arm64 returns the result in its register.)
+ */
+#if defined(__TARGET_ARCH_x86)
+
+#define NR_ioctl 16
+
+struct pt_regs {
+	unsigned long dx;
+	unsigned long si;
+	unsigned long orig_ax;
+} __attribute__((preserve_access_index));
+
+#define REGS_NR(r) ((r)->orig_ax)
+#define REGS_ARG2(r) ((r)->si)
+#define REGS_ARG3(r) ((r)->dx)
+
+/* Where the fields are when there is no BTF to ask (arch/x86/include/asm/ptrace.h). */
+struct fixed_regs {
+	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
+};
+
+#elif defined(__TARGET_ARCH_arm64)
+
+#define NR_ioctl 29
+
+struct pt_regs {
+	__u64 regs[31];
+} __attribute__((preserve_access_index));
+
+#define REGS_NR(r) ((r)->regs[8])
+#define REGS_ARG2(r) ((r)->regs[1])
+#define REGS_ARG3(r) ((r)->regs[2])
+
+/* struct user_pt_regs, with which pt_regs begins, is ABI. */
+struct fixed_regs {
+	__u64 regs[31];
+};
+
+#else
+#error "no register layout for this architecture"
+#endif
+
+/* include/uapi/linux/seccomp.h */
+#define NOTIF_RECV 0xc0502100
+#define NOTIF_SEND 0xc0182101
+#define NOTIF_ID_VALID 0x40082102
+#define NOTIF_ADDFD 0x40182103
+#define ADDFD_FLAG_SEND 2
+
+struct seccomp_notif_resp {
+	__u64 id;
+	__s64 val;
+	__s32 error;
+	__u32 flags;
+};
+
+/* The head of struct seccomp_notif_addfd. */
+struct seccomp_notif_addfd {
+	__u64 id;
+	__u32 flags;
+	__u32 srcfd;
+};
+
+#define ENOENT 2
+#define EINTR 4
+
+#endif

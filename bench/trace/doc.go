@@ -1,0 +1,35 @@
+// Package trace measures a supervisor from outside, by eBPF on the kernel's
+// system call tracepoints: how long notifications wait from their receive to
+// their dispatch, and how long until they are answered or dropped. It needs
+// nothing from the supervisor, so it works on any program that uses the notify
+// ioctls, and it is the second clock against which the engine's own is checked.
+//
+// Two programs (bpf/trace.bpf.c) follow the ioctls of one process or of all, by
+// notification id, and sort the times into the buckets of package engine/hist
+// inside the kernel:
+//
+//	exit of RECV             received
+//	entry of ID_VALID, first dispatched: the end of Wait
+//	SEND, or ADDFD that also answers
+//	  entry, if it worked    answered: the end of Answer; or, with EINTR and
+//	                         never dispatched, dropped: the end of Drop
+//	any of them, ENOENT      stale
+//
+// They attach to the BTF tracepoints sys_enter and sys_exit, or, where the
+// kernel has no BTF, to the raw ones; neither needs tracefs. The tracepoints of
+// single calls (syscalls:sys_enter_ioctl) would spare other calls on the machine
+// some 50 ns, but cost a supervisor more: BenchmarkTracepoints compares them.
+//
+// Traps:
+//
+//   - Dispatch is visible only in supervisors that call ID_VALID when they start
+//     on a notification, as the engines here do. In others Wait stays empty.
+//   - A handler that answers EINTR itself, without ID_VALID, looks like a drop.
+//   - Tracing slows every system call of the machine a little, and a supervisor
+//     by a fifth or so: never compare the throughput of a traced run
+//     with that of an untraced one.
+//   - A notification whose target died, and that the supervisor forgets without
+//     asking, keeps its place in the table; so do those of a supervisor that was
+//     killed. When places run out, Overflow counts.
+//   - Supervisors that run as 32-bit programs on a 64-bit kernel are not seen.
+package trace

@@ -1,0 +1,344 @@
+package trace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
+)
+
+// deadline bounds every test: targets older than that are killed, which ends
+// their supervisor too.
+const deadline = 15 * time.Second
+
+// roleEnv makes the test binary something else: "targets THREADS CALLS", a
+// process whose threads make trapped calls, or "pidns", a supervisor that traces
+// itself from inside a PID namespace.
+const roleEnv = "TRACE_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	role := strings.Fields(os.Getenv(roleEnv))
+	if len(role) == 0 {
+		os.Exit(m.Run())
+	}
+	var err error
+	switch role[0] {
+	case "targets":
+		err = beTargets(role[1], role[2])
+	case "pidns":
+		err = bePIDNS()
+	default:
+		err = fmt.Errorf("no role %q", role[0])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, strings.Join(role, " ")+":", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// beTargets traps getppid for the whole process, hands over the listener on
+// descriptor 3, waits for a byte there, and makes calls on each of its threads
+// (0: for ever).
+func beTargets(threads, calls string) error {
+	n, err := strconv.Atoi(threads)
+	if err != nil {
+		return err
+	}
+	each, err := strconv.Atoi(calls)
+	if err != nil {
+		return err
+	}
+	// A thread that waits for its answer by a raw call holds its P.
+	runtime.GOMAXPROCS(n + 2)
+	runtime.LockOSThread()
+	f := os.NewFile(3, "supervisor")
+	c, err := net.FileConn(f)
+	if err != nil {
+		return err
+	}
+	_ = f.Close()
+	prog, err := notify.TrapProgram(unix.SYS_GETPPID)
+	if err != nil {
+		return err
+	}
+	l, err := notify.Install(prog, notify.TSync)
+	if err != nil {
+		return err
+	}
+	if err := notify.SendListener(c.(*net.UnixConn), l); err != nil {
+		return err
+	}
+	if err := l.Close(); err != nil {
+		return err
+	}
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			runtime.LockOSThread()
+			for i := 0; each == 0 || i < each; i++ {
+				_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// targets is a child process whose threads make trapped calls.
+type targets struct {
+	l    *notify.Listener
+	cmd  *exec.Cmd
+	c    *net.UnixConn
+	kill context.CancelFunc
+}
+
+// startTargets starts threads that will make so many calls each once released;
+// 0 calls means until killed. quiet keeps the child's Go runtime from
+// interrupting calls with its preemption signals.
+func startTargets(threads, calls int, quiet bool) (*targets, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	_ = ours.Close()
+	if err != nil {
+		return nil, err
+	}
+	ctx, kill := context.WithTimeout(context.Background(), deadline)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	// The race detector would sleep for a second at each child's exit.
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", fmt.Sprintf("%s=targets %d %d", roleEnv, threads, calls))
+	if quiet {
+		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1")
+	}
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Stderr = os.Stderr
+	cmd.WaitDelay = time.Second
+	g := &targets{cmd: cmd, c: conn.(*net.UnixConn), kill: kill}
+	if err := cmd.Start(); err != nil {
+		kill()
+		_ = conn.Close()
+		return nil, err
+	}
+	_ = conn.SetDeadline(time.Now().Add(deadline))
+	if g.l, err = notify.RecvListener(g.c); err != nil {
+		g.stop()
+		return nil, err
+	}
+	return g, nil
+}
+
+// release lets the threads begin.
+func (g *targets) release() error {
+	_, err := g.c.Write([]byte{1})
+	return err
+}
+
+// stop kills the targets, if they still live, and closes the listener.
+func (g *targets) stop() {
+	g.kill()
+	_ = g.cmd.Wait()
+	_ = g.c.Close()
+	if g.l != nil {
+		_ = g.l.Close()
+	}
+}
+
+func newTargets(tb testing.TB, threads, calls int, quiet bool) *targets {
+	tb.Helper()
+	g, err := startTargets(threads, calls, quiet)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(g.stop)
+	return g
+}
+
+// A supervisor is the least one that does everything a tracer sees, with clocks
+// and counters of its own.
+type supervisor struct {
+	l       *notify.Listener
+	workers int // 0: answered by the receiver, without dispatch
+	queue   int // full: the oldest is answered EINTR
+	work    func()
+
+	received, dispatched, answered, dropped, stale atomic.Uint64
+	wait, answer, drop                             hist.Hist
+}
+
+type request struct {
+	id uint64
+	at time.Time
+}
+
+// run supervises until no target is left; then every notification received has
+// been answered.
+func (s *supervisor) run() error {
+	q := make(chan request, max(s.queue, 1))
+	var wg sync.WaitGroup
+	for range s.workers {
+		wg.Go(func() {
+			runtime.LockOSThread()
+			for r := range q {
+				s.handle(r)
+			}
+		})
+	}
+	err := s.receive(q)
+	close(q)
+	wg.Wait()
+	return err
+}
+
+func (s *supervisor) receive(q chan request) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	p := []unix.PollFd{{Fd: int32(s.l.FD()), Events: unix.POLLIN}}
+	var n notify.Notif
+	for {
+		if _, err := unix.Poll(p, int(deadline/time.Millisecond)); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		switch {
+		case p[0].Revents&unix.POLLIN != 0:
+		case p[0].Revents&unix.POLLHUP != 0:
+			return nil
+		default:
+			continue
+		}
+		err := s.l.RecvReady(&n)
+		r := request{n.ID, time.Now()}
+		if err != nil {
+			if o := notify.OutcomeOf(err); o != notify.Stale && o != notify.Retry {
+				return err
+			}
+			continue
+		}
+		s.received.Add(1)
+		if s.workers == 0 {
+			s.answerWith(r, 0, &s.answered, &s.answer)
+			continue
+		}
+		for {
+			select {
+			case q <- r:
+			default:
+				select {
+				case old := <-q:
+					s.answerWith(old, -int32(unix.EINTR), &s.dropped, &s.drop)
+				default:
+				}
+				continue
+			}
+			break
+		}
+	}
+}
+
+func (s *supervisor) handle(r request) {
+	w := time.Since(r.at)
+	err := s.l.IDValid(r.id)
+	s.dispatched.Add(1)
+	s.wait.Record(w.Nanoseconds())
+	if notify.OutcomeOf(err) == notify.Stale {
+		s.stale.Add(1)
+		return
+	}
+	if s.work != nil {
+		s.work()
+	}
+	s.answerWith(r, 0, &s.answered, &s.answer)
+}
+
+func (s *supervisor) answerWith(r request, errno int32, count *atomic.Uint64, h *hist.Hist) {
+	w := time.Since(r.at)
+	switch err := s.l.Send(&notify.Resp{ID: r.id, Error: errno}); notify.OutcomeOf(err) {
+	case notify.Done:
+		count.Add(1)
+		h.Record(w.Nanoseconds())
+	case notify.Stale:
+		s.stale.Add(1)
+	default:
+		panic(err)
+	}
+}
+
+// spin burns CPU time as a handler does.
+func spin(d time.Duration) func() {
+	return func() {
+		for t := time.Now(); time.Since(t) < d; {
+		}
+	}
+}
+
+// needTracing skips where this user or kernel cannot trace, saying why. As root
+// on a kernel that has what we need, that would hide a bug, so it fails.
+func needTracing(tb testing.TB) {
+	tb.Helper()
+	err := Probe()
+	switch {
+	case err == nil:
+	case os.Geteuid() == 0 && os.Getenv("UNKNOT_NO_BPF") == "":
+		tb.Fatalf("root cannot trace (set UNKNOT_NO_BPF=1 where that is known): %v", err)
+	default:
+		tb.Skip(err)
+	}
+}
+
+func newTracer(tb testing.TB, c Config, v variant) *Tracer {
+	tb.Helper()
+	t, err := startVariant(c, v)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := t.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			tb.Error(err)
+		}
+	})
+	return t
+}
+
+func report(tb testing.TB, t *Tracer) *Report {
+	tb.Helper()
+	r, err := t.Report()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if r.Missed != 0 {
+		tb.Errorf("%d events missed", r.Missed)
+	}
+	return r
+}
+
+// supervise runs s on targets that make calls and end, or are killed.
+func supervise(tb testing.TB, g *targets, s *supervisor) {
+	tb.Helper()
+	s.l = g.l
+	if err := g.release(); err != nil {
+		tb.Fatal(err)
+	}
+	if err := s.run(); err != nil {
+		tb.Fatal(err)
+	}
+}

@@ -1,0 +1,69 @@
+package trace
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The supervisor is process 1 of a PID namespace, and traces itself by that id.
+func TestInsidePIDNamespace(t *testing.T) {
+	needTracing(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleEnv+"=pidns")
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
+	kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "process 1 saw itself") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func bePIDNS() error {
+	if os.Getpid() != 1 {
+		return fmt.Errorf("process id %d in a fresh PID namespace", os.Getpid())
+	}
+	ns, err := ownPIDNS()
+	if err != nil {
+		return err
+	}
+	if ns.initial {
+		return fmt.Errorf("namespace %+v passes for the first", ns)
+	}
+	for _, v := range variants {
+		tr, err := startVariant(Config{TGID: 1}, v)
+		if err != nil {
+			return err
+		}
+		g, err := startTargets(4, 50, true)
+		if err != nil {
+			return err
+		}
+		s := &supervisor{l: g.l, workers: 1, queue: 16}
+		if err := g.release(); err != nil {
+			return err
+		}
+		if err := s.run(); err != nil {
+			return err
+		}
+		g.stop()
+		r, err := tr.Report()
+		if err != nil {
+			return err
+		}
+		if err := compareCounts(r, s); err != nil {
+			return err
+		}
+		if err := tr.Close(); err != nil {
+			return err
+		}
+	}
+	fmt.Println("process 1 saw itself")
+	return nil
+}

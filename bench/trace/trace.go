@@ -1,0 +1,179 @@
+package trace
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+)
+
+// DefaultMaxInFlight is the MaxInFlight of a zero Config.
+const DefaultMaxInFlight = 1 << 16
+
+// maxMaxInFlight keeps the table of flights (64 bytes each) within 1 GiB.
+const maxMaxInFlight = 1 << 24
+
+// Config says what to trace. The zero Config traces every process.
+type Config struct {
+	// TGID is the process id of the supervisor, as seen from the tracer's PID
+	// namespace; 0 traces every supervisor on the machine, as one. From a PID
+	// namespace other than the machine's first, only processes of that same
+	// namespace can be traced by id, not those of namespaces inside it.
+	TGID int
+	// MaxInFlight is how many notifications may be received and not yet
+	// answered before some are lost to the tracer (Report.Overflow);
+	// 0 is DefaultMaxInFlight. The table has room for twice as many and holds
+	// this many but for rare clusters, which Overflow counts too.
+	MaxInFlight int
+}
+
+// A Tracer counts until it is closed. Its methods may be called from any
+// goroutine. Any number of tracers may run at once.
+type Tracer struct {
+	mu    sync.Mutex
+	coll  *ebpf.Collection // nil: closed
+	links []link.Link      // in the order of attachment
+	bank  uint32           // where the programs count now
+	since time.Time        // Start or the last Reset
+	base  uint64           // runs that the kernel had skipped by then
+}
+
+// A variant is one way to attach the two programs.
+type variant struct {
+	name        string
+	enter, exit string
+	attach      func(p *ebpf.Program, tracepoint string) (link.Link, error)
+}
+
+var (
+	btfVariant = variant{"BTF tracepoints", kernelProgEnterBtf, kernelProgExitBtf, func(p *ebpf.Program, _ string) (link.Link, error) {
+		return link.AttachTracing(link.TracingOptions{Program: p})
+	}}
+	rawVariant = variant{"raw tracepoints", kernelProgEnterRaw, kernelProgExitRaw, func(p *ebpf.Program, tracepoint string) (link.Link, error) {
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: p})
+	}}
+)
+
+// Start loads the programs and attaches them. Its errors are those of [Probe],
+// or name what in c is wrong.
+func Start(c Config) (*Tracer, error) {
+	t, err := startVariant(c, btfVariant)
+	if err != nil && (errors.Is(err, btf.ErrNotFound) || errors.Is(err, btf.ErrNotSupported)) {
+		t, err = startVariant(c, rawVariant)
+	}
+	return t, err
+}
+
+func startVariant(c Config, v variant) (*Tracer, error) {
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = DefaultMaxInFlight
+	}
+	if c.MaxInFlight < 0 || c.MaxInFlight > maxMaxInFlight {
+		return nil, fmt.Errorf("trace: MaxInFlight %d is not in 1..%d", c.MaxInFlight, maxMaxInFlight)
+	}
+	spec, err := loadKernel()
+	if err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
+	for name := range spec.Programs {
+		if name != v.enter && name != v.exit {
+			delete(spec.Programs, name)
+		}
+	}
+	// Twice as many slots as flights: a full table finds no free slot nearby.
+	log2 := uint32(bits.Len(uint(c.MaxInFlight*2 - 1)))
+	spec.Maps[kernelMapFlights].MaxEntries = 1 << log2
+	set := map[string]any{kernelVarSlotsLog2: log2}
+	if c.TGID != 0 {
+		if err := checkProcess(c.TGID); err != nil {
+			return nil, err
+		}
+		ns, err := ownPIDNS()
+		if err != nil {
+			return nil, err
+		}
+		set[kernelVarTgid] = uint32(c.TGID)
+		set[kernelVarInPidns] = !ns.initial
+		set[kernelVarPidnsDev] = ns.dev
+		set[kernelVarPidnsIno] = ns.ino
+	}
+	for name, value := range set {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("trace: set %s: %w", name, err)
+		}
+	}
+
+	t := &Tracer{}
+	if t.coll, err = load(spec); err != nil {
+		return nil, explain("load programs", err)
+	}
+	// Entry before exit: whatever is received from now on is also seen dispatched.
+	for _, p := range []struct{ name, tracepoint string }{{v.enter, "sys_enter"}, {v.exit, "sys_exit"}} {
+		l, err := v.attach(t.coll.Programs[p.name], p.tracepoint)
+		if err != nil {
+			_ = t.Close()
+			return nil, explain("attach to "+p.tracepoint, err)
+		}
+		t.links = append(t.links, l)
+	}
+	t.since = time.Now()
+	return t, nil
+}
+
+// Reset forgets what was counted so far, so that a warm-up can be left out. The
+// notifications in flight stay known: their answers count, although their
+// receive no longer does.
+func (t *Tracer) Reset() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.coll == nil {
+		return fmt.Errorf("trace: reset: %w", os.ErrClosed)
+	}
+	other := 1 - t.bank
+	cpus := ebpf.MustPossibleCPU()
+	for s := range stages {
+		if err := t.coll.Maps[kernelMapHists].Put(other*stages+s, make([]kernelHist, cpus)); err != nil {
+			return fmt.Errorf("trace: reset histograms: %w", err)
+		}
+	}
+	for s := range sides {
+		if err := t.coll.Maps[kernelMapCounts].Put(other*sides+s, make([]kernelCounters, cpus)); err != nil {
+			return fmt.Errorf("trace: reset counters: %w", err)
+		}
+	}
+	skipped, err := t.skipped()
+	if err != nil {
+		return err
+	}
+	if err := t.coll.Variables[kernelVarBank].Set(other); err != nil {
+		return fmt.Errorf("trace: switch counters: %w", err)
+	}
+	t.bank, t.base, t.since = other, skipped, time.Now()
+	return nil
+}
+
+// Close detaches the programs and frees what they counted. A second Close
+// returns os.ErrClosed.
+func (t *Tracer) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.coll == nil {
+		return fmt.Errorf("trace: close: %w", os.ErrClosed)
+	}
+	var errs []error
+	for _, l := range t.links {
+		errs = append(errs, l.Close())
+	}
+	t.coll.Close()
+	t.coll, t.links = nil, nil
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("trace: detach: %w", err)
+	}
+	return nil
+}
