@@ -8,6 +8,6 @@ commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo nocommit)
 file=results/$machine/local-$(date -u +%Y%m%dT%H%M%SZ)-$commit.txt
 mkdir -p "results/$machine"
 bin/unknot bench --engine unknot,chan,seed,bare --path inline,queue --targets 1,16 \
-    --duration 250ms --count 6 --trace auto -o "$file" >/dev/null
+    --duration 400ms --count 6 -o "$file" >/dev/null
 echo "results: $file"
 echo "to compare the engines: go tool benchstat -col /engine -row .name,/path,/targets $file"

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine/filter"
 	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
@@ -113,7 +114,7 @@ func examine() []check {
 	for _, f := range notify.Features() {
 		checks = append(checks, checkFeature(f))
 	}
-	return append(checks, checkLibseccomp(), checkLandlock(), checkBTF(), checkTracepoints(), checkTracefs())
+	return append(checks, checkLibseccomp(), checkLandlock(), checkBTF(), checkTracepoints(), checkBPF(), checkTracefs())
 }
 
 // privileges are never needed: they are what other answers are made of.
@@ -257,6 +258,23 @@ func checkTracepoints() check {
 	default:
 		c.Detail, c.Remedy = err.Error(), config+", and mount tracefs to see them"
 	}
+	return c
+}
+
+// checkBPF loads and attaches the programs of bench/trace for a moment.
+func checkBPF() check {
+	c := check{Name: "BPF permission"}
+	err := trace.Probe()
+	if err == nil {
+		c.OK = true
+		return c
+	}
+	c.Detail, c.Remedy = err.Error(), "run as root"
+	var un *trace.UnavailableError
+	if errors.As(err, &un) {
+		c.Detail, c.Remedy = fmt.Sprintf("%s: %v", un.Op, un.Err), un.Remedy
+	}
+	c.Detail = strings.Join(strings.Fields(c.Detail), " ") // a verifier says it in many lines
 	return c
 }
 

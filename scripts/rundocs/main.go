@@ -35,7 +35,7 @@ const timeout = 3 * time.Minute
 func main() {
 	files := os.Args[1:]
 	if len(files) == 0 {
-		out, err := exec.Command("git", "ls-files", "*.md").Output()
+		out, err := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md").Output()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "rundocs: list *.md:", err)
 			os.Exit(1)
@@ -137,7 +137,8 @@ func (c command) run() error {
 	if err != nil {
 		return err
 	}
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"),
+		"MAKEFLAGS=", "MAKELEVEL=") // under make, or a make would say where it is
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
