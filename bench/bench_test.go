@@ -39,7 +39,7 @@ func each(t *testing.T, f func(t *testing.T, engine, path string)) {
 
 func TestEveryEngineServesAndLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, engine, path string) {
-		r, err := Once(t.Context(), spec(engine, path, 8), 50*time.Millisecond, false)
+		r, err := Once(t.Context(), spec(engine, path, 8), 250*time.Millisecond, false)
 		if err != nil {
 			t.Fatal(err)
 		}
