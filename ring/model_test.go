@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -150,21 +149,11 @@ func main() {
 		return "", err
 	}
 	program := filepath.Join(dir, "model")
-	cmd := exec.Command(goCommand(), "build", "-trimpath", "-tags", "ringmodel", "-overlay", config, "-o", program, "./"+overlaid)
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "ringmodel", "-overlay", config, "-o", program, "./"+overlaid)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%v\n%s", err, out)
 	}
 	return program, nil
-}
-
-// goCommand is the go command of the toolchain that built this test.
-func goCommand() string {
-	if p := filepath.Join(runtime.GOROOT(), "bin", "go"); runtime.GOROOT() != "" {
-		if _, err := os.Stat(p); err == nil {
-			return p
-		}
-	}
-	return "go"
 }
 
 // applyPatch applies the hunks of a unified diff that are meant for one file.
@@ -242,7 +231,7 @@ func modelLarge() bool { return os.Getenv("UNKNOT_MODEL") == "large" }
 
 func needGo(t *testing.T) {
 	t.Helper()
-	if _, err := exec.LookPath(goCommand()); err != nil {
+	if _, err := exec.LookPath("go"); err != nil {
 		t.Skipf("the model checker is built here, which needs the go command: %v", err)
 	}
 }

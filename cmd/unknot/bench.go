@@ -147,6 +147,15 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
+	var file bytes.Buffer
+	out := io.Writer(cmd.OutOrStdout())
+	if f.out != "" {
+		// Refuse now what would fail after the measuring.
+		if err := probeOutput(f.out); err != nil {
+			return err
+		}
+		out = io.MultiWriter(out, &file)
+	}
 	traced := false
 	switch f.trace {
 	case "off":
@@ -161,15 +170,6 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 		traced = err == nil
 	default:
 		return usageErrorf("--trace %q: want on, off or auto", f.trace)
-	}
-	var file bytes.Buffer
-	out := io.Writer(cmd.OutOrStdout())
-	if f.out != "" {
-		// Refuse now what would fail after the measuring.
-		if err := probeOutput(f.out); err != nil {
-			return err
-		}
-		out = io.MultiWriter(out, &file)
 	}
 	comments, keys := facts()
 	w, err := bench.NewWriter(out, comments, keys)
