@@ -51,7 +51,7 @@ const (
 // Traced, a second storm follows for the wait alone, because tracing costs
 // speed. The inline path has no dispatch to trace: its wait is the engine's own.
 func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, error) {
-	r, err := once(ctx, s, d, nil)
+	r, err := once(ctx, s, d, false)
 	if err != nil || !traced || s.Path == PathInline {
 		return r, err
 	}
@@ -60,7 +60,7 @@ func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, e
 		return nil, err
 	}
 	defer tr.Close()
-	t, err := once(ctx, s, d, tr)
+	t, err := once(ctx, s, d, true)
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +76,10 @@ func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, e
 	return r, nil
 }
 
-// once runs one storm. A tracer, if any, forgets the warm-up.
-func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Result, error) {
+// once runs one storm. With whole, the waits are those of all of it, the
+// warm-up included, so that they are of the same events as a tracer's: cutting
+// two clocks' windows at one instant is not possible.
+func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, error) {
 	sup, err := New(s)
 	if err != nil {
 		return nil, err
@@ -100,10 +102,10 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 	}
 	interrupted := sleep(ctx, warmUp)
 	var before, after measure
-	before.take(st, sup)
-	if tr != nil {
-		interrupted = errors.Join(interrupted, tr.Reset())
+	if interrupted == nil {
+		interrupted = st.Rages(ctx, hangDeadline)
 	}
+	before.take(st, sup)
 	if interrupted == nil {
 		interrupted = sleep(ctx, d)
 	}
@@ -116,7 +118,11 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 		return nil, fmt.Errorf("engine %s, path %s, %d targets: %w", s.Engine, s.Path, s.Targets, err)
 	}
 	after.roundTrip.Sub(before.roundTrip)
-	after.waits.Sub(before.waits)
+	if whole {
+		after.waits = sup.Waits()
+	} else {
+		after.waits.Sub(before.waits)
+	}
 	r := &Result{Spec: s, Stats: stats, Lost: rep.Lost, Clock: ClockEngine, Wait: after.waits, OwnWait: after.waits,
 		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, Allocs: after.allocs - before.allocs}
 	r.RoundTrip = after.roundTrip

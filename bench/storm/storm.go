@@ -181,6 +181,31 @@ func (s *Storm) Counts() (c Counts) {
 	return c
 }
 
+// Rages waits until every thread has made its first call and some were served,
+// at most for the deadline: on a busy machine threads take a while to start. It
+// is no error that they have not; the counts tell.
+func (s *Storm) Rages(ctx context.Context, deadline time.Duration) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(deadline); time.Now().Before(end); {
+		waiting := s.Counts().OK == 0
+		for i := range s.shm.threads {
+			waiting = waiting || s.shm.threads[i].state.Load() == notYet
+		}
+		if !waiting {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-s.exited:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // RoundTrip adds up the round trips of served calls so far.
 func (s *Storm) RoundTrip() *hist.Snapshot {
 	r := new(hist.Snapshot)
