@@ -195,7 +195,9 @@ func TestOddHandlersYieldACountedDefaultAnswer(t *testing.T) {
 		}, func(c engine.Counters) uint64 { return c.Panicked }, unix.EACCES},
 		{"goexit", func(*engine.Request) { runtime.Goexit() }, func(c engine.Counters) uint64 { return c.Panicked }, unix.ENOSYS},
 		{"late", func(r *engine.Request) {
-			time.Sleep(100 * time.Millisecond)
+			for r.Alive() { // until the engine has answered for us
+				time.Sleep(time.Millisecond)
+			}
 			if err := r.Return(0); !errors.Is(err, engine.ErrAnswered) {
 				t.Errorf("late answer: %v", err)
 			}
