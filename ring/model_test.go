@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -157,9 +156,11 @@ func main() {
 	return program, nil
 }
 
-// goCommand is the go command of the toolchain that built this test.
+// goCommand is the go command: that of GOROOT where it is set, as `go test`
+// sets it, else what PATH has.
 func goCommand() string {
-	if p := filepath.Join(runtime.GOROOT(), "bin", "go"); runtime.GOROOT() != "" {
+	if root := os.Getenv("GOROOT"); root != "" {
+		p := filepath.Join(root, "bin", "go")
 		if _, err := os.Stat(p); err == nil {
 			return p
 		}
