@@ -57,7 +57,7 @@ func (r *Result) values() []benchfmt.Value {
 	add("ns/op", r.per(float64(r.Elapsed.Nanoseconds())))
 	add("p50-roundtrip-ns", r.RoundTrip.Quantile(.5))
 	add("p99-roundtrip-ns", r.RoundTrip.Quantile(.99))
-	if r.Wait != nil {
+	if r.Wait != nil && r.Wait.Count > 0 {
 		add("p50-wait-ns", r.Wait.Quantile(.5))
 		add("p99-wait-ns", r.Wait.Quantile(.99))
 	}
@@ -93,10 +93,9 @@ func NewWriter(w io.Writer, comments []string, keys [][2]string) (*Writer, error
 	return &Writer{benchfmt.NewWriter(w)}, nil
 }
 
-// Write writes one repetition as one line, preceded by the clock key where it changed.
+// Write writes one repetition as one line.
 func (w *Writer) Write(r *Result) error {
 	res := &benchfmt.Result{Name: benchfmt.Name(r.Name()), Iters: max(1, int(r.Targets.OK)), Values: r.values()}
-	res.Config = []benchfmt.Config{{Key: "clock", Value: []byte(r.Clock), File: true}}
 	return w.w.Write(res)
 }
 

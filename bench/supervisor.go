@@ -16,7 +16,7 @@ type Supervisor interface {
 	// Serve takes ownership of l and supervises it until Stop. It returns at once.
 	Serve(l *notify.Listener) error
 	// Waits are the times from receive to dispatch so far, in ns, by the
-	// engine's own clock.
+	// engine's own clock; nil if it has none.
 	Waits() *hist.Snapshot
 	// Stop answers what is held, closes the listener and reports. Stop the
 	// targets first.

@@ -149,11 +149,23 @@ func main() {
 		return "", err
 	}
 	program := filepath.Join(dir, "model")
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", "ringmodel", "-overlay", config, "-o", program, "./"+overlaid)
+	cmd := exec.Command(goCommand(), "build", "-trimpath", "-tags", "ringmodel", "-overlay", config, "-o", program, "./"+overlaid)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%v\n%s", err, out)
 	}
 	return program, nil
+}
+
+// goCommand is the go command: that of GOROOT where it is set, as `go test`
+// sets it, else what PATH has.
+func goCommand() string {
+	if root := os.Getenv("GOROOT"); root != "" {
+		p := filepath.Join(root, "bin", "go")
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	return "go"
 }
 
 // applyPatch applies the hunks of a unified diff that are meant for one file.
@@ -231,7 +243,7 @@ func modelLarge() bool { return os.Getenv("UNKNOT_MODEL") == "large" }
 
 func needGo(t *testing.T) {
 	t.Helper()
-	if _, err := exec.LookPath("go"); err != nil {
+	if _, err := exec.LookPath(goCommand()); err != nil {
 		t.Skipf("the model checker is built here, which needs the go command: %v", err)
 	}
 }

@@ -31,7 +31,7 @@ func OnCPU(n int) CPU { return CPU(n + 1) }
 // Config describes a storm.
 type Config struct {
 	Targets int           // threads, at least 1
-	Think   time.Duration // CPU time that a thread spends between two calls
+	Think   time.Duration // how long a thread computes between two calls, by the wall clock
 	CPU     CPU
 }
 
@@ -63,10 +63,11 @@ type Storm struct {
 	listener *notify.Listener
 	shm      *shared
 	mem      []byte
+	last     Counts // of a storm that was stopped
 	exited   chan struct{}
 	waitErr  error
 	started  time.Time
-	once     sync.Once
+	mu       sync.RWMutex // held by those who read shm; Stop unmaps it
 }
 
 // The environment variable that makes a process a storm, and the descriptors
@@ -171,6 +172,13 @@ func (s *Storm) Go() error {
 
 // Counts returns the calls so far, also of a storm that hangs.
 func (s *Storm) Counts() (c Counts) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.counts()
+}
+
+func (s *Storm) counts() (c Counts) {
+	c = s.last
 	for i := range s.shm.threads {
 		t := &s.shm.threads[i]
 		c.OK += t.ok.Load()
@@ -181,8 +189,42 @@ func (s *Storm) Counts() (c Counts) {
 	return c
 }
 
+// Rages waits until every thread has made its first call and some were served,
+// at most for the deadline: on a busy machine threads take a while to start. It
+// is no error that they have not; the counts tell.
+func (s *Storm) Rages(ctx context.Context, deadline time.Duration) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(deadline); time.Now().Before(end); {
+		if s.raging() {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-s.exited:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *Storm) raging() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for i := range s.shm.threads {
+		if s.shm.threads[i].state.Load() == notYet {
+			return false
+		}
+	}
+	return s.counts().OK > 0
+}
+
 // RoundTrip adds up the round trips of served calls so far.
 func (s *Storm) RoundTrip() *hist.Snapshot {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	r := new(hist.Snapshot)
 	for i := range s.shm.threads {
 		s.shm.threads[i].roundTrip.AddTo(r)
@@ -209,7 +251,9 @@ func (s *Storm) Stop(deadline time.Duration) (*Report, error) {
 		}
 	}
 	s.kill()
-	r.Counts = s.Counts()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.Counts = s.counts()
 	for i := range s.shm.threads {
 		s.shm.threads[i].roundTrip.AddTo(r.RoundTrip)
 		s.shm.threads[i].eintrTrip.AddTo(r.EINTRTrip)
@@ -218,7 +262,11 @@ func (s *Storm) Stop(deadline time.Duration) (*Report, error) {
 	if r.Lost == 0 && s.waitErr != nil {
 		err = fmt.Errorf("storm: %w", s.waitErr)
 	}
-	s.once.Do(func() { unmap(s.mem) })
+	if s.mem != nil {
+		unmap(s.mem)
+		s.mem = nil
+	}
+	s.last = r.Counts
 	s.shm = &shared{head: new(header)}
 	return r, err
 }

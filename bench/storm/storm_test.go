@@ -77,7 +77,7 @@ func TestCountsAreTheSupervisors(t *testing.T) {
 		if err := s.Go(); err != nil {
 			t.Fatal(err)
 		}
-		for s.Counts().Calls() < 2000 {
+		for end := time.Now().Add(testDeadline); s.Counts().Calls() < 2000 && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
 		r, err := s.Stop(testDeadline)

@@ -43,7 +43,8 @@ benchstat. Flags that take a list (separated by commas) are all combined.
 
 A repetition is a storm without tracing, for everything but the wait, and one
 with tracing, for the wait (receive to dispatch) of the queue path. The key
-"clock" says which clock a wait is by.
+"clock" says which clock the waits of the queue path are by; the inline path's
+are always the engine's own.
 
 The engines: unknot (paths inline and queue), chan (libseccomp, a channel,
 goroutines), seed (blocking receive, bounded queue, one drop at a time), bare
@@ -172,6 +173,13 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 		return usageErrorf("--trace %q: want on, off or auto", f.trace)
 	}
 	comments, keys := facts()
+	// One key for the whole file: a key that changes within it would split
+	// benchstat's tables.
+	clock := bench.ClockEngine
+	if traced {
+		clock = bench.ClockTracepoints
+	}
+	keys = append(keys, [2]string{"clock", clock})
 	w, err := bench.NewWriter(out, comments, keys)
 	if err != nil {
 		return err
@@ -195,6 +203,10 @@ rounds:
 				continue
 			}
 			r.Round = round
+			if traced && r.Path == bench.PathQueue && r.Clock != clock {
+				failed = errors.Join(failed, fmt.Errorf("the tracer lost notifications of %s: its wait is left out", s.Name()))
+				r.Wait = nil
+			}
 			lost += r.Lost
 			results = append(results, r)
 			if err := w.Write(r); err != nil {

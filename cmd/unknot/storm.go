@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"time"
@@ -44,6 +45,7 @@ Exit codes: 0 every call was answered, 1 some were not or the supervisor is gone
 				return fmt.Errorf("reach the supervisor: %w", err)
 			}
 			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })() // an interrupt ends the wait
 			s, err := storm.Start(ctx, storm.Config{Targets: targets, Think: think, CPU: storm.CPU(cpu + 1)})
 			if err != nil {
 				return err
@@ -87,7 +89,7 @@ Exit codes: 0 every call was answered, 1 some were not or the supervisor is gone
 	fl.StringVar(&connect, "connect", "", "the supervisor's UNIX `socket`")
 	fl.IntVar(&targets, "targets", 16, "threads that make trapped calls")
 	fl.IntVar(&cpu, "cpu", -1, "pin the targets to this CPU; -1: do not")
-	fl.DurationVar(&think, "think", 0, "CPU time that a thread spends between two calls")
+	fl.DurationVar(&think, "think", 0, "time that a thread computes between two calls")
 	fl.DurationVar(&duration, "duration", time.Second, "of the storm")
 	return c
 }
