@@ -19,6 +19,10 @@ const DefaultMaxInFlight = 1 << 16
 // maxMaxInFlight keeps the table of flights (64 bytes each) within 1 GiB.
 const maxMaxInFlight = 1 << 24
 
+// nearLog2 is the base-2 logarithm of the slots in the near part of the table:
+// 32 KiB of them.
+const nearLog2 = 10
+
 // Config says what to trace. The zero Config traces every process.
 type Config struct {
 	// TGID is the process id of the supervisor, as seen from the tracer's PID
@@ -28,8 +32,8 @@ type Config struct {
 	TGID int
 	// MaxInFlight is how many notifications may be received and not yet
 	// answered before some are lost to the tracer (Report.Overflow);
-	// 0 is DefaultMaxInFlight. The table has room for twice as many and holds
-	// this many but for rare clusters, which Overflow counts too.
+	// 0 is DefaultMaxInFlight. The table has more than twice as many places,
+	// so that all but rare clusters of this many fit.
 	MaxInFlight int
 }
 
@@ -87,9 +91,10 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 		}
 	}
 	// Twice as many slots as flights: a full table finds no free slot nearby.
-	log2 := uint32(bits.Len(uint(c.MaxInFlight*2 - 1)))
-	spec.Maps[kernelMapFlights].MaxEntries = 1 << log2
-	set := map[string]any{kernelVarSlotsLog2: log2}
+	far := uint32(bits.Len(uint(c.MaxInFlight*2 - 1)))
+	near := min(far, nearLog2)
+	spec.Maps[kernelMapFlights].MaxEntries = 1<<near + 1<<far
+	set := map[string]any{kernelVarNearLog2: near, kernelVarFarLog2: far}
 	if c.TGID != 0 {
 		if err := checkProcess(c.TGID); err != nil {
 			return nil, err

@@ -179,9 +179,9 @@ func hold(t *testing.T, l *notify.Listener, n int) []uint64 {
 
 func TestFullTableIsCounted(t *testing.T) {
 	needTracing(t)
-	const inFlight, slots = 32, 8
+	const inFlight, slots = 64, 8 + 8 // near and far
 	g := newTargets(t, inFlight, 1, true)
-	tr := newTracer(t, Config{TGID: os.Getpid(), MaxInFlight: slots / 2}, btfVariant)
+	tr := newTracer(t, Config{TGID: os.Getpid(), MaxInFlight: slots / 4}, btfVariant)
 	if err := g.release(); err != nil {
 		t.Fatal(err)
 	}
