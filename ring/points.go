@@ -6,7 +6,7 @@ type point int
 
 const (
 	pointPop     point = iota // a consumer has read entries and not yet claimed them
-	pointEvict                // a producer has read the oldest entries and not yet claimed them
+	pointEvict                // a producer has chosen entries to evict and not yet claimed them
 	pointPublish              // a producer has written entries and not yet published them
 	pointNotify               // a producer has published and not yet looked for sleepers
 	pointPark                 // a consumer has announced itself and not yet looked again

@@ -218,12 +218,12 @@ func (r *Ring[H]) makeRoom(t, n uint64, evicted []H) int {
 			return 0
 		}
 		k := min(max(n-free, r.quantum), t-h)
-		// Read before the claim: once claimed, nothing is left to be done
-		// that a descheduled producer could leave half done.
-		r.slots.get(h, evicted[:k])
 		at(pointEvict)
 		if r.head.CompareAndSwap(h, h+k) {
-			// The drop happens here. The caller owns evicted[:k].
+			// The drop happens here. Unlike a consumer a producer may
+			// read what it has claimed afterwards: only producers
+			// overwrite slots, and the others wait.
+			r.slots.get(h, evicted[:k])
 			r.headCache = h + k
 			return int(k)
 		}

@@ -5,8 +5,13 @@ package main
 import (
 	"context"
 	"os"
+
+	"github.com/unknot/unknot/bench/storm"
 )
 
 func main() {
+	storm.Main() // a storm is this program run again
+	launchMain() // and so is what `run` turns into its command
+
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -45,6 +45,10 @@ func usageErrorf(format string, args ...any) error {
 
 // subcommands make the command, one file for each.
 var subcommands = []func() *cobra.Command{
+	newBenchCmd,
+	newRunCmd,
+	newStormCmd,
+	newDoctorCmd,
 	newVersionCmd,
 }
 
@@ -56,11 +60,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	// both catches them itself.
 	context.AfterFunc(ctx, stop)
 
-	root := newRootCmd()
+	root := newRootCmd(stdin, stdout, stderr)
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -81,7 +82,7 @@ func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
-func newRootCmd() *cobra.Command {
+func newRootCmd(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "unknot",
 		Short: "seccomp user notifications at high rate",
@@ -99,6 +100,10 @@ Exit codes: 0 success, 1 failure, 2 wrong usage; "run" exits like its command.`,
 			return &exitError{Code: exitUsage}
 		},
 	}
+	// Before any subcommand: the completion command takes the output as it finds it.
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageErrorf("%w (see: %s --help)", err, cmd.CommandPath())
 	})

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/seccomp/libseccomp-golang"
+	"github.com/unknot/unknot/engine/internal/testbpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,9 +27,9 @@ var audits = map[seccomp.ScmpArch]uint32{
 	seccomp.ArchARM64: unix.AUDIT_ARCH_AARCH64, seccomp.ArchARM: unix.AUDIT_ARCH_ARM,
 }
 
-func verdict(t *testing.T, prog []unix.SockFilter, c call) uint32 {
+func verdict(t *testing.T, prog []unix.SockFilter, c testbpf.Call) uint32 {
 	t.Helper()
-	v, err := interpret(prog, c)
+	v, err := testbpf.Run(prog, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,11 +80,11 @@ func checkEveryNumber(t *testing.T, goarch string, m abis, prog []unix.SockFilte
 			expect = trap
 			seen[name] = true
 		}
-		if got := verdict(t, prog, call{nr: nr, arch: m.audit}); got != expect {
+		if got := verdict(t, prog, testbpf.Call{NR: nr, Arch: m.audit}); got != expect {
 			t.Errorf("%s: %d (%s): %#x, want %#x", title, nr, Name(m.audit, int32(nr)), got, expect)
 		}
 		if m.native == seccomp.ArchAMD64 {
-			if got := verdict(t, prog, call{nr: nr | x32Bit, arch: m.audit}); got != enosys {
+			if got := verdict(t, prog, testbpf.Call{NR: nr | x32Bit, Arch: m.audit}); got != enosys {
 				t.Errorf("%s: x32 %d: %#x, want ENOSYS", title, nr, got)
 			}
 		}
@@ -95,12 +96,12 @@ func checkEveryNumber(t *testing.T, goarch string, m abis, prog []unix.SockFilte
 		case want[name]:
 			expect = trap
 		}
-		if got := verdict(t, prog, call{nr: nr, arch: audits[m.compat]}); got != expect {
+		if got := verdict(t, prog, testbpf.Call{NR: nr, Arch: audits[m.compat]}); got != expect {
 			t.Errorf("%s: 32-bit %d (%s): %#x, want %#x", title, nr, name, got, expect)
 		}
 		// ABIs that are not of this machine.
 		for _, arch := range []uint32{0, 0xffffffff, unix.AUDIT_ARCH_PPC64LE, unix.AUDIT_ARCH_S390X} {
-			c := call{nr: nr, arch: arch}
+			c := testbpf.Call{NR: nr, Arch: arch}
 			if got := verdict(t, prog, c); got == allow {
 				t.Errorf("%s: arch %#x call %d is allowed", title, arch, nr)
 			}
@@ -135,10 +136,10 @@ func TestMultiplexedCallsOfI386(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v := verdict(t, prog, call{nr: c.nr, arch: unix.AUDIT_ARCH_I386, args: [6]uint64{c.sub}}); v != trap {
+		if v := verdict(t, prog, testbpf.Call{NR: c.nr, Arch: unix.AUDIT_ARCH_I386, Args: [6]uint64{c.sub}}); v != trap {
 			t.Errorf("%s: sub-call %d is not trapped: %#x", c.trap, c.sub, v)
 		}
-		if v := verdict(t, prog, call{nr: c.nr, arch: unix.AUDIT_ARCH_I386, args: [6]uint64{c.another}}); v != allow {
+		if v := verdict(t, prog, testbpf.Call{NR: c.nr, Arch: unix.AUDIT_ARCH_I386, Args: [6]uint64{c.another}}); v != allow {
 			t.Errorf("%s: sub-call %d is not allowed: %#x", c.trap, c.another, v)
 		}
 	}
@@ -309,7 +310,7 @@ func TestAllNamesAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v := verdict(t, prog, call{nr: uint32(nr), arch: here().audit}); v != trap {
+		if v := verdict(t, prog, testbpf.Call{NR: uint32(nr), Arch: here().audit}); v != trap {
 			t.Errorf("%s: %#x", name, v)
 		}
 		if _, err := Compile([]string{name}, Options{}); err != nil {

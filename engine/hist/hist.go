@@ -178,3 +178,16 @@ func (s *Snapshot) Mean() float64 {
 	}
 	return t / float64(s.Count)
 }
+
+// Log2 returns the counts by powers of two: element i counts the values in
+// [2^i, 2^(i+1)), element 0 those below 2.
+func (s *Snapshot) Log2() []uint64 {
+	c := make([]uint64, MaxBits)
+	for i, n := range s.Counts {
+		if n > 0 {
+			lo, _ := Bounds(i)
+			c[max(0, bits.Len64(uint64(lo))-1)] += n
+		}
+	}
+	return c
+}

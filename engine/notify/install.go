@@ -17,17 +17,33 @@ import (
 // the kernel cannot give it a listener. A flag that the kernel lacks is an
 // *[UnsupportedError]; leave it out and try again.
 func Install(prog []unix.SockFilter, flags InstallFlags) (*Listener, error) {
-	if err := CheckSizes(); err != nil {
+	fd, err := InstallFD(prog, flags)
+	if err != nil {
 		return nil, err
 	}
+	l, err := NewListener(fd)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return l, nil
+}
+
+// InstallFD is Install for a program that traps what Install itself needs: its
+// last system call is seccomp(2), and it returns the listener's bare
+// descriptor. Another thread, without the filter, makes a Listener of it.
+func InstallFD(prog []unix.SockFilter, flags InstallFlags) (int, error) {
+	if err := CheckSizes(); err != nil {
+		return -1, err
+	}
 	if len(prog) == 0 || len(prog) > maxInsns {
-		return nil, fmt.Errorf("install filter: %d instructions, must be 1 to %d", len(prog), maxInsns)
+		return -1, fmt.Errorf("install filter: %d instructions, must be 1 to %d", len(prog), maxInsns)
 	}
 	if flags&^(WaitKillableRecv|TSync|Log|SpecAllow) != 0 {
-		return nil, fmt.Errorf("install filter: unknown flags %#x", uint32(flags))
+		return -1, fmt.Errorf("install filter: unknown flags %#x", uint32(flags))
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return nil, fmt.Errorf("install filter: no_new_privs: %w", err)
+		return -1, fmt.Errorf("install filter: no_new_privs: %w", err)
 	}
 	all := flags | newListener
 	if flags&TSync != 0 {
@@ -36,23 +52,18 @@ func Install(prog []unix.SockFilter, flags InstallFlags) (*Listener, error) {
 	fd, e := setModeFilter(all, prog)
 	switch {
 	case e == unix.EBUSY:
-		return nil, fmt.Errorf("install filter: this thread already has a filter with a listener (one per thread and its ancestors): %w", e)
+		return -1, fmt.Errorf("install filter: this thread already has a filter with a listener (one per thread and its ancestors): %w", e)
 	case e == unix.ESRCH:
-		return nil, fmt.Errorf("install filter: another thread's filters differ, so not all threads can share one: %w", e)
+		return -1, fmt.Errorf("install filter: another thread's filters differ, so not all threads can share one: %w", e)
 	case e == unix.EINVAL:
 		if err := flagsKnown(flags); err != nil {
-			return nil, err
+			return -1, err
 		}
-		return nil, fmt.Errorf("install filter: the kernel refuses the program: %w", e)
+		return -1, fmt.Errorf("install filter: the kernel refuses the program: %w", e)
 	case e != 0:
-		return nil, fmt.Errorf("install filter: %w", e)
+		return -1, fmt.Errorf("install filter: %w", e)
 	}
-	l, err := NewListener(fd)
-	if err != nil {
-		_ = unix.Close(fd)
-		return nil, err
-	}
-	return l, nil
+	return fd, nil
 }
 
 // maxInsns is the kernel's BPF_MAXINSNS.

@@ -23,7 +23,7 @@ func SendListener(c *net.UnixConn, l *Listener) error {
 // close-on-exec from the start. Whatever else arrives is closed and refused.
 func RecvListener(c *net.UnixConn) (*Listener, error) {
 	var data [1]byte
-	oob := make([]byte, unix.CmsgSpace(4*8))
+	oob := make([]byte, 256)                              // some descriptors too many, and credentials if c asks for them
 	n, oobn, flags, _, err := c.ReadMsgUnix(data[:], oob) // the net package sets MSG_CMSG_CLOEXEC
 	if err != nil {
 		return nil, fmt.Errorf("take listener: %w", err)
@@ -58,6 +58,9 @@ func rights(oob []byte) (fds []int, err error) {
 		return nil, err
 	}
 	for i := range msgs {
+		if msgs[i].Header.Level != unix.SOL_SOCKET || msgs[i].Header.Type != unix.SCM_RIGHTS {
+			continue // credentials (SO_PASSCRED), a timestamp
+		}
 		got, err := unix.ParseUnixRights(&msgs[i])
 		if err != nil {
 			return fds, err

@@ -105,7 +105,9 @@ func Start(t testing.TB, role string, args ...string) *Child {
 	}
 	_ = conn.SetDeadline(time.Now().Add(deadline))
 	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), env+"="+role)
+	// A target that its own runtime signals (SIGURG) notifies again under a new
+	// id whenever that happens; here signals come from tests only.
+	cmd.Env = append(os.Environ(), env+"="+role, "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0")
 	cmd.ExtraFiles = []*os.File{theirs}
 	stderr := &log{t: t, role: role}
 	cmd.Stderr = stderr

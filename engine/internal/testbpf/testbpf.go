@@ -1,4 +1,6 @@
-package filter
+// Package testbpf runs seccomp filters in user space, so that tests can ask for
+// the verdict on every number of every ABI.
+package testbpf
 
 import (
 	"fmt"
@@ -6,28 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// call is what a filter sees of a system call, struct seccomp_data.
-type call struct {
-	nr   uint32
-	arch uint32
-	args [6]uint64
+// A Call is what a filter sees of a system call (struct seccomp_data).
+type Call struct {
+	NR   uint32
+	Arch uint32
+	Args [6]uint64
 }
 
-func (c call) word(off uint32) (uint32, error) {
+func (c Call) word(off uint32) (uint32, error) {
 	switch {
 	case off == 0:
-		return c.nr, nil
+		return c.NR, nil
 	case off == 4:
-		return c.arch, nil
+		return c.Arch, nil
 	case off >= 16 && off < 64 && off%4 == 0:
-		return uint32(c.args[(off-16)/8] >> (8 * (off % 8))), nil
+		return uint32(c.Args[(off-16)/8] >> (8 * (off % 8))), nil
 	}
 	return 0, fmt.Errorf("load at %d", off)
 }
 
-// interpret runs a classic BPF program as the kernel would and returns its
-// verdict. It knows the instructions that libseccomp emits and refuses others.
-func interpret(prog []unix.SockFilter, c call) (uint32, error) {
+// Run runs a classic BPF program as the kernel would and returns its
+// verdict. It knows the instructions that filters are made of here and refuses
+// others.
+func Run(prog []unix.SockFilter, c Call) (uint32, error) {
 	var a uint32
 	for pc := 0; pc < len(prog); pc++ {
 		in := prog[pc]

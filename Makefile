@@ -1,0 +1,46 @@
+# Bare `make` prints this menu. What follows `##` is its text.
+.DEFAULT_GOAL := help
+.PHONY: help deps run build test lint generate bench bench-ring docs clean
+
+GO ?= go
+# Stamp the commit into the binary where git can tell it (it cannot in a tree
+# that belongs to another user, or outside a repository).
+BUILDVCS := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo false)
+# Modules of their own inside this one, such as benchmarks against other people's code.
+NESTED := $(shell git ls-files '*/go.mod' 2>/dev/null | grep -v testdata | xargs -r -n1 dirname)
+
+help: ## print this menu
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+deps: ## install what building needs and this machine lacks
+	@sh scripts/deps.sh
+
+run: deps build ## build, storm every engine for about a minute, write results/
+	@sh scripts/firstrun.sh
+
+build: deps ## build bin/unknot
+	$(GO) build -buildvcs=$(BUILDVCS) -o bin/unknot ./cmd/unknot
+
+test: deps ## vet and run all tests; as root also what needs root
+	$(GO) vet ./...
+	$(GO) test ./...
+	@for m in $(NESTED); do echo "# module $$m"; (cd $$m && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
+
+lint: deps ## gofmt, staticcheck, and the rule of who may import whom (.depguard.yaml)
+	@sh scripts/lint.sh
+
+generate: ## make the generated code again (installs clang)
+	@sh scripts/deps.sh generate
+	$(GO) generate ./...
+
+bench: build ## run the Go benchmarks of all packages
+	$(GO) test -run '^$$' -bench . ./...
+
+bench-ring: ## measure the ring against its peers
+	@sh ring/peers/run.sh
+
+docs: build ## run the commands in the documentation and compare what they print
+	$(GO) run ./scripts/rundocs
+
+clean: ## remove what building made
+	rm -rf bin

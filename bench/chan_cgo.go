@@ -1,0 +1,123 @@
+//go:build cgo
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	seccomp "github.com/seccomp/libseccomp-golang"
+	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
+)
+
+// channel is what people write today: libseccomp's NotifReceive in a goroutine,
+// a buffered channel, worker goroutines. A full channel drops the oldest, one
+// at a time, so that it answers for every call like the others.
+type channel struct {
+	s       Spec
+	l       *notify.Listener
+	c       chan chanItem
+	done    chan error
+	workers sync.WaitGroup
+	stop    atomic.Bool
+
+	served, dropped, stale atomic.Uint64
+	wait                   hist.Hist
+}
+
+type chanItem struct {
+	id         uint64
+	receivedAt int64
+}
+
+func newChan(s Spec) (Supervisor, error) {
+	return &channel{s: s, c: make(chan chanItem, s.Queue)}, nil
+}
+
+func (d *channel) Serve(l *notify.Listener) error {
+	d.l, d.done = l, make(chan error, 1)
+	for range d.s.Workers {
+		d.workers.Go(d.worker)
+	}
+	go func() { d.done <- d.receive() }()
+	return nil
+}
+
+func (d *channel) receive() error {
+	fd := seccomp.ScmpFd(d.l.FD())
+	for !d.stop.Load() {
+		req, err := seccomp.NotifReceive(fd)
+		if err != nil {
+			if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECANCELED) {
+				if hungUp(d.l) {
+					return nil
+				}
+				continue
+			}
+			return fmt.Errorf("chan: receive: %w", err)
+		}
+		it := chanItem{req.ID, now()}
+		for sent := false; !sent; {
+			select {
+			case d.c <- it:
+				sent = true
+			default:
+				select {
+				case old := <-d.c: // libseccomp wants the errno positive
+					d.answer(&seccomp.ScmpNotifResp{ID: old.id, Error: int32(unix.EINTR)}, &d.dropped)
+				default: // a worker was faster
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (d *channel) worker() {
+	fd := seccomp.ScmpFd(d.l.FD())
+	for it := range d.c {
+		d.wait.Record(now() - it.receivedAt)
+		if err := seccomp.NotifIDValid(fd, it.id); errors.Is(err, unix.ENOENT) {
+			d.stale.Add(1)
+			continue
+		}
+		d.s.Work.Do()
+		d.answer(&seccomp.ScmpNotifResp{ID: it.id, Val: answerVal}, &d.served)
+	}
+}
+
+func (d *channel) answer(r *seccomp.ScmpNotifResp, count *atomic.Uint64) {
+	for {
+		// libseccomp says ECANCELED for every errno of the kernel's, EINTR
+		// among them: ask whether the call still waits.
+		if seccomp.NotifRespond(seccomp.ScmpFd(d.l.FD()), r) != nil {
+			if d.l.IDValid(r.ID) == nil {
+				continue
+			}
+			count = &d.stale
+		}
+		count.Add(1)
+		return
+	}
+}
+
+func (d *channel) Waits() *hist.Snapshot { return d.wait.Snapshot() }
+
+func (d *channel) Stop(ctx context.Context) (Stats, error) {
+	d.stop.Store(true)
+	var err error
+	select {
+	case err = <-d.done:
+	case <-ctx.Done():
+		return Stats{}, fmt.Errorf("chan: the receiver still blocks (Linux before 6.11 never wakes it): %w", ctx.Err())
+	}
+	close(d.c)
+	d.workers.Wait()
+	_ = d.l.Close()
+	return Stats{Served: d.served.Load(), Dropped: d.dropped.Load(), Stale: d.stale.Load()}, err
+}

@@ -1,0 +1,143 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/perf/benchfmt"
+)
+
+// units are the custom units of a result line and what is better, in the order
+// in which they are written. ns/op and allocs/op are known to every reader.
+var units = []struct {
+	name   string
+	better string
+}{
+	{"p50-roundtrip-ns", "lower"},
+	{"p99-roundtrip-ns", "lower"},
+	{"p50-wait-ns", "lower"},
+	{"p99-wait-ns", "lower"},
+	{"served/s", "higher"},
+	{"drops/op", "lower"},
+	{"eintr/op", "lower"},
+	{"lost", "lower"},
+	{"cpu-ns/op", "lower"},
+}
+
+// Name is the benchmark's name without the word Benchmark, as in the results.
+func (s Spec) Name() string {
+	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%d-%d",
+		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, s.DropBatch, runtime.GOMAXPROCS(0))
+}
+
+// per returns v for each served call; with none served there is no such number
+// and the unit is left out.
+func (r *Result) per(v float64) float64 {
+	if r.Targets.OK == 0 {
+		return math.NaN()
+	}
+	return v / float64(r.Targets.OK)
+}
+
+// values are the metrics of r by unit.
+func (r *Result) values() []benchfmt.Value {
+	var vs []benchfmt.Value
+	add := func(unit string, v float64) {
+		if !math.IsNaN(v) && !math.IsInf(v, 0) {
+			if v >= 1000 { // no measurement here is good to more digits
+				v = math.Round(v)
+			}
+			vs = append(vs, benchfmt.Value{Value: v, Unit: unit})
+		}
+	}
+	add("ns/op", r.per(float64(r.Elapsed.Nanoseconds())))
+	add("p50-roundtrip-ns", r.RoundTrip.Quantile(.5))
+	add("p99-roundtrip-ns", r.RoundTrip.Quantile(.99))
+	if r.Wait != nil {
+		add("p50-wait-ns", r.Wait.Quantile(.5))
+		add("p99-wait-ns", r.Wait.Quantile(.99))
+	}
+	add("served/s", float64(r.Targets.OK)/r.Elapsed.Seconds())
+	add("drops/op", float64(r.Stats.Dropped)/float64(r.Stats.Served))
+	add("eintr/op", r.per(float64(r.Targets.EINTR)))
+	add("lost", float64(r.Lost))
+	add("cpu-ns/op", r.per(float64(r.CPU.Nanoseconds())))
+	add("allocs/op", r.per(float64(r.Allocs)))
+	return vs
+}
+
+// A Writer writes results in Go benchmark format.
+type Writer struct{ w *benchfmt.Writer }
+
+// NewWriter writes the head of a results file: comments, which may differ from
+// run to run, keys, which say what is comparable, and the units.
+func NewWriter(w io.Writer, comments []string, keys [][2]string) (*Writer, error) {
+	var b strings.Builder
+	for _, c := range comments {
+		fmt.Fprintf(&b, "# %s\n", strings.ReplaceAll(c, "\n", " "))
+	}
+	for _, k := range keys {
+		fmt.Fprintf(&b, "%s: %s\n", k[0], strings.ReplaceAll(k[1], "\n", " "))
+	}
+	b.WriteByte('\n')
+	for _, u := range units {
+		fmt.Fprintf(&b, "Unit %s better=%s\n", u.name, u.better)
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return nil, err
+	}
+	return &Writer{benchfmt.NewWriter(w)}, nil
+}
+
+// Write writes one repetition as one line, preceded by the clock key where it changed.
+func (w *Writer) Write(r *Result) error {
+	res := &benchfmt.Result{Name: benchfmt.Name(r.Name()), Iters: max(1, int(r.Targets.OK)), Values: r.values()}
+	res.Config = []benchfmt.Config{{Key: "clock", Value: []byte(r.Clock), File: true}}
+	return w.w.Write(res)
+}
+
+// Histogram prints h in powers of two, as bcc's tools do.
+func Histogram(w io.Writer, title string, h interface{ Log2() []uint64 }) {
+	counts := h.Log2()
+	var most uint64
+	first, last := -1, -1
+	for i, n := range counts {
+		if n > 0 {
+			if first < 0 {
+				first = i
+			}
+			last = i
+			most = max(most, n)
+		}
+	}
+	fmt.Fprintf(w, "%s\n%24s : %-10s distribution\n", title, "ns", "count")
+	if first < 0 {
+		fmt.Fprintf(w, "%24s   nothing was measured\n", "")
+		return
+	}
+	for i := first; i <= last; i++ {
+		lo, hi := uint64(0), uint64(1)
+		if i > 0 {
+			lo, hi = 1<<i, 1<<(i+1)-1
+		}
+		n := int(40 * counts[i] / most)
+		fmt.Fprintf(w, "%10d -> %-10d : %-10d |%-40s|\n", lo, hi, counts[i], strings.Repeat("*", n))
+	}
+}
+
+// Duration prints nanoseconds with three digits.
+func Duration(ns float64) string {
+	if math.IsNaN(ns) {
+		return "-"
+	}
+	d := time.Duration(ns)
+	unit := time.Duration(1)
+	for unit*1000 <= d {
+		unit *= 10
+	}
+	return d.Round(unit).String()
+}

@@ -1,0 +1,135 @@
+package storm
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
+	"golang.org/x/sys/unix"
+)
+
+// target is the life of the target process.
+func target(arg string) error {
+	var c Config
+	if err := json.Unmarshal([]byte(arg), &c); err != nil {
+		return err
+	}
+	_, shm, err := mapShared(shmFD, c.Targets, false)
+	if err != nil {
+		return err
+	}
+	fc, err := net.FileConn(os.NewFile(sockFD, "socket"))
+	if err != nil {
+		return err
+	}
+	conn := fc.(*net.UnixConn)
+	runtime.LockOSThread() // Install is for the calling thread; TSync brings in the others
+	if c.CPU > 0 {
+		// All threads that exist; new ones inherit it.
+		if err := pinAll(int(c.CPU) - 1); err != nil {
+			return err
+		}
+	}
+	prog, err := notify.TrapProgram(unix.SYS_GETPPID)
+	if err != nil {
+		return err
+	}
+	l, err := notify.Install(prog, notify.TSync)
+	if err != nil {
+		return err
+	}
+	runtime.UnlockOSThread()
+	if err := notify.SendListener(conn, l); err != nil {
+		return err
+	}
+	// Only the parent's copy shall be left: when the supervisor dies, the
+	// kernel answers ENOSYS.
+	if err := l.Close(); err != nil {
+		return err
+	}
+	// Threads exist before the storm starts, so that no start-up is measured.
+	var ready, wg sync.WaitGroup
+	begin := make(chan struct{})
+	for i := range shm.threads {
+		ready.Add(1)
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			runtime.LockOSThread()
+			ready.Done()
+			<-begin
+			shm.threads[i].hammer(shm.head, int64(c.Think))
+		}()
+	}
+	ready.Wait()
+	var b [1]byte
+	if _, err := conn.Read(b[:]); err != nil {
+		return errOrphan
+	}
+	// The end of the parent is end of file. (PR_SET_PDEATHSIG would fire when
+	// the thread that forked us ends, which may be long before.)
+	go func() {
+		_, _ = conn.Read(b[:])
+		os.Exit(1)
+	}()
+	close(begin)
+	wg.Wait()
+	return nil
+}
+
+func pinAll(cpu int) error {
+	ts, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	var set unix.CPUSet
+	set.Set(cpu)
+	for _, t := range ts {
+		var tid int
+		if _, err := fmt.Sscan(t.Name(), &tid); err != nil {
+			return err
+		}
+		if err := unix.SchedSetaffinity(tid, &set); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("pin targets to CPU %d: %w (allowed: %v)", cpu, err, osthread.Allowed())
+		}
+	}
+	return nil
+}
+
+var epoch = time.Now()
+
+// hammer is the closed loop of one thread.
+func (t *thread) hammer(h *header, think int64) {
+	t.state.Store(inLoop)
+	defer t.state.Store(ended)
+	last := int64(time.Since(epoch))
+	for h.stop.Load() == 0 {
+		_, _, e := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+		end := int64(time.Since(epoch))
+		switch e {
+		case 0:
+			t.roundTrip.Record(end - last)
+			t.ok.Add(1)
+		case unix.EINTR:
+			t.eintrTrip.Record(end - last)
+			t.eintr.Add(1)
+		case unix.ENOSYS: // the supervisor is gone for good
+			t.enosys.Add(1)
+			return
+		default:
+			t.other.Add(1)
+		}
+		last = end
+		if think > 0 {
+			for last-end < think {
+				last = int64(time.Since(epoch))
+			}
+		}
+	}
+}

@@ -1,0 +1,53 @@
+package bench
+
+import (
+	"context"
+
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/notify"
+)
+
+// unknot is package engine as a Supervisor.
+type unknot struct {
+	e    *engine.Engine
+	stop context.CancelFunc
+	done chan error
+}
+
+func newUnknot(s Spec) (Supervisor, error) {
+	e, err := engine.New(engine.Config{
+		Handler: engine.HandlerFunc(func(r *engine.Request) {
+			s.Work.Do()
+			_ = r.Return(answerVal) // ErrGone is counted by the engine
+		}),
+		Inline: s.Path == PathInline, Queue: s.Queue, Workers: s.Workers, DropBatch: s.DropBatch,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &unknot{e: e}, nil
+}
+
+func (u *unknot) Serve(l *notify.Listener) error {
+	if _, err := u.e.Add(l); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	u.stop, u.done = cancel, make(chan error, 1)
+	go func() { u.done <- u.e.Run(ctx) }()
+	return nil
+}
+
+func (u *unknot) Waits() *hist.Snapshot { return u.e.Latencies().Wait }
+
+func (u *unknot) Stop(ctx context.Context) (Stats, error) {
+	u.stop()
+	select {
+	case err := <-u.done:
+		c := u.e.Counters()
+		return Stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale}, err
+	case <-ctx.Done():
+		return Stats{}, ctx.Err()
+	}
+}

@@ -1,0 +1,375 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aclements/go-moremath/stats"
+	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/bench/trace"
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/hist"
+	"golang.org/x/sys/unix"
+)
+
+// benchFlags are bench's flags as given; plan makes them a list of runs.
+type benchFlags struct {
+	engines, paths, targets, work, workers, queue, batch []string
+	duration                                             time.Duration
+	count                                                int
+	out, trace                                           string
+}
+
+func newBenchCmd() *cobra.Command {
+	var f benchFlags
+	c := &cobra.Command{
+		Use:   "bench",
+		Short: "storm the engines and print what they did, in Go benchmark format",
+		Long: `bench storms each engine with trapped system calls, in rotation, and prints one
+line for each repetition in Go benchmark format on standard output, ready for
+benchstat. Flags that take a list (separated by commas) are all combined.
+
+A repetition is a storm without tracing, for everything but the wait, and one
+with tracing, for the wait (receive to dispatch) of the queue path. The key
+"clock" says which clock a wait is by.
+
+The engines: unknot (paths inline and queue), chan (libseccomp, a channel,
+goroutines), seed (blocking receive, bounded queue, one drop at a time), bare
+(the least a Go thread can do; inline). The queue path's drop batch is capped at
+the queue. An interrupted bench keeps the repetitions that were finished.
+
+Exit codes: 0 all was measured, 1 a run failed or a target hung, 2 wrong usage.`,
+		Example: `  unknot bench --engine unknot,chan --targets 1,16 --count 10 -o new.txt
+  unknot bench --path queue --work 50us --queue 16 --targets 64`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runBench(cmd, &f) },
+	}
+	fl := c.Flags()
+	fl.StringSliceVar(&f.engines, "engine", bench.EngineNames(), "engines to compare")
+	fl.StringSliceVar(&f.paths, "path", []string{bench.PathInline, bench.PathQueue}, "paths of a notification: inline, queue")
+	fl.StringSliceVar(&f.targets, "targets", []string{"1", "16"}, "threads that make trapped calls")
+	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, or sleep:1ms")
+	fl.StringSliceVar(&f.workers, "workers", []string{"2"}, "workers of the queue path")
+	fl.StringSliceVar(&f.queue, "queue", []string{"64"}, "capacity of the queue in notifications")
+	fl.StringSliceVar(&f.batch, "drop-batch", []string{"8"}, "how many of the oldest calls a full queue drops at once")
+	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
+	fl.IntVar(&f.count, "count", 5, "repetitions of each combination")
+	fl.StringVar(&f.trace, "trace", "auto", "measure the queue path's wait by eBPF tracepoints: on, off, or auto where permitted")
+	fl.StringVarP(&f.out, "output", "o", "", "also write the results to this `file`, whole or not at all")
+	return c
+}
+
+// plan makes the specs of one round.
+func (f *benchFlags) plan() (specs []bench.Spec, err error) {
+	ints := func(flag string, list []string, limit int) (out []int, err error) {
+		for _, s := range list {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 1 || n > limit {
+				return nil, usageErrorf("--%s %q: want whole numbers from 1 to %d", flag, s, limit)
+			}
+			out = append(out, n)
+		}
+		return out, nil
+	}
+	for _, p := range f.paths {
+		if p != bench.PathInline && p != bench.PathQueue {
+			return nil, usageErrorf("--path %q: the paths are inline, queue", p)
+		}
+	}
+	var works []bench.Work
+	for _, s := range f.work {
+		w, err := bench.ParseWork(s)
+		if err != nil {
+			return nil, usageErrorf("--work: %w", err)
+		}
+		works = append(works, w)
+	}
+	targets, err := ints("targets", f.targets, storm.MaxTargets)
+	if err != nil {
+		return nil, err
+	}
+	workers, err := ints("workers", f.workers, engine.MaxWorkers)
+	if err != nil {
+		return nil, err
+	}
+	queues, err := ints("queue", f.queue, engine.MaxQueue)
+	if err != nil {
+		return nil, err
+	}
+	batches, err := ints("drop-batch", f.batch, engine.MaxQueue)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range targets {
+		for _, w := range works {
+			for _, q := range queues {
+				for _, c := range workers {
+					for _, b := range batches {
+						for _, e := range f.engines {
+							paths, err := bench.Paths(e)
+							if err != nil {
+								return nil, usageErrorf("--engine: %w", err)
+							}
+							for _, p := range paths {
+								if slices.Contains(f.paths, p) {
+									specs = append(specs, bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q, DropBatch: min(b, q)})
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	if len(specs) == 0 {
+		return nil, usageErrorf("nothing to run: no engine of --engine %s has a path of --path %s", strings.Join(f.engines, ","), strings.Join(f.paths, ","))
+	}
+	if f.count < 1 || f.duration < time.Millisecond {
+		return nil, usageErrorf("--count %d, --duration %v: want at least 1 and 1ms", f.count, f.duration)
+	}
+	return specs, nil
+}
+
+func runBench(cmd *cobra.Command, f *benchFlags) error {
+	specs, err := f.plan()
+	if err != nil {
+		return err
+	}
+	traced := false
+	switch f.trace {
+	case "off":
+	case "on", "auto":
+		err := trace.Probe()
+		if err != nil && f.trace == "on" {
+			return fmt.Errorf("--trace=on: %w", err)
+		}
+		if err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "unknot: waits are by the engine's own clock: %v\n", err)
+		}
+		traced = err == nil
+	default:
+		return usageErrorf("--trace %q: want on, off or auto", f.trace)
+	}
+	var file bytes.Buffer
+	out := io.Writer(cmd.OutOrStdout())
+	if f.out != "" {
+		// Refuse now what would fail after the measuring.
+		if err := probeOutput(f.out); err != nil {
+			return err
+		}
+		out = io.MultiWriter(out, &file)
+	}
+	comments, keys := facts()
+	w, err := bench.NewWriter(out, comments, keys)
+	if err != nil {
+		return err
+	}
+	progress := newProgress(cmd.ErrOrStderr(), len(specs)*f.count)
+	var results []*bench.Result
+	ctx, lost := cmd.Context(), 0
+	var failed error
+rounds:
+	for round := range f.count {
+		for i := range specs {
+			// Each round starts one further on, so that no engine always comes first.
+			s := specs[(i+round)%len(specs)]
+			progress.show(len(results), s.Name())
+			r, err := bench.Once(ctx, s, f.duration, traced)
+			if ctx.Err() != nil {
+				break rounds
+			}
+			if err != nil {
+				failed = errors.Join(failed, err)
+				continue
+			}
+			r.Round = round
+			lost += r.Lost
+			results = append(results, r)
+			if err := w.Write(r); err != nil {
+				return fmt.Errorf("write results: %w", err)
+			}
+		}
+	}
+	progress.clear()
+	summary(cmd.ErrOrStderr(), specs, results)
+	if f.out != "" && len(results) > 0 {
+		if err := writeWhole(f.out, file.Bytes()); err != nil {
+			return err
+		}
+	}
+	switch {
+	case failed != nil:
+		return failed
+	case ctx.Err() != nil:
+		return errors.New("interrupted: the repetitions above are complete, the rest is missing")
+	case lost > 0:
+		return fmt.Errorf("%d targets hung and were killed: see the lines with lost > 0", lost)
+	}
+	return nil
+}
+
+// facts are what a reader must know of the machine: comments for what changes
+// from run to run (a key that differs would split benchstat's tables), keys for
+// what makes numbers comparable.
+func facts() (comments []string, keys [][2]string) {
+	var u unix.Utsname
+	_ = unix.Uname(&u)
+	comments = []string{"date: " + time.Now().UTC().Format(time.RFC3339)}
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range bi.Settings {
+			if s.Key == "vcs.revision" || s.Key == "vcs.modified" {
+				comments = append(comments, s.Key+": "+s.Value)
+			}
+		}
+	}
+	comments = append(comments, "load: closed loop; latencies are not corrected for coordinated omission")
+	keys = [][2]string{
+		{"goos", runtime.GOOS},
+		{"goarch", runtime.GOARCH},
+		{"pkg", "github.com/unknot/unknot/bench"},
+		{"cpu", cpuModel()},
+		{"kernel", unix.ByteSliceToString(u.Release[:])},
+		{"go", runtime.Version()},
+	}
+	return comments, keys
+}
+
+// cpuModel reads the CPU's name as `go test` prints it.
+func cpuModel() string {
+	b, _ := os.ReadFile("/proc/cpuinfo")
+	for l := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(k) == "model name" {
+			return strings.TrimSpace(v)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// probeOutput creates and removes a file beside path.
+func probeOutput(path string) error {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return usageErrorf("--output %s: is a directory; name a file", path)
+	}
+	t, err := os.CreateTemp(filepath.Dir(path), ".unknot-*")
+	if err != nil {
+		return usageErrorf("--output: cannot write there: %w", err)
+	}
+	_ = t.Close()
+	return os.Remove(t.Name())
+}
+
+// writeWhole writes a file that is either complete or not there.
+func writeWhole(path string, b []byte) (err error) {
+	t, err := os.CreateTemp(filepath.Dir(path), ".unknot-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(t.Name())
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	if _, err = t.Write(b); err == nil {
+		err = t.Chmod(0o644)
+	}
+	if cerr := t.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(t.Name(), path)
+	}
+	return err
+}
+
+// summary prints the medians, their ratios to chan, and where the waits lie.
+func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
+	if len(results) == 0 {
+		return
+	}
+	median := func(s bench.Spec, of func(*bench.Result) float64) float64 {
+		var sample stats.Sample
+		for _, r := range results {
+			if r.Spec == s {
+				sample.Xs = append(sample.Xs, of(r))
+			}
+		}
+		if len(sample.Xs) == 0 {
+			return 0
+		}
+		return sample.Quantile(.5)
+	}
+	served := func(r *bench.Result) float64 { return float64(r.Targets.OK) / r.Elapsed.Seconds() }
+	fmt.Fprintf(w, "\n%-7s %-7s %8s %12s %11s %9s %12s %12s %9s %5s\n", "engine", "path", "targets", "work", "served/s", "vs chan", "p50 trip", "p99 trip", "eintr/op", "lost")
+	for _, s := range specs {
+		chanSpec := s
+		chanSpec.Engine, chanSpec.Path = "chan", bench.PathQueue
+		ratio := "-"
+		if c := median(chanSpec, served); c > 0 {
+			ratio = fmt.Sprintf("%.2fx", median(s, served)/c)
+		}
+		fmt.Fprintf(w, "%-7s %-7s %8d %12v %11.0f %9s %12s %12s %9.3f %5.0f\n", s.Engine, s.Path, s.Targets, s.Work,
+			median(s, served), ratio,
+			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.5) })),
+			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.99) })),
+			median(s, func(r *bench.Result) float64 { return float64(r.Targets.EINTR) / float64(max(1, r.Targets.OK)) }),
+			median(s, func(r *bench.Result) float64 { return float64(r.Lost) }))
+	}
+	for _, s := range specs {
+		if s.Engine != "unknot" {
+			continue
+		}
+		all := new(hist.Snapshot)
+		for _, r := range results {
+			if r.Spec == s && r.Wait != nil {
+				all.Merge(r.Wait)
+			}
+		}
+		fmt.Fprintln(w)
+		bench.Histogram(w, "wait (receive to dispatch) of "+s.Name(), all)
+	}
+}
+
+// progress is one line on a terminal that says what runs; nothing elsewhere.
+type progress struct {
+	w     io.Writer
+	total int
+	tty   bool
+	start time.Time
+}
+
+func newProgress(w io.Writer, total int) *progress {
+	f, ok := w.(*os.File)
+	if ok {
+		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+		ok = err == nil
+	}
+	return &progress{w: w, total: total, tty: ok, start: time.Now()}
+}
+
+func (p *progress) show(done int, what string) {
+	if !p.tty {
+		return
+	}
+	const width = 30
+	full := width * done / p.total
+	fmt.Fprintf(p.w, "\r\x1b[K[%s%s] %d/%d %s %s", strings.Repeat("=", full), strings.Repeat(" ", width-full), done, p.total, time.Since(p.start).Round(time.Second), what)
+}
+
+func (p *progress) clear() {
+	if p.tty {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench/trace"
+	"github.com/unknot/unknot/engine/filter"
+	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
+)
+
+// A check is one thing that unknot can use, and whether it can here.
+type check struct {
+	Name     string `json:"name"`
+	OK       bool   `json:"ok"`
+	Required bool   `json:"required"` // without it the main job cannot run
+	Detail   string `json:"detail,omitempty"`
+	Remedy   string `json:"remedy,omitempty"` // for each no
+}
+
+func newDoctorCmd() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "say what this kernel and this user can do, and the remedy for each no",
+		Long: `doctor tries each thing that unknot can use, by doing it for a moment rather than
+by looking at version numbers, and says what would help where the answer is no.
+
+The exit status is 0 if the main job can run here: supervise a command and
+measure a storm on the engine's own clock. It is 1 if something needed for that
+(marked "needed") is missing. What is merely useful does not count: without BPF
+permission, for example, waits are measured by the engine's clock.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "text" && format != "json" {
+				return usageErrorf("no format %q: there are text and json", format)
+			}
+			return doctorReport(cmd.OutOrStdout(), format, examine())
+		},
+	}
+	c.Flags().StringVar(&format, "format", "text", "text or json")
+	return c
+}
+
+// doctorReport prints the checks; its error says that the main job cannot run.
+func doctorReport(w io.Writer, format string, checks []check) error {
+	var lacking []string
+	for _, c := range checks {
+		if c.Required && !c.OK {
+			lacking = append(lacking, c.Name)
+		}
+	}
+	if format == "json" {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(struct {
+			OK     bool    `json:"ok"`
+			Checks []check `json:"checks"`
+		}{len(lacking) == 0, checks}); err != nil {
+			return fmt.Errorf("print report: %w", err)
+		}
+	} else if err := doctorText(w, checks); err != nil {
+		return fmt.Errorf("print report: %w", err)
+	}
+	if len(lacking) > 0 {
+		return fmt.Errorf("the main job cannot run here: no %s (the remedies are in the report)", strings.Join(lacking, ", no "))
+	}
+	return nil
+}
+
+func doctorText(w io.Writer, checks []check) error {
+	width := 0
+	for _, c := range checks {
+		width = max(width, len(c.Name))
+	}
+	var b bytes.Buffer
+	for _, c := range checks {
+		mark := "ok"
+		switch {
+		case !c.OK && c.Required:
+			mark = "NO"
+		case !c.OK:
+			mark = "no"
+		}
+		need := ""
+		if c.Required && !c.OK {
+			need = " (needed)"
+		}
+		line := fmt.Sprintf("%-3s %-*s  %s%s", mark, width, c.Name, c.Detail, need)
+		fmt.Fprintln(&b, strings.TrimRight(line, " "))
+		if c.Remedy != "" {
+			fmt.Fprintf(&b, "    %*s  remedy: %s\n", width, "", c.Remedy)
+		}
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// examine makes all checks, in the order in which a notification needs them.
+func examine() []check {
+	checks := []check{
+		{Name: "kernel", OK: true, Detail: kernelRelease() + " " + runtime.GOARCH},
+		privileges(),
+	}
+	for _, f := range notify.Features() {
+		checks = append(checks, checkFeature(f))
+	}
+	return append(checks, checkLibseccomp(), checkLandlock(), checkBTF(), checkTracepoints(), checkBPF(), checkTracefs())
+}
+
+// privileges are never needed: they are what other answers are made of.
+func privileges() check {
+	c := check{Name: "privileges", OK: true, Detail: fmt.Sprintf("user %d", os.Geteuid())}
+	if os.Geteuid() == 0 {
+		c.Detail = "root"
+	}
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	if err := unix.Capget(&h, &d[0]); err != nil {
+		c.Detail += ", capabilities unknown: " + err.Error()
+		return c
+	}
+	var have, lack []string
+	for _, known := range []struct {
+		bit  int
+		name string
+	}{{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"}, {unix.CAP_BPF, "CAP_BPF"}, {unix.CAP_PERFMON, "CAP_PERFMON"}, {unix.CAP_SYS_NICE, "CAP_SYS_NICE"}} {
+		if d[known.bit/32].Effective&(1<<(known.bit%32)) != 0 {
+			have = append(have, known.name)
+		} else {
+			lack = append(lack, known.name)
+		}
+	}
+	if len(have) > 0 {
+		c.Detail += ", with " + strings.Join(have, " ")
+	}
+	if len(lack) > 0 {
+		c.Detail += ", without " + strings.Join(lack, " ")
+	}
+	return c
+}
+
+func checkFeature(f *notify.Feature) check {
+	c := check{Name: f.Name, OK: true, Required: f == notify.FeatureNotify || f == notify.FeatureContinue}
+	err := f.Probe()
+	if err == nil {
+		return c
+	}
+	c.OK = false
+	var un *notify.UnsupportedError
+	if errors.As(err, &un) && un.Err != nil {
+		err = un.Err
+	}
+	c.Detail, c.Remedy = err.Error(), remedy(err, f.Since)
+	return c
+}
+
+// remedy says what to do about a seccomp feature that cannot be used.
+func remedy(err error, since string) string {
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return "another supervisor above this process has a listener already, and there can be one only: run outside of it (a container with a seccomp agent)"
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return "something forbids it, such as a container's seccomp profile: allow seccomp(2) and prctl(2) there"
+	case errors.Is(err, unix.ENOSYS):
+		return "seccomp(2) is not there: a kernel with CONFIG_SECCOMP_FILTER is needed, and no container profile that hides it"
+	}
+	return "use Linux " + since + " or newer"
+}
+
+func checkLibseccomp() check {
+	c := check{Name: "libseccomp", Required: true}
+	v, err := filter.Version()
+	if err != nil {
+		c.Detail = err.Error()
+		c.Remedy = "install libseccomp's headers and a C compiler (make deps), and build with CGO_ENABLED=1"
+		return c
+	}
+	c.Detail = fmt.Sprintf("%v, API level %d", v, v.API)
+	if _, err := filter.Compile([]string{"openat"}, filter.Options{}); err != nil {
+		c.Detail += ": " + err.Error()
+		c.Remedy = "use libseccomp 2.5 or newer (API level 5)"
+		return c
+	}
+	c.OK = true
+	return c
+}
+
+func checkLandlock() check {
+	c := check{Name: "landlock"}
+	abi, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	switch e {
+	case 0:
+		c.OK, c.Detail = true, fmt.Sprintf("ABI %d", abi)
+		return c
+	case unix.EOPNOTSUPP:
+		c.Remedy = "it is off: add landlock to the list after lsm= on the kernel's command line"
+	case unix.ENOSYS:
+		c.Remedy = "use Linux 5.13 or newer with CONFIG_SECURITY_LANDLOCK"
+	default:
+		c.Remedy = "something forbids it, such as a container's seccomp profile: allow landlock_create_ruleset(2) there"
+	}
+	c.Detail = e.Error()
+	return c
+}
+
+const btfPath = "/sys/kernel/btf/vmlinux"
+
+func checkBTF() check {
+	c := check{Name: "BTF"}
+	b, err := os.ReadFile(btfPath)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		c.Detail, c.Remedy = err.Error(), "use a kernel with CONFIG_DEBUG_INFO_BTF, and mount sysfs on /sys"
+	case err != nil:
+		c.Detail, c.Remedy = err.Error(), "let this user read "+btfPath
+	case !bytes.HasPrefix(b, []byte{0x9f, 0xeb}) && !bytes.HasPrefix(b, []byte{0xeb, 0x9f}):
+		c.Detail, c.Remedy = btfPath+" is not BTF", "mount sysfs on /sys"
+	default:
+		c.OK, c.Detail = true, fmt.Sprintf("%s, %d KiB", btfPath, len(b)>>10)
+	}
+	return c
+}
+
+// checkTracepoints asks BTF, which any user may read, for the tracepoints of
+// system calls, and tracefs where there is no BTF.
+func checkTracepoints() check {
+	c := check{Name: "system call tracepoints"}
+	const config = "use a kernel with CONFIG_FTRACE_SYSCALLS"
+	if b, err := os.ReadFile(btfPath); err == nil {
+		for _, name := range []string{"sys_enter", "sys_exit"} {
+			if !bytes.Contains(b, []byte("\x00btf_trace_"+name+"\x00")) {
+				c.Detail, c.Remedy = "the kernel has no tracepoint "+name, config
+				return c
+			}
+		}
+		c.OK = true
+		return c
+	}
+	dir, err := tracefs()
+	if err == nil {
+		_, err = os.Stat(dir + "/events/raw_syscalls/sys_enter/id")
+	}
+	switch {
+	case err == nil:
+		c.OK = true
+	case errors.Is(err, os.ErrPermission):
+		c.Detail, c.Remedy = "cannot look: "+err.Error(), "ask again as root"
+	default:
+		c.Detail, c.Remedy = err.Error(), config+", and mount tracefs to see them"
+	}
+	return c
+}
+
+// checkBPF loads and attaches the programs of bench/trace for a moment.
+func checkBPF() check {
+	c := check{Name: "BPF permission"}
+	err := trace.Probe()
+	if err == nil {
+		c.OK = true
+		return c
+	}
+	c.Detail, c.Remedy = err.Error(), "run as root"
+	var un *trace.UnavailableError
+	if errors.As(err, &un) {
+		c.Detail, c.Remedy = fmt.Sprintf("%s: %v", un.Op, un.Err), un.Remedy
+	}
+	c.Detail = strings.Join(strings.Fields(c.Detail), " ") // a verifier says it in many lines
+	return c
+}
+
+// tracefs returns where tracefs is mounted.
+func tracefs() (string, error) {
+	var st unix.Statfs_t
+	for _, dir := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
+		switch err := unix.Statfs(dir, &st); {
+		case err == nil && st.Type == unix.TRACEFS_MAGIC:
+			return dir, nil
+		case errors.Is(err, unix.EACCES):
+			return "", &os.PathError{Op: "statfs", Path: dir, Err: err}
+		}
+	}
+	return "", errors.New("not mounted")
+}
+
+func checkTracefs() check {
+	c := check{Name: "tracefs"}
+	dir, err := tracefs()
+	if err == nil {
+		_, err = os.ReadDir(dir + "/events")
+	}
+	switch {
+	case err == nil:
+		c.OK, c.Detail = true, dir
+	case errors.Is(err, os.ErrPermission):
+		c.Detail, c.Remedy = err.Error(), "as root, or with read permission on "+dir
+	default:
+		c.Detail, c.Remedy = err.Error(), "as root: mount -t tracefs nodev /sys/kernel/tracing"
+	}
+	return c
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// parseReport is how a script reads the JSON report.
+func parseReport(t *testing.T, s string) (ok bool, checks map[string]check) {
+	t.Helper()
+	var r struct {
+		OK     bool
+		Checks []check
+	}
+	dec := json.NewDecoder(strings.NewReader(s))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		t.Fatalf("%v in\n%s", err, s)
+	}
+	checks = map[string]check{}
+	for _, c := range r.Checks {
+		checks[c.Name] = c
+	}
+	return r.OK, checks
+}
+
+func TestDoctorHere(t *testing.T) {
+	code, stdout, stderr := inProcess("doctor", "--format", "json")
+	ok, checks := parseReport(t, stdout)
+	if ok != (code == 0) || ok != (stderr == "") {
+		t.Errorf("ok is %t, status %d, errors %q", ok, code, stderr)
+	}
+	for _, name := range []string{"kernel", "privileges", "seccomp user notification", "answer by continuing the call", "ADDFD", "ADDFD with answer",
+		"WAIT_KILLABLE_RECV", "SYNC_WAKE_UP", "TSYNC_ESRCH", "landlock", "BTF", "system call tracepoints", "BPF permission", "tracefs", "libseccomp"} {
+		c, there := checks[name]
+		if !there {
+			t.Errorf("no check %q", name)
+		}
+		if !c.OK && (c.Remedy == "" || c.Detail == "") {
+			t.Errorf("%s is not ok, but there is no reason or no remedy: %+v", name, c)
+		}
+	}
+	_, text, _ := inProcess("doctor")
+	for name, c := range checks {
+		if !strings.Contains(text, name) || !strings.Contains(text, c.Remedy) {
+			t.Errorf("the text lacks %q or its remedy:\n%s", name, text)
+		}
+	}
+}
+
+// TestDoctorWithoutSeccomp runs it where seccomp(2) is not there.
+func TestDoctorWithoutSeccomp(t *testing.T) {
+	code, stdout, stderr := asProcess(t, "without-seccomp", "doctor", "--format", "json")
+	ok, checks := parseReport(t, stdout)
+	if code != 1 || ok {
+		t.Errorf("status %d, ok %t", code, ok)
+	}
+	const want = "unknot: the main job cannot run here: no seccomp user notification, no answer by continuing the call"
+	if !strings.HasPrefix(stderr, want) || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("errors %q, want %q", stderr, want)
+	}
+	for _, name := range []string{"seccomp user notification", "answer by continuing the call", "WAIT_KILLABLE_RECV", "ADDFD"} {
+		if c := checks[name]; c.OK || !strings.Contains(c.Remedy, "CONFIG_SECCOMP_FILTER") {
+			t.Errorf("%+v", c)
+		}
+	}
+	if c := checks["BTF"]; c.OK != fileIsThere(btfPath) {
+		t.Errorf("%+v", c)
+	}
+	code, stdout, _ = asProcess(t, "without-seccomp", "doctor")
+	if code != 1 || !strings.Contains(stdout, "NO  seccomp user notification") || !strings.Contains(stdout, "(needed)") {
+		t.Errorf("status %d:\n%s", code, stdout)
+	}
+}
+
+func fileIsThere(path string) bool { return unix.Access(path, unix.R_OK) == nil }
+
+func TestReport(t *testing.T) {
+	checks := []check{
+		{Name: "one", OK: true, Required: true, Detail: "fine"},
+		{Name: "second", Detail: "odd", Remedy: "do this"},
+	}
+	var b bytes.Buffer
+	if err := doctorReport(&b, "text", checks); err != nil {
+		t.Error(err)
+	}
+	const want = "ok  one     fine\nno  second  odd\n            remedy: do this\n"
+	if b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+	checks[1].Required = true
+	b.Reset()
+	if err := doctorReport(&b, "text", checks); err == nil || err.Error() != "the main job cannot run here: no second (the remedies are in the report)" {
+		t.Error(err)
+	}
+	if !strings.Contains(b.String(), "NO  second  odd (needed)\n") {
+		t.Errorf("%q", b.String())
+	}
+}
+
+func TestRemedies(t *testing.T) {
+	for err, want := range map[error]string{
+		unix.EBUSY:                            "another supervisor",
+		unix.EPERM:                            "container's seccomp profile",
+		fmt.Errorf("install: %w", unix.EPERM): "container's seccomp profile",
+		unix.ENOSYS:                           "CONFIG_SECCOMP_FILTER",
+		unix.EINVAL:                           "use Linux 6.6 or newer",
+	} {
+		if got := remedy(err, "6.6"); !strings.Contains(got, want) {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
+	}
+}

@@ -1,0 +1,398 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/filter"
+	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
+)
+
+// runSettings are run's settings, from flags or a file of the same names.
+type runSettings struct {
+	Trap      []string `yaml:"trap"`
+	Queue     int      `yaml:"queue"`
+	Workers   int      `yaml:"workers"`
+	DropBatch int      `yaml:"drop-batch"`
+	DropErrno string   `yaml:"drop-errno"`
+	CPU       string   `yaml:"cpu"`
+	Format    string   `yaml:"format"`
+}
+
+// defaultTrap is what `run` watches unless told otherwise.
+var defaultTrap = []string{"openat", "connect", "execve"}
+
+// defaultRunQueue holds more calls than ordinary programs have threads, because
+// a dropped call is a failed call for a program that does not expect EINTR.
+const defaultRunQueue = 1024
+
+func newRunCmd() *cobra.Command {
+	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropBatch: engine.DefaultDropBatch, DropErrno: "EINTR", CPU: "auto", Format: "text"}
+	var config string
+	c := &cobra.Command{
+		Use:   "run [flags] -- command [argument ...]",
+		Short: "supervise a command: every trapped call continues, and is counted",
+		Long: `run supervises a command and all its descendants. Each trapped system call goes
+through the engine and continues. The command's input and output are its own; at
+the end a table by system call goes to standard error.
+
+"round trip" in the table is from receive to the end of the answer: the target's
+own trap and wake-up come on top. A call in excess of --queue is dropped: it
+fails with --drop-errno.
+
+run waits for descendants that outlive the command, since their trapped calls
+would fail with ENOSYS without a supervisor; interrupt it to end that.
+
+Exit codes: the command's own, 128 plus the signal that ended it, 127 no such
+command, 126 not executable, 1 the supervisor failed, 2 wrong usage.`,
+		Example: `  unknot run -- make
+  unknot run -t openat,read --format json -- tar cf /dev/null /usr/include`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageErrorf("run what? name a command: unknot run -- ls")
+			}
+			if config != "" {
+				if err := s.load(config, cmd); err != nil {
+					return err
+				}
+			}
+			return supervise(cmd, &s, args)
+		},
+	}
+	fl := c.Flags()
+	fl.SetInterspersed(false) // what follows the command's name is the command's
+	fl.StringSliceVarP(&s.Trap, "trap", "t", s.Trap, "system calls to trap, by `names`")
+	fl.IntVar(&s.Queue, "queue", s.Queue, "capacity of the queue in notifications")
+	fl.IntVar(&s.Workers, "workers", s.Workers, "workers")
+	fl.IntVar(&s.DropBatch, "drop-batch", s.DropBatch, "how many of the oldest calls a full queue drops at once, at most the queue")
+	fl.StringVar(&s.DropErrno, "drop-errno", s.DropErrno, "what dropped calls fail with, by `name`")
+	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (the last), none")
+	fl.StringVar(&s.Format, "format", s.Format, "of the table: text, json")
+	fl.StringVar(&config, "config", "", "YAML `file` with these settings; flags win")
+	return c
+}
+
+// load reads a settings file; flags that were given stay.
+func (s *runSettings) load(path string, cmd *cobra.Command) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return usageErrorf("--config: %w", err)
+	}
+	file := *s
+	if err := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField()).Decode(&file); err != nil && !errors.Is(err, io.EOF) {
+		return usageErrorf("--config %s: %w", path, err)
+	}
+	given := *s
+	*s = file
+	set := func(name string, keep func()) {
+		if cmd.Flags().Changed(name) {
+			keep()
+		}
+	}
+	set("trap", func() { s.Trap = given.Trap })
+	set("queue", func() { s.Queue = given.Queue })
+	set("workers", func() { s.Workers = given.Workers })
+	set("drop-batch", func() { s.DropBatch = given.DropBatch })
+	set("drop-errno", func() { s.DropErrno = given.DropErrno })
+	set("cpu", func() { s.CPU = given.CPU })
+	set("format", func() { s.Format = given.Format })
+	return nil
+}
+
+// engineConfig checks the settings and makes the engine's configuration of them.
+func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
+	for _, n := range []struct {
+		flag  string
+		v     int
+		limit int
+	}{{"queue", s.Queue, engine.MaxQueue}, {"workers", s.Workers, engine.MaxWorkers}, {"drop-batch", s.DropBatch, engine.MaxQueue}} {
+		if n.v < 1 || n.v > n.limit {
+			return cfg, usageErrorf("--%s %d: want a whole number from 1 to %d", n.flag, n.v, n.limit)
+		}
+	}
+	if s.Format != "text" && s.Format != "json" {
+		return cfg, usageErrorf("--format %q: the formats are text, json", s.Format)
+	}
+	cfg = engine.Config{
+		Handler: engine.HandlerFunc(func(r *engine.Request) { _ = r.Continue() }), // ErrGone is counted
+		Queue:   s.Queue, Workers: s.Workers, DropBatch: min(s.DropBatch, s.Queue), BySyscall: true,
+	}
+	errno, ok := errnoByName(s.DropErrno)
+	if !ok {
+		return cfg, usageErrorf("--drop-errno %q: want an errno's name, such as EINTR or EAGAIN", s.DropErrno)
+	}
+	cfg.DropErrno = errno
+	switch s.CPU {
+	case "auto":
+	case "none":
+		cfg.CPU = engine.AnyCPU
+	default:
+		n, err := strconv.Atoi(s.CPU)
+		if err != nil || n < 0 {
+			return cfg, usageErrorf("--cpu %q: want a CPU's number, auto or none", s.CPU)
+		}
+		cfg.CPU = engine.OnCPU(n)
+	}
+	return cfg, nil
+}
+
+func errnoByName(name string) (syscall.Errno, bool) {
+	for e := syscall.Errno(1); e < 134; e++ {
+		if unix.ErrnoName(e) == name {
+			return e, true
+		}
+	}
+	return 0, false
+}
+
+// findCommand resolves the command as a shell would, with a shell's exit codes.
+func findCommand(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if errors.Is(err, exec.ErrDot) {
+		err = nil // "./x" was not meant, but a shell with . in its PATH runs it as well
+	}
+	switch {
+	case err == nil:
+		return filepath.Abs(path)
+	case errors.Is(err, fs.ErrPermission):
+		return "", &exitError{126, fmt.Errorf("run %s: not executable: %w", name, err)}
+	default:
+		return "", &exitError{127, fmt.Errorf("run %s: no such command: %w", name, err)}
+	}
+}
+
+func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
+	cfg, err := s.engineConfig()
+	if err != nil {
+		return err
+	}
+	prog, err := filter.Compile(s.Trap, filter.Options{})
+	if err != nil {
+		return usageErrorf("-t: %w", err)
+	}
+	path, err := findCommand(args[0])
+	if err != nil {
+		return err
+	}
+	stderr := cmd.ErrOrStderr()
+	cfg.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	e, err := engine.New(cfg)
+	if err != nil {
+		return err
+	}
+	// The engine outlives an interrupt: the command decides what that means.
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	plan := launchPlan{Prog: prog, Path: path, Argv: args, Env: os.Environ()}
+	if notify.FeatureWaitKillable.Probe() == nil {
+		// A call that was received is not interrupted and made again by signals
+		// that do not kill, of which Go programs get a hundred a second.
+		plan.Flags = notify.WaitKillableRecv
+	}
+	status, src, err := launch(e, &plan)
+	if err == nil {
+		waitForRest(stderr, src, args[0])
+	}
+	stop()
+	if rerr := <-ended; rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	if err != nil {
+		return err
+	}
+	if err := report(stderr, s.Format, e); err != nil {
+		return fmt.Errorf("write the table: %w", err)
+	}
+	if status != 0 {
+		return &exitError{Code: status}
+	}
+	return nil
+}
+
+// launch starts the command under the engine and waits for it. The status is
+// as a shell's.
+func launch(e *engine.Engine, plan *launchPlan) (status int, src *engine.Source, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, nil, fmt.Errorf("launch: socket pair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "launcher"), os.NewFile(uintptr(fds[1]), "supervisor")
+	fc, err := net.FileConn(ours)
+	_ = ours.Close()
+	if err != nil {
+		_ = theirs.Close()
+		return 0, nil, fmt.Errorf("launch: %w", err)
+	}
+	conn := fc.(*net.UnixConn)
+	defer conn.Close()
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	defer signal.Stop(signals)
+
+	c := exec.Command("/proc/self/exe")
+	c.Args[0] = "unknot-launch"
+	c.Env = []string{launchEnv + "=1", "GODEBUG=asyncpreemptoff=1"} // SIGURG must not meet a thread that spins
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c.ExtraFiles = []*os.File{theirs}
+	err = c.Start()
+	_ = theirs.Close()
+	if err != nil {
+		return 0, nil, fmt.Errorf("launch: %w", err)
+	}
+	fail := func(err error) (int, *engine.Source, error) {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		return 0, nil, fmt.Errorf("launch %s: %w", plan.Path, err)
+	}
+	if err := json.NewEncoder(conn).Encode(plan); err != nil {
+		return fail(err)
+	}
+	l, err := notify.RecvListener(conn)
+	if err != nil {
+		return fail(err)
+	}
+	if src, err = e.Add(l); err != nil {
+		_ = l.Close()
+		return fail(err)
+	}
+	if _, err := conn.Write([]byte{'g'}); err != nil {
+		return fail(err)
+	}
+	// The socket closes when execve succeeds, else it brings the errno.
+	var errno [1]byte
+	if n, _ := conn.Read(errno[:]); n == 1 {
+		_ = c.Wait()
+		code := 126
+		if syscall.Errno(errno[0]) == unix.ENOENT {
+			code = 127
+		}
+		return 0, nil, &exitError{code, fmt.Errorf("run %s: %w", plan.Path, syscall.Errno(errno[0]))}
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = c.Wait()
+		close(exited)
+	}()
+	for {
+		select {
+		case sig := <-signals:
+			// A terminal sends its signals to the whole foreground group, the
+			// command included; only what was meant for us alone is passed on.
+			if (sig == unix.SIGINT || sig == unix.SIGQUIT) && inForeground() {
+				continue
+			}
+			_ = c.Process.Signal(sig)
+		case <-exited:
+			ws := c.ProcessState.Sys().(syscall.WaitStatus)
+			if ws.Signaled() {
+				return 128 + int(ws.Signal()), src, nil
+			}
+			return ws.ExitStatus(), src, nil
+		}
+	}
+}
+
+// inForeground reports whether we are in the foreground process group of our terminal.
+func inForeground() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	pgrp, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && pgrp == unix.Getpgrp()
+}
+
+// waitForRest waits for descendants that outlive the command.
+func waitForRest(w io.Writer, src *engine.Source, name string) {
+	if notify.FeatureHangup.Probe() != nil {
+		return // this kernel does not say when the last one is gone
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer signal.Stop(signals)
+	note := time.NewTimer(time.Second)
+	defer note.Stop()
+	for {
+		select {
+		case <-src.Done():
+			return
+		case <-signals:
+			return
+		case <-note.C:
+			fmt.Fprintf(w, "unknot: %s has ended, some of its processes have not: still supervising them (interrupt to stop; their trapped calls will then fail with ENOSYS)\n", name)
+		}
+	}
+}
+
+// callReport is one line of the table. Times are in ns.
+type callReport struct {
+	Syscall      string  `json:"syscall"`
+	Count        uint64  `json:"count"`
+	Answered     uint64  `json:"answered"`
+	Dropped      uint64  `json:"dropped"`
+	Stale        uint64  `json:"stale"`
+	WaitP50      float64 `json:"p50_wait_ns"`
+	WaitP99      float64 `json:"p99_wait_ns"`
+	RoundTripP50 float64 `json:"p50_roundtrip_ns"`
+	RoundTripP99 float64 `json:"p99_roundtrip_ns"`
+}
+
+func report(w io.Writer, format string, e *engine.Engine) error {
+	calls := []callReport{}
+	for _, s := range e.Syscalls() {
+		r := callReport{Syscall: filter.Name(s.Arch, s.NR), Count: s.Received, Answered: s.Answered, Dropped: s.Dropped, Stale: s.Stale}
+		if s.Wait.Count > 0 {
+			r.WaitP50, r.WaitP99 = s.Wait.Quantile(.5), s.Wait.Quantile(.99)
+		}
+		if s.Total.Count > 0 {
+			r.RoundTripP50, r.RoundTripP99 = s.Total.Quantile(.5), s.Total.Quantile(.99)
+		}
+		calls = append(calls, r)
+	}
+	slices.SortFunc(calls, func(a, b callReport) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Syscall, b.Syscall))
+	})
+	if format == "json" {
+		return json.NewEncoder(w).Encode(struct {
+			Calls    []callReport    `json:"calls"`
+			Counters engine.Counters `json:"counters"`
+		}{calls, e.Counters()})
+	}
+	if len(calls) == 0 {
+		_, err := fmt.Fprintln(w, "unknot: none of the trapped system calls was made")
+		return err
+	}
+	fmt.Fprintf(w, "\n%-20s %9s %7s %7s %10s %10s %12s %12s\n", "syscall", "count", "drops", "stale", "p50 wait", "p99 wait", "p50 roundtrip", "p99 roundtrip")
+	for _, r := range calls {
+		if _, err := fmt.Fprintf(w, "%-20s %9d %7d %7d %10s %10s %13s %13s\n", r.Syscall, r.Count, r.Dropped, r.Stale,
+			bench.Duration(r.WaitP50), bench.Duration(r.WaitP99), bench.Duration(r.RoundTripP50), bench.Duration(r.RoundTripP99)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+package notify
+
+import (
+	"errors"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestKernelRefusesWhatWeNeverSend shows that the checks above the ioctls are
+// needed, and that the errnos behind them are what the table says.
+func TestKernelRefusesWhatWeNeverSend(t *testing.T) {
+	g := startTarget(t, 0)
+
+	g.MustSay("call")
+	g.pending()
+	dirty := Notif{PID: 1}
+	_, e := g.l.rawIoctl(IoctlRecv, unsafe.Pointer(&dirty))
+	wantErr(t, "recv into a buffer that is not zero", opError(OpRecv, e), unix.EINVAL, Bug)
+	n := g.recv() // it is still there
+
+	for name, r := range map[string]Resp{
+		"continue with a value":  {Flags: RespContinue, Val: 1},
+		"continue with an error": {Flags: RespContinue, Error: -1},
+		"unknown flag":           {Flags: 2},
+	} {
+		r.ID = n.ID
+		wantErr(t, name, opError(OpSend, g.l.send(&r)), unix.EINVAL, Bug)
+		if !errors.Is(r.Check(), ErrBadResp) {
+			t.Errorf("%s passes Check", name)
+		}
+	}
+	for op, req := range map[Op]uintptr{OpSend: IoctlSend, OpIDValid: IoctlIDValid, OpAddFD: IoctlAddFD} {
+		_, e := g.l.rawIoctl(req, nil)
+		wantErr(t, op.String()+" with no argument", opError(op, e), unix.EFAULT, Bug)
+	}
+	var flags uint64 = SyncWakeUp
+	_, e = g.l.rawIoctl(IoctlSetFlags, unsafe.Pointer(&flags))
+	wantErr(t, "flags by pointer", opError(OpSetFlags, e), unix.EINVAL, Refused)
+
+	// An error that the kernel does not check reaches the program as it is.
+	if e := g.l.send(&Resp{ID: n.ID, Error: -512}); e != 0 {
+		t.Fatal(e)
+	}
+	g.Expect("-1 512") // ERESTARTSYS
+}
+
+// dontRestart installs the runtime's own action for sig, but without SA_RESTART.
+func dontRestart(sig unix.Signal) error {
+	var act [32]byte // struct kernel_sigaction: handler, flags, restorer, mask
+	get := func(set, old unsafe.Pointer) error {
+		if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(set), uintptr(old), 8, 0, 0); e != 0 {
+			return e
+		}
+		return nil
+	}
+	if err := get(nil, unsafe.Pointer(&act)); err != nil {
+		return err
+	}
+	flags := (*uint64)(unsafe.Pointer(&act[8]))
+	const saRestart = 0x10000000
+	*flags &^= saRestart
+	return get(unsafe.Pointer(&act), nil)
+}

@@ -1,0 +1,22 @@
+#!/bin/sh
+# gofmt, go mod tidy, staticcheck, and depguard with .depguard.yaml. Both tools
+# are pinned in go.mod.
+set -eu
+cd "$(dirname "$0")/.."
+failed=0
+bad=$(git ls-files -z '*.go' | xargs -0 gofmt -l)
+if [ -n "$bad" ]; then
+    echo "lint: not formatted, run gofmt -w on: $(echo $bad)" >&2
+    failed=1
+fi
+go mod tidy -diff || { echo "lint: go.mod is not tidy, run go mod tidy" >&2; failed=1; }
+# Each set of build tags has code of its own, and code is unused only if no build
+# uses it.
+go tool staticcheck -matrix ./... <<MATRIX || failed=1
+amd64: GOARCH=amd64
+chaos: -tags=ringchaos
+model: -tags=ringmodel
+arm64: GOARCH=arm64 CGO_ENABLED=0
+MATRIX
+go tool depguard ./... || failed=1
+exit $failed
