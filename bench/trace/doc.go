@@ -11,8 +11,9 @@
 //	exit of RECV             received
 //	entry of ID_VALID, first dispatched: the end of Wait
 //	SEND, or ADDFD that also answers
-//	  entry, if it worked    answered: the end of Answer; or, with EINTR and
-//	                         never dispatched, dropped: the end of Drop
+//	  entry, if it worked    answered: the end of Answer; or, with EINTR (or
+//	                         Config.DropErrno) and never dispatched, dropped:
+//	                         the end of Drop
 //	any of them, ENOENT      stale
 //
 // They attach to the BTF tracepoints sys_enter and sys_exit, or, where the

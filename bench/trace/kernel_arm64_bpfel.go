@@ -50,6 +50,7 @@ const (
 	kernelProgExitBtf  = "exit_btf"
 	kernelProgExitRaw  = "exit_raw"
 	kernelVarBank      = "bank"
+	kernelVarDropErrno = "drop_errno"
 	kernelVarFarLog2   = "far_log2"
 	kernelVarInPidns   = "in_pidns"
 	kernelVarNearLog2  = "near_log2"
@@ -119,13 +120,14 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
-	Bank     *ebpf.VariableSpec `ebpf:"bank"`
-	FarLog2  *ebpf.VariableSpec `ebpf:"far_log2"`
-	InPidns  *ebpf.VariableSpec `ebpf:"in_pidns"`
-	NearLog2 *ebpf.VariableSpec `ebpf:"near_log2"`
-	PidnsDev *ebpf.VariableSpec `ebpf:"pidns_dev"`
-	PidnsIno *ebpf.VariableSpec `ebpf:"pidns_ino"`
-	Tgid     *ebpf.VariableSpec `ebpf:"tgid"`
+	Bank      *ebpf.VariableSpec `ebpf:"bank"`
+	DropErrno *ebpf.VariableSpec `ebpf:"drop_errno"`
+	FarLog2   *ebpf.VariableSpec `ebpf:"far_log2"`
+	InPidns   *ebpf.VariableSpec `ebpf:"in_pidns"`
+	NearLog2  *ebpf.VariableSpec `ebpf:"near_log2"`
+	PidnsDev  *ebpf.VariableSpec `ebpf:"pidns_dev"`
+	PidnsIno  *ebpf.VariableSpec `ebpf:"pidns_ino"`
+	Tgid      *ebpf.VariableSpec `ebpf:"tgid"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -165,13 +167,14 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
-	Bank     *ebpf.Variable `ebpf:"bank"`
-	FarLog2  *ebpf.Variable `ebpf:"far_log2"`
-	InPidns  *ebpf.Variable `ebpf:"in_pidns"`
-	NearLog2 *ebpf.Variable `ebpf:"near_log2"`
-	PidnsDev *ebpf.Variable `ebpf:"pidns_dev"`
-	PidnsIno *ebpf.Variable `ebpf:"pidns_ino"`
-	Tgid     *ebpf.Variable `ebpf:"tgid"`
+	Bank      *ebpf.Variable `ebpf:"bank"`
+	DropErrno *ebpf.Variable `ebpf:"drop_errno"`
+	FarLog2   *ebpf.Variable `ebpf:"far_log2"`
+	InPidns   *ebpf.Variable `ebpf:"in_pidns"`
+	NearLog2  *ebpf.Variable `ebpf:"near_log2"`
+	PidnsDev  *ebpf.Variable `ebpf:"pidns_dev"`
+	PidnsIno  *ebpf.Variable `ebpf:"pidns_ino"`
+	Tgid      *ebpf.Variable `ebpf:"tgid"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

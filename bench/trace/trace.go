@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -18,6 +19,9 @@ const DefaultMaxInFlight = 1 << 16
 
 // maxMaxInFlight keeps the table of flights (64 bytes each) within 1 GiB.
 const maxMaxInFlight = 1 << 24
+
+// maxErrno is the kernel's MAX_ERRNO.
+const maxErrno = 4095
 
 // nearLog2 is the base-2 logarithm of the slots in the near part of the table:
 // 32 KiB of them.
@@ -35,6 +39,10 @@ type Config struct {
 	// 0 is DefaultMaxInFlight. The table has more than twice as many places,
 	// so that all but rare clusters of this many fit.
 	MaxInFlight int
+	// DropErrno is what the supervisor answers to what it drops; 0 is EINTR.
+	// Only an answer with this errno to a notification that was never
+	// dispatched counts as a drop.
+	DropErrno syscall.Errno
 }
 
 // A Tracer counts until it is closed. Its methods may be called from any
@@ -81,6 +89,12 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	if c.MaxInFlight < 0 || c.MaxInFlight > maxMaxInFlight {
 		return nil, fmt.Errorf("trace: MaxInFlight %d is not in 1..%d", c.MaxInFlight, maxMaxInFlight)
 	}
+	if c.DropErrno == 0 {
+		c.DropErrno = syscall.EINTR
+	}
+	if c.DropErrno > maxErrno {
+		return nil, fmt.Errorf("trace: DropErrno %d is not in 1..%d", uint(c.DropErrno), maxErrno)
+	}
 	spec, err := loadKernel()
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
@@ -94,7 +108,7 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	far := uint32(bits.Len(uint(c.MaxInFlight*2 - 1)))
 	near := min(far, nearLog2)
 	spec.Maps[kernelMapFlights].MaxEntries = 1<<near + 1<<far
-	set := map[string]any{kernelVarNearLog2: near, kernelVarFarLog2: far}
+	set := map[string]any{kernelVarNearLog2: near, kernelVarFarLog2: far, kernelVarDropErrno: -int32(c.DropErrno)}
 	if c.TGID != 0 {
 		if err := checkProcess(c.TGID); err != nil {
 			return nil, err

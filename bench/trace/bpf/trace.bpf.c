@@ -23,6 +23,7 @@ volatile const __u32 tgid;    /* 0: every process */
 volatile const bool in_pidns; /* tgid is a number in the PID namespace pidns_dev, pidns_ino */
 volatile const __u64 pidns_dev;
 volatile const __u64 pidns_ino;
+volatile const __s32 drop_errno = -EINTR; /* with which the supervisor answers what it drops */
 
 /*
  * What is counted goes into one of two banks. To forget everything counted so
@@ -248,7 +249,7 @@ INLINE void exit_receive(const void *arg)
 }
 
 /* The notification at f is done with: answered, if ret says so, or stale. */
-INLINE void finish(struct flight *f, bool eintr, long ret)
+INLINE void finish(struct flight *f, bool drop, long ret)
 {
 	__u64 to;
 
@@ -257,7 +258,7 @@ INLINE void finish(struct flight *f, bool eintr, long ret)
 	} else {
 		/* If the id could not be read at the entry, this moment has to do. */
 		to = likely(f->answered) ? f->answered : bpf_ktime_get_ns();
-		record(eintr && !f->dispatched ? DROP : ANSWER, f->received, to);
+		record(drop && !f->dispatched ? DROP : ANSWER, f->received, to);
 	}
 	release(f);
 }
@@ -282,7 +283,7 @@ INLINE void exit_other(__u32 cmd, const void *arg, long ret)
 		return; /* still to be answered */
 	f = find(resp.id);
 	if (f)
-		finish(f, cmd == NOTIF_SEND && resp.error == -EINTR, ret);
+		finish(f, cmd == NOTIF_SEND && resp.error == drop_errno, ret);
 	else if (ret >= 0)
 		COUNT(EXIT, unmatched);
 }
