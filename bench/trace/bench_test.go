@@ -105,3 +105,18 @@ func BenchmarkBystander(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkStart is how long it takes to load, attach and detach: what a traced
+// repetition of a measurement costs beside its own time.
+func BenchmarkStart(b *testing.B) {
+	needTracing(b)
+	for b.Loop() {
+		t, err := Start(Config{TGID: os.Getpid()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := t.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

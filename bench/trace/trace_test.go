@@ -206,13 +206,11 @@ func TestMaxInFlightFits(t *testing.T) {
 	needTracing(t)
 	const listeners, each = 4, 60
 	tr := newTracer(t, Config{TGID: os.Getpid(), MaxInFlight: listeners * each}, btfVariant)
-	var gs []*targets
 	for range listeners {
 		g := newTargets(t, each, 1, true)
 		if err := g.release(); err != nil {
 			t.Fatal(err)
 		}
-		gs = append(gs, g)
 		defer func(ids []uint64) {
 			for _, id := range ids {
 				_ = g.l.Send(&notify.Resp{ID: id})
