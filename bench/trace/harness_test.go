@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -180,7 +181,7 @@ type supervisor struct {
 	l       *notify.Listener
 	workers int // 0: answered by the receiver, without dispatch
 	queue   int // full: the oldest is answered EINTR
-	work    func()
+	work    func(*supervisor)
 
 	received, dispatched, answered, dropped, stale atomic.Uint64
 	wait, answer, drop                             hist.Hist
@@ -265,7 +266,7 @@ func (s *supervisor) handle(r request) {
 		return
 	}
 	if s.work != nil {
-		s.work()
+		s.work(s)
 	}
 	s.answerWith(r, 0, &s.answered, &s.answer)
 }
@@ -283,25 +284,33 @@ func (s *supervisor) answerWith(r request, errno int32, count *atomic.Uint64, h 
 	}
 }
 
+// untilDrop keeps a worker busy until something was dropped.
+func untilDrop(s *supervisor) {
+	for t := time.Now(); s.dropped.Load() == 0 && time.Since(t) < deadline; {
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
 // spin burns CPU time as a handler does.
-func spin(d time.Duration) func() {
-	return func() {
+func spin(d time.Duration) func(*supervisor) {
+	return func(*supervisor) {
 		for t := time.Now(); time.Since(t) < d; {
 		}
 	}
 }
 
-// needTracing skips where this user or kernel cannot trace, saying why. As root
-// on a kernel that has what we need, that would hide a bug, so it fails.
+// needTracing skips where this user may not trace, saying why. A kernel that
+// cannot is a failure: that may be our bug.
 func needTracing(tb testing.TB) {
 	tb.Helper()
-	err := Probe()
-	switch {
+	switch err := Probe(); {
 	case err == nil:
-	case os.Geteuid() == 0 && os.Getenv("UNKNOT_NO_BPF") == "":
-		tb.Fatalf("root cannot trace (set UNKNOT_NO_BPF=1 where that is known): %v", err)
-	default:
+	case errors.Is(err, fs.ErrPermission):
 		tb.Skip(err)
+	case os.Getenv("UNKNOT_NO_BPF") != "":
+		tb.Skip(err)
+	default:
+		tb.Fatalf("this kernel cannot trace (set UNKNOT_NO_BPF=1 where that is known): %v", err)
 	}
 }
 

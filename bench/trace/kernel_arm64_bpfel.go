@@ -50,10 +50,12 @@ const (
 	kernelProgExitBtf  = "exit_btf"
 	kernelProgExitRaw  = "exit_raw"
 	kernelVarBank      = "bank"
+	kernelVarDropErrno = "drop_errno"
+	kernelVarFarLog2   = "far_log2"
 	kernelVarInPidns   = "in_pidns"
+	kernelVarNearLog2  = "near_log2"
 	kernelVarPidnsDev  = "pidns_dev"
 	kernelVarPidnsIno  = "pidns_ino"
-	kernelVarSlotsLog2 = "slots_log2"
 	kernelVarTgid      = "tgid"
 )
 
@@ -119,10 +121,12 @@ type kernelMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
 	Bank      *ebpf.VariableSpec `ebpf:"bank"`
+	DropErrno *ebpf.VariableSpec `ebpf:"drop_errno"`
+	FarLog2   *ebpf.VariableSpec `ebpf:"far_log2"`
 	InPidns   *ebpf.VariableSpec `ebpf:"in_pidns"`
+	NearLog2  *ebpf.VariableSpec `ebpf:"near_log2"`
 	PidnsDev  *ebpf.VariableSpec `ebpf:"pidns_dev"`
 	PidnsIno  *ebpf.VariableSpec `ebpf:"pidns_ino"`
-	SlotsLog2 *ebpf.VariableSpec `ebpf:"slots_log2"`
 	Tgid      *ebpf.VariableSpec `ebpf:"tgid"`
 }
 
@@ -164,10 +168,12 @@ func (m *kernelMaps) Close() error {
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
 	Bank      *ebpf.Variable `ebpf:"bank"`
+	DropErrno *ebpf.Variable `ebpf:"drop_errno"`
+	FarLog2   *ebpf.Variable `ebpf:"far_log2"`
 	InPidns   *ebpf.Variable `ebpf:"in_pidns"`
+	NearLog2  *ebpf.Variable `ebpf:"near_log2"`
 	PidnsDev  *ebpf.Variable `ebpf:"pidns_dev"`
 	PidnsIno  *ebpf.Variable `ebpf:"pidns_ino"`
-	SlotsLog2 *ebpf.Variable `ebpf:"slots_log2"`
 	Tgid      *ebpf.Variable `ebpf:"tgid"`
 }
 

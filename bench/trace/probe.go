@@ -54,6 +54,7 @@ func explain(op string, err error) error {
 		u.Remedy = "needs Linux " + minKernel + " or later; if it is, please report this"
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		u.kind = fs.ErrPermission
+		u.Err = unix.EPERM // without the guesses that cilium/ebpf adds
 		u.Remedy = permissionRemedy()
 	case errors.Is(err, unix.ENOMEM):
 		u.Remedy = "lower MaxInFlight, or raise the memory limit of this cgroup (before Linux 5.11: ulimit -l)"

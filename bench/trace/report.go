@@ -15,12 +15,12 @@ import (
 type Report struct {
 	Wait   *hist.Snapshot // receive → dispatch
 	Answer *hist.Snapshot // receive → answer, of those that were not drops
-	Drop   *hist.Snapshot // receive → EINTR, of those that were
+	Drop   *hist.Snapshot // receive → drop's answer, of those that were
 
 	Received   uint64 // RECVs that returned a notification
 	Dispatched uint64 // first ID_VALIDs: Wait.Count
 	Answered   uint64 // answers that were delivered: Answer.Count
-	Dropped    uint64 // delivered EINTRs to notifications never dispatched: Drop.Count
+	Dropped    uint64 // delivered answers with Config.DropErrno to notifications never dispatched: Drop.Count
 	Stale      uint64 // found gone, by whichever call found it first
 	Retried    uint64 // answers that our own signal interrupted: not delivered, to be repeated
 	Unmatched  uint64 // delivered answers whose receive was not seen, or was lost by Overflow or Missed

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -19,6 +20,13 @@ const DefaultMaxInFlight = 1 << 16
 // maxMaxInFlight keeps the table of flights (64 bytes each) within 1 GiB.
 const maxMaxInFlight = 1 << 24
 
+// maxErrno is the kernel's MAX_ERRNO.
+const maxErrno = 4095
+
+// nearLog2 is the base-2 logarithm of the slots in the near part of the table:
+// 32 KiB of them.
+const nearLog2 = 10
+
 // Config says what to trace. The zero Config traces every process.
 type Config struct {
 	// TGID is the process id of the supervisor, as seen from the tracer's PID
@@ -28,9 +36,13 @@ type Config struct {
 	TGID int
 	// MaxInFlight is how many notifications may be received and not yet
 	// answered before some are lost to the tracer (Report.Overflow);
-	// 0 is DefaultMaxInFlight. The table has room for twice as many and holds
-	// this many but for rare clusters, which Overflow counts too.
+	// 0 is DefaultMaxInFlight. The table has more than twice as many places,
+	// so that all but rare clusters of this many fit.
 	MaxInFlight int
+	// DropErrno is what the supervisor answers to what it drops; 0 is EINTR.
+	// Only an answer with this errno to a notification that was never
+	// dispatched counts as a drop.
+	DropErrno syscall.Errno
 }
 
 // A Tracer counts until it is closed. Its methods may be called from any
@@ -77,6 +89,12 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	if c.MaxInFlight < 0 || c.MaxInFlight > maxMaxInFlight {
 		return nil, fmt.Errorf("trace: MaxInFlight %d is not in 1..%d", c.MaxInFlight, maxMaxInFlight)
 	}
+	if c.DropErrno == 0 {
+		c.DropErrno = syscall.EINTR
+	}
+	if c.DropErrno > maxErrno {
+		return nil, fmt.Errorf("trace: DropErrno %d is not in 1..%d", uint(c.DropErrno), maxErrno)
+	}
 	spec, err := loadKernel()
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
@@ -87,9 +105,10 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 		}
 	}
 	// Twice as many slots as flights: a full table finds no free slot nearby.
-	log2 := uint32(bits.Len(uint(c.MaxInFlight*2 - 1)))
-	spec.Maps[kernelMapFlights].MaxEntries = 1 << log2
-	set := map[string]any{kernelVarSlotsLog2: log2}
+	far := uint32(bits.Len(uint(c.MaxInFlight*2 - 1)))
+	near := min(far, nearLog2)
+	spec.Maps[kernelMapFlights].MaxEntries = 1<<near + 1<<far
+	set := map[string]any{kernelVarNearLog2: near, kernelVarFarLog2: far, kernelVarDropErrno: -int32(c.DropErrno)}
 	if c.TGID != 0 {
 		if err := checkProcess(c.TGID); err != nil {
 			return nil, err

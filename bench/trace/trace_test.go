@@ -56,8 +56,8 @@ func TestCountsEqualTheSupervisors(t *testing.T) {
 		}{
 			{"inline", &supervisor{}, true, false},
 			{"queue", &supervisor{workers: 2, queue: 64}, true, false},
-			{"overload", &supervisor{workers: 2, queue: 2, work: spin(20 * time.Microsecond)}, true, true},
-			{"signals", &supervisor{workers: 2, queue: 2, work: func() { time.Sleep(time.Millisecond) }}, false, true},
+			{"overload", &supervisor{workers: 2, queue: 2, work: untilDrop}, true, true},
+			{"signals", &supervisor{workers: 2, queue: 2, work: func(s *supervisor) { untilDrop(s); time.Sleep(time.Millisecond) }}, false, true},
 		} {
 			t.Run(v.name+"/"+c.name, func(t *testing.T) {
 				g := newTargets(t, 12, 300, c.quiet)
@@ -179,9 +179,9 @@ func hold(t *testing.T, l *notify.Listener, n int) []uint64 {
 
 func TestFullTableIsCounted(t *testing.T) {
 	needTracing(t)
-	const inFlight, slots = 32, 8
+	const inFlight, slots = 64, 8 + 8 // near and far
 	g := newTargets(t, inFlight, 1, true)
-	tr := newTracer(t, Config{TGID: os.Getpid(), MaxInFlight: slots / 2}, btfVariant)
+	tr := newTracer(t, Config{TGID: os.Getpid(), MaxInFlight: slots / 4}, btfVariant)
 	if err := g.release(); err != nil {
 		t.Fatal(err)
 	}
@@ -278,6 +278,23 @@ func TestEveryKindOfAnswer(t *testing.T) {
 				t.Errorf("received, dispatched, answered, dropped, stale, retried, unmatched, overflow:\n got %d\nwant %d", got, want)
 			}
 		})
+	}
+}
+
+func TestDropErrno(t *testing.T) {
+	needTracing(t)
+	g := newTargets(t, 2, 1, true)
+	tr := newTracer(t, Config{TGID: os.Getpid(), DropErrno: unix.EAGAIN}, btfVariant)
+	if err := g.release(); err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range hold(t, g.l, 2) {
+		if err := g.l.Send(&notify.Resp{ID: id, Error: -int32([]unix.Errno{unix.EINTR, unix.EAGAIN}[i])}); err != nil {
+			t.Error(err)
+		}
+	}
+	if r := report(t, tr); r.Dropped != 1 || r.Answered != 1 {
+		t.Errorf("dropped %d, answered %d", r.Dropped, r.Answered)
 	}
 }
 
@@ -398,6 +415,7 @@ func TestBadConfig(t *testing.T) {
 		{Config{TGID: -1}, "negative"},
 		{Config{TGID: math.MaxInt32}, "no process"},
 		{Config{MaxInFlight: -1}, "MaxInFlight"},
+		{Config{DropErrno: 4096}, "DropErrno"},
 		{Config{MaxInFlight: math.MaxInt}, "MaxInFlight"},
 	} {
 		tr, err := Start(c.c)
@@ -436,6 +454,9 @@ func TestExplain(t *testing.T) {
 		{unix.EINVAL, errors.ErrUnsupported, minKernel},
 	} {
 		err := explain("load programs", fmt.Errorf("wrapped: %w", c.err))
+		if strings.Contains(err.Error(), "rlimit") {
+			t.Errorf("%v: %v", c.err, err)
+		}
 		if !errors.Is(err, c.is) || !errors.Is(err, c.err) || !strings.Contains(err.Error(), c.mention) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v: %v", c.err, err)
 		}

@@ -32,6 +32,8 @@ typedef _Bool bool;
 
 enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PERCPU_ARRAY = 6 };
 
+struct task_struct;
+
 struct bpf_pidns_info {
 	__u32 pid;
 	__u32 tgid;
@@ -40,9 +42,15 @@ struct bpf_pidns_info {
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static __u64 (*const bpf_get_current_pid_tgid)(void) = (void *)14;
+static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158;
 static long (*const bpf_probe_read_user)(void *dst, __u32 size, const void *src) = (void *)112;
 static long (*const bpf_probe_read_kernel)(void *dst, __u32 size, const void *src) = (void *)113;
 static long (*const bpf_get_ns_current_pid_tgid)(__u64 dev, __u64 ino, struct bpf_pidns_info *ns, __u32 size) = (void *)120;
+
+struct task_struct {
+	__s32 pid;
+	__s32 tgid;
+} __attribute__((preserve_access_index));
 
 /*
  * A system call's number and its second and third argument, from the registers

@@ -23,7 +23,7 @@ volatile const __u32 tgid;    /* 0: every process */
 volatile const bool in_pidns; /* tgid is a number in the PID namespace pidns_dev, pidns_ino */
 volatile const __u64 pidns_dev;
 volatile const __u64 pidns_ino;
-volatile const __u32 slots_log2 = 17; /* log2 of the size of the table of flights */
+volatile const __s32 drop_errno = -EINTR; /* with which the supervisor answers what it drops */
 
 /*
  * What is counted goes into one of two banks. To forget everything counted so
@@ -65,9 +65,13 @@ struct {
 
 /*
  * The notifications received and not yet answered: an open hash table in an
- * array, since the kernel's hash map took twice as long as all the rest of
- * these programs. A notification lives in the first free of the WAYS slots from
- * its home on; if none is free it is lost, and counted as overflow.
+ * array, since the kernel's hash map took as long as all the rest of these
+ * programs. It has a near part, which fits a core's cache and is enough for some
+ * hundred in flight, and a far part for MaxInFlight, used when the near one is
+ * full: one large table, whose every slot is touched in turn, cost 3% of a
+ * supervisor's throughput. A notification lives in the first free slot of
+ * NEAR_WAYS slots from its home in the near part on, then FAR_WAYS in the far
+ * part; if none is free it is lost, and counted as overflow.
  *
  * Ids are a counter of each filter with a random 64-bit start, so that two
  * listeners have the same id in flight is not to be expected, and the listener
@@ -81,30 +85,40 @@ struct flight {
 	__u64 answered;   /* entry of the last SEND; 0: none yet */
 };
 
+volatile const __u32 near_log2 = 10; /* log2 of the size of the near part */
+volatile const __u32 far_log2 = 17;
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1 << 17);
+	__uint(max_entries, (1 << 10) + (1 << 17));
 	__type(key, __u32);
 	__type(value, struct flight);
 } flights SEC(".maps");
 
-#define WAYS 8
+#define NEAR_WAYS 4
+#define FAR_WAYS 8
+#define WAYS (NEAR_WAYS + FAR_WAYS)
 
-INLINE __u32 home(__u64 id)
+/* slot returns the n-th place where the notification with this hash may be. */
+INLINE struct flight *slot(__u64 hash, __u32 n)
 {
-	return id * 0x9e3779b97f4a7c15ULL >> (64 - slots_log2);
+	__u32 k;
+
+	if (n < NEAR_WAYS)
+		k = ((hash >> (64 - near_log2)) + n) & ((1U << near_log2) - 1);
+	else
+		k = (1U << near_log2) + (((hash >> (64 - far_log2)) + n) & ((1U << far_log2) - 1));
+	return bpf_map_lookup_elem(&flights, &k);
 }
 
-INLINE struct flight *slot(__u32 home, __u32 way)
+INLINE __u64 hash(__u64 id)
 {
-	__u32 k = (home + way) & ((1U << slots_log2) - 1);
-
-	return bpf_map_lookup_elem(&flights, &k);
+	return id * 0x9e3779b97f4a7c15ULL;
 }
 
 INLINE struct flight *find(__u64 id)
 {
-	__u32 h = home(id);
+	__u64 h = hash(id);
 
 	if (!id)
 		return 0; /* asked for by programs that test whether a descriptor is a listener */
@@ -121,7 +135,7 @@ INLINE struct flight *find(__u64 id)
 /* claim takes a free slot: id goes in first, and nobody asks for it before its RECV returned. */
 INLINE struct flight *claim(__u64 id)
 {
-	__u32 h = home(id);
+	__u64 h = hash(id);
 
 #pragma unroll
 	for (int i = 0; i < WAYS; i++) {
@@ -165,25 +179,36 @@ INLINE void record(enum stage stage, __u64 from, __u64 to)
 		h->max = v;
 }
 
-INLINE bool ours(void)
+/* The calling process. */
+INLINE __u32 self(bool btf)
+{
+	struct task_struct *t;
+
+	if (!btf)
+		return bpf_get_current_pid_tgid() >> 32;
+	t = bpf_get_current_task_btf(); /* inlined by newer kernels: a quarter of the time */
+	return t->tgid;
+}
+
+INLINE bool ours(bool btf)
 {
 	struct bpf_pidns_info ns = {};
 
 	if (!tgid)
 		return true;
 	if (!in_pidns)
-		return bpf_get_current_pid_tgid() >> 32 == tgid;
+		return self(btf) == tgid;
 	return !bpf_get_ns_current_pid_tgid(pidns_dev, pidns_ino, &ns, sizeof(ns)) && ns.tgid == tgid;
 }
 
-INLINE void on_enter(__u32 cmd, const void *arg)
+INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 {
 	struct flight *f;
 	__u64 id, now;
 
 	if (cmd != NOTIF_ID_VALID && cmd != NOTIF_SEND && cmd != NOTIF_ADDFD)
 		return;
-	if (!ours())
+	if (!ours(btf))
 		return;
 	now = bpf_ktime_get_ns();
 	if (bpf_probe_read_user(&id, sizeof(id), arg)) {
@@ -198,12 +223,12 @@ INLINE void on_enter(__u32 cmd, const void *arg)
 		return;
 	}
 	if (f->dispatched)
-		return; /* asks again */
+		return; /* asked again */
 	f->dispatched = now;
 	record(WAIT, f->received, now);
 }
 
-INLINE void on_received(const void *arg)
+INLINE void exit_receive(const void *arg)
 {
 	struct flight *f;
 	__u64 id;
@@ -223,53 +248,11 @@ INLINE void on_received(const void *arg)
 	f->received = bpf_ktime_get_ns();
 }
 
-INLINE void on_exit(__u32 cmd, const void *arg, long ret)
+/* The notification at f is done with: answered, if ret says so, or stale. */
+INLINE void finish(struct flight *f, bool drop, long ret)
 {
-	struct seccomp_notif_resp resp;
-	bool answer, drop = false;
-	struct flight *f;
 	__u64 to;
 
-	if (cmd == NOTIF_ID_VALID && likely(!ret))
-		return;
-	if (cmd != NOTIF_RECV && cmd != NOTIF_SEND && cmd != NOTIF_ID_VALID && cmd != NOTIF_ADDFD)
-		return;
-	if (!ours())
-		return;
-	if (cmd == NOTIF_RECV) {
-		if (likely(!ret))
-			on_received(arg);
-		return;
-	}
-	/* All of these begin with the id. ADDFD's flags are where val is. */
-	if (cmd == NOTIF_SEND) {
-		if (bpf_probe_read_user(&resp, sizeof(resp), arg))
-			goto unread;
-		answer = true;
-		drop = resp.error == -EINTR;
-	} else if (cmd == NOTIF_ADDFD) {
-		if (bpf_probe_read_user(&resp, sizeof(struct seccomp_notif_addfd), arg))
-			goto unread;
-		answer = ((struct seccomp_notif_addfd *)&resp)->flags & ADDFD_FLAG_SEND;
-	} else {
-		if (bpf_probe_read_user(&resp, sizeof(resp.id), arg))
-			goto unread;
-		answer = false;
-	}
-
-	if (answer && ret == -EINTR) {
-		COUNT(EXIT, retried);
-		return;
-	}
-	if (ret != -ENOENT && (ret < 0 || !answer))
-		return; /* still to be answered */
-
-	f = find(resp.id);
-	if (!f) {
-		if (ret >= 0)
-			COUNT(EXIT, unmatched);
-		return;
-	}
 	if (ret < 0) {
 		COUNT(EXIT, stale);
 	} else {
@@ -278,9 +261,45 @@ INLINE void on_exit(__u32 cmd, const void *arg, long ret)
 		record(drop && !f->dispatched ? DROP : ANSWER, f->received, to);
 	}
 	release(f);
-	return;
-unread:
-	COUNT(EXIT, unread);
+}
+
+INLINE void exit_other(__u32 cmd, const void *arg, long ret)
+{
+	struct seccomp_notif_resp resp = {};
+	struct flight *f;
+	bool answers;
+	__u32 size;
+
+	/* All three begin with the id; ADDFD's flags are where val is. */
+	size = cmd == NOTIF_SEND ? sizeof(resp) : cmd == NOTIF_ADDFD ? sizeof(struct seccomp_notif_addfd) : sizeof(resp.id);
+	if (bpf_probe_read_user(&resp, size, arg)) {
+		COUNT(EXIT, unread);
+		return;
+	}
+	answers = cmd == NOTIF_SEND || (cmd == NOTIF_ADDFD && (resp.val & ADDFD_FLAG_SEND));
+	if (answers && ret == -EINTR)
+		COUNT(EXIT, retried);
+	if (ret != -ENOENT && (ret < 0 || !answers))
+		return; /* still to be answered */
+	f = find(resp.id);
+	if (f)
+		finish(f, cmd == NOTIF_SEND && resp.error == drop_errno, ret);
+	else if (ret >= 0)
+		COUNT(EXIT, unmatched);
+}
+
+INLINE void on_exit(__u32 cmd, const void *arg, long ret, bool btf)
+{
+	if (cmd == NOTIF_ID_VALID && likely(!ret))
+		return;
+	if (cmd != NOTIF_RECV && cmd != NOTIF_SEND && cmd != NOTIF_ID_VALID && cmd != NOTIF_ADDFD)
+		return;
+	if (!ours(btf))
+		return;
+	if (cmd != NOTIF_RECV)
+		exit_other(cmd, arg, ret);
+	else if (likely(!ret))
+		exit_receive(arg);
 }
 
 SEC("tp_btf/sys_enter")
@@ -291,7 +310,7 @@ int enter_btf(__u64 *ctx)
 	if (ctx[1] != NR_ioctl)
 		return 0;
 	regs = (struct pt_regs *)ctx[0];
-	on_enter(REGS_ARG2(regs), (const void *)REGS_ARG3(regs));
+	on_enter(REGS_ARG2(regs), (const void *)REGS_ARG3(regs), true);
 	return 0;
 }
 
@@ -302,7 +321,7 @@ int exit_btf(__u64 *ctx)
 
 	if (REGS_NR(regs) != NR_ioctl)
 		return 0;
-	on_exit(REGS_ARG2(regs), (const void *)REGS_ARG3(regs), ctx[1]);
+	on_exit(REGS_ARG2(regs), (const void *)REGS_ARG3(regs), ctx[1], true);
 	return 0;
 }
 
@@ -318,7 +337,7 @@ int enter_raw(__u64 *ctx)
 	regs = (const struct fixed_regs *)ctx[0];
 	bpf_probe_read_kernel(&cmd, sizeof(cmd), &REGS_ARG2(regs));
 	bpf_probe_read_kernel(&arg, sizeof(arg), &REGS_ARG3(regs));
-	on_enter(cmd, (const void *)arg);
+	on_enter(cmd, (const void *)arg, false);
 	return 0;
 }
 
@@ -333,26 +352,8 @@ int exit_raw(__u64 *ctx)
 		return 0;
 	bpf_probe_read_kernel(&cmd, sizeof(cmd), &REGS_ARG2(regs));
 	bpf_probe_read_kernel(&arg, sizeof(arg), &REGS_ARG3(regs));
-	on_exit(cmd, (const void *)arg, ctx[1]);
+	on_exit(cmd, (const void *)arg, ctx[1], false);
 	return 0;
 }
-
-#ifdef EXPERIMENT
-static void *(*const bpf_get_current_task_btf)(void) = (void *)158;
-static struct pt_regs *(*const bpf_task_pt_regs)(void *) = (void *)175;
-SEC("tracepoint/syscalls/sys_enter_ioctl")
-int enter_tp(__u64 *ctx)
-{
-	on_enter(ctx[3], (const void *)ctx[4]);
-	return 0;
-}
-SEC("tracepoint/syscalls/sys_exit_ioctl")
-int exit_tp(__u64 *ctx)
-{
-	struct pt_regs *regs = bpf_task_pt_regs(bpf_get_current_task_btf());
-	on_exit(REGS_ARG2(regs), (const void *)REGS_ARG3(regs), ctx[2]);
-	return 0;
-}
-#endif
 
 char _license[] SEC("license") = "GPL";
