@@ -111,7 +111,7 @@ type Thread struct {
 	want   uint64
 	asleep bool
 	done   bool
-	eager  bool // the next step cannot be affected by any other thread
+	eager  bool   // the next step cannot be affected by any other thread
 	Blocks string // what the thread waits for, if it does
 }
 
