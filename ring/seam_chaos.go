@@ -38,6 +38,8 @@ func (a *atomicUint64) CompareAndSwap(old, new uint64) bool {
 	return a.v.CompareAndSwap(old, new)
 }
 
+const hooked = true
+
 func mark() uint64    { return 0 }
 func rewind(m uint64) {}
 

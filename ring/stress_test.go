@@ -1,0 +1,604 @@
+//go:build !ringmodel
+
+package ring
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/unknot/unknot/ring/internal/chaos"
+	"github.com/unknot/unknot/ring/internal/forms"
+)
+
+// disturb makes goroutines lose their processor in the windows of the ring,
+// until the test ends; about one access in n. Only builds with hooks have windows.
+func disturb(t *testing.T, n uint32) {
+	hook := func() {
+		if r := rand.Uint32(); r%n == 0 {
+			runtime.Gosched()
+			for range r >> 8 % 4 {
+				runtime.Gosched()
+			}
+		}
+	}
+	chaos.Set(&chaos.Hooks{Access: hook, At: func(int) { hook() }})
+	t.Cleanup(func() { chaos.Set(nil) })
+}
+
+// TestWithHooks runs the tests of this file in a build that has the hooks, if this
+// one has not: without them they hardly ever meet an interesting order.
+func TestWithHooks(t *testing.T) {
+	if hooked {
+		t.Skip("this build has the hooks")
+	}
+	needGo(t)
+	t.Parallel()
+	cmd := exec.Command(goCommand(), "test", "-count=1", "-timeout=3m", "-tags", "ringchaos",
+		"-run", "^Test(Linearizable|ExactlyOnce|NoLostWake|Set)", "-v", ".")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+}
+
+// An op is one operation of a history. A PushDrop that evicts is two: eviction
+// and push, each atomic, in this order.
+type op struct {
+	kind  byte // p: Push, e: the eviction of a PushDrop, d: its push, t: TryPop
+	vals  string
+	asked int // p, e, d: entries to push; t: entries to pop
+}
+
+// result is how much of it was done, and for e and t the entries.
+type result struct {
+	n    int
+	vals string
+}
+
+// spec is what the queues promise: atomic batches that may be short, nothing
+// only if truly full or empty, evictions as small as possible.
+func spec(capacity, quantum int) porcupine.Model {
+	return porcupine.Model{
+		Init: func() any { return "" },
+		Step: func(state, input, output any) (bool, any) {
+			q, in, out := state.(string), input.(op), output.(result)
+			free := capacity - len(q)
+			switch in.kind {
+			case 'p':
+				ok := out.n <= free && (out.n > 0 || free == 0)
+				return ok, q + in.vals[:out.n]
+			case 'd':
+				return len(in.vals) <= free, q + in.vals
+			case 'e':
+				want := min(max(in.asked-free, quantum), len(q))
+				if free >= in.asked || out.n != want || q[:out.n] != out.vals {
+					return false, q
+				}
+				return true, q[out.n:]
+			case 't':
+				if out.n == 0 {
+					return len(q) == 0, q
+				}
+				if out.n > len(q) || q[:out.n] != out.vals {
+					return false, q
+				}
+				return true, q[out.n:]
+			}
+			panic("kind")
+		},
+		Equal: func(a, b any) bool { return a.(string) == b.(string) },
+		DescribeOperation: func(input, output any) string {
+			in, out := input.(op), output.(result)
+			return fmt.Sprintf("%c %q/%d -> %d %q", in.kind, in.vals, in.asked, out.n, out.vals)
+		},
+	}
+}
+
+type queue interface {
+	Push([]uint64) int
+	TryPop([]uint64) int
+}
+
+type dropQueue interface {
+	queue
+	PushDrop(src, evicted []uint64) int
+}
+
+// history lets goroutines loose on q and records what they see. Entries are
+// bytes, all different.
+func history(q queue, producers, consumers, ops, batch int, drop bool) []porcupine.Operation {
+	var clock atomic.Int64
+	var id atomic.Uint32
+	all := make([][]porcupine.Operation, producers+consumers)
+	str := func(vals []uint64) string {
+		b := make([]byte, len(vals))
+		for i, v := range vals {
+			b[i] = byte(v)
+		}
+		return string(b)
+	}
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for g := range all {
+		wg.Go(func() {
+			<-start
+			var hist []porcupine.Operation
+			add := func(in op, out result, call int64) {
+				hist = append(hist, porcupine.Operation{ClientId: g, Input: in, Output: out, Call: call, Return: clock.Add(1)})
+			}
+			buf, ev := make([]uint64, batch), make([]uint64, 8)
+			for range ops {
+				buf := buf[:1+rand.IntN(batch)]
+				if g >= producers {
+					call := clock.Add(1)
+					n := q.TryPop(buf)
+					add(op{kind: 't', asked: len(buf)}, result{n, str(buf[:n])}, call)
+					continue
+				}
+				for i := range buf {
+					buf[i] = uint64(id.Add(1))
+				}
+				call := clock.Add(1)
+				if !drop || rand.IntN(3) == 0 {
+					n := q.Push(buf)
+					add(op{kind: 'p', vals: str(buf), asked: len(buf)}, result{n: n}, call)
+					continue
+				}
+				k := q.(dropQueue).PushDrop(buf, ev)
+				if k > 0 {
+					add(op{kind: 'e', asked: len(buf)}, result{k, str(ev[:k])}, call)
+				}
+				add(op{kind: 'd', vals: str(buf), asked: len(buf)}, result{n: len(buf)}, call)
+			}
+			all[g] = hist
+		})
+	}
+	close(start)
+	wg.Wait()
+	// What is left comes out last: nothing may have vanished.
+	hist := slices.Concat(all...)
+	for {
+		buf := make([]uint64, 1)
+		call := clock.Add(1)
+		n := q.TryPop(buf)
+		hist = append(hist, porcupine.Operation{ClientId: 99, Input: op{kind: 't', asked: 1}, Output: result{n, str(buf[:n])}, Call: call, Return: clock.Add(1)})
+		if n == 0 {
+			return hist
+		}
+	}
+}
+
+// TestLinearizable checks histories of the real ring for an order that
+// explains them; the goroutines lose their processor in the middle of what
+// they do, by the hooks.
+func TestLinearizable(t *testing.T) {
+	disturb(t, 4)
+	for _, m := range []struct {
+		name                        string
+		producers, consumers, batch int
+		capacity, quantum           int
+		opts                        []Option
+	}{
+		{"SingleProducer", 1, 3, 1, 4, 1, []Option{SingleProducer()}},
+		{"SingleProducerBatches", 1, 2, 3, 4, 1, []Option{SingleProducer()}},
+		{"Producers", 2, 2, 1, 4, 1, nil},
+		{"ProducersBatches", 2, 2, 3, 3, 1, nil},
+		{"Quantum", 1, 2, 2, 4, 3, []Option{SingleProducer(), EvictAtLeast(3)}},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			model := spec(m.capacity, m.quantum)
+			for i := range 400 {
+				r := New[uint64](m.capacity, m.opts...)
+				r.startAt(-uint64(rand.IntN(20)))
+				hist := history(r, m.producers, m.consumers, 8, m.batch, true)
+				if res := porcupine.CheckOperationsTimeout(model, hist, 20*time.Second); res != porcupine.Ok {
+					t.Fatalf("history %d is %s:\n%s", i, res, describe(model, hist))
+				}
+			}
+		})
+	}
+}
+
+// TestLinearizableOracle checks the check: the strict queue passes, and the
+// same histories convict the two forms that are known to show orders that never
+// were. (The forms bring their own hooks, so this works in every build.)
+func TestLinearizableOracle(t *testing.T) {
+	disturb(t, 4)
+	for _, m := range []struct {
+		name string
+		make func() queue
+		bad  bool
+	}{
+		{"Queue", func() queue { return NewQueue[uint64](4) }, false},
+		{"Vyukov", func() queue {
+			q := forms.NewVyukov(4)
+			q.Hook = func(int) { chaos.Access() }
+			return q
+		}, true},
+		{"RTS", func() queue {
+			q := forms.NewRTS(4)
+			q.Hook = func(int) { chaos.Access() }
+			return q
+		}, true},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			model := spec(4, 1)
+			bad, total := 0, 400
+			for range total {
+				hist := history(m.make(), 2, 2, 8, 1, false)
+				if res := porcupine.CheckOperationsTimeout(model, hist, 20*time.Second); res == porcupine.Illegal {
+					bad++
+				}
+			}
+			t.Logf("%d of %d histories are illegal", bad, total)
+			if !m.bad && bad > 0 {
+				t.Error("want none")
+			}
+			if m.bad && bad == 0 {
+				t.Error("want some: the histories are too tame to prove anything")
+			}
+		})
+	}
+}
+
+func describe(m porcupine.Model, hist []porcupine.Operation) string {
+	s := ""
+	for _, o := range hist {
+		s += fmt.Sprintf("%3d-%3d client %d: %s\n", o.Call, o.Return, o.ClientId, m.DescribeOperation(o.Input, o.Output))
+	}
+	return s
+}
+
+// stops makes the world stop every so often, so that goroutines are preempted
+// where they are, until the returned function is called.
+func stops() func() {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(200 * time.Microsecond):
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// TestExactlyOnce sends numbered entries through a small ring and accounts for
+// each: it must reach one receiver or be evicted once, and receivers must see
+// each producer's entries in order.
+func TestExactlyOnce(t *testing.T) {
+	disturb(t, 50)
+	total := 150000
+	for _, m := range []struct {
+		name                 string
+		producers, consumers int
+		batch, pop           int
+		drop, thread         bool
+		opts                 []Option
+	}{
+		{"OneProducer", 1, 3, 1, 1, false, false, []Option{SingleProducer()}},
+		{"OneProducerDrop", 1, 3, 4, 3, true, false, []Option{SingleProducer()}},
+		{"OneProducerDropQuantum", 1, 2, 1, 5, true, false, []Option{SingleProducer(), EvictAtLeast(8), YieldOnWake()}},
+		{"Producers", 3, 3, 3, 2, false, false, nil},
+		{"ProducersDrop", 3, 3, 3, 2, true, false, nil},
+		{"ThreadsDrop", 2, 2, 2, 4, true, true, nil},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			defer stops()()
+			const capacity = 11
+			r := New[uint64](capacity, m.opts...)
+			r.startAt(-uint64(total / 2))
+			each := total / m.producers
+			owners := make([]atomic.Uint32, each*m.producers)
+			var pushed, popped, evicted atomic.Int64
+			own := func(vals []uint64, last []uint64) {
+				for _, v := range vals {
+					if owners[v].Add(1) != 1 {
+						t.Errorf("entry %d came out twice", v)
+					}
+					p := v / uint64(each)
+					if last[p] != 0 && v < last[p] {
+						t.Errorf("entry %d came after %d", v, last[p])
+					}
+					last[p] = v
+				}
+			}
+			var producers, consumers sync.WaitGroup
+			for p := range m.producers {
+				producers.Go(func() {
+					ev, last := make([]uint64, 16), make([]uint64, m.producers)
+					src := make([]uint64, m.batch)
+					for i := 0; i < each; {
+						src := src[:min(m.batch, each-i)]
+						for j := range src {
+							src[j] = uint64(p*each + i + j)
+						}
+						if m.drop {
+							k := r.PushDrop(src, ev)
+							own(ev[:k], last)
+							evicted.Add(int64(k))
+							pushed.Add(int64(len(src)))
+							i += len(src)
+							continue
+						}
+						n := r.Push(src)
+						if n == 0 {
+							runtime.Gosched()
+						}
+						pushed.Add(int64(n))
+						i += n
+					}
+				})
+			}
+			for range m.consumers {
+				consumers.Go(func() {
+					c := r.Consumer()
+					if m.thread {
+						runtime.LockOSThread()
+						defer runtime.UnlockOSThread()
+						c = r.ThreadConsumer()
+					}
+					dst, last := make([]uint64, m.pop), make([]uint64, m.producers)
+					for {
+						n := c.Pop(dst)
+						if n == 0 {
+							return
+						}
+						own(dst[:n], last)
+						popped.Add(int64(n))
+						if rand.IntN(8) == 0 {
+							runtime.Gosched()
+						}
+					}
+				})
+			}
+			within(t, time.Minute, "the stress", func() {
+				producers.Wait()
+				r.Close()
+				consumers.Wait()
+			})
+			if got := popped.Load() + evicted.Load(); got != pushed.Load() || r.Len() != 0 {
+				t.Errorf("pushed %d, popped %d, evicted %d, left %d", pushed.Load(), popped.Load(), evicted.Load(), r.Len())
+			}
+			for v := range owners {
+				if owners[v].Load() != 1 {
+					t.Fatalf("entry %d came out %d times", v, owners[v].Load())
+				}
+			}
+		})
+	}
+}
+
+// TestNoLostWake has consumers fall asleep all the time: the producer sends the next
+// batch only when the last one is out. A wake-up that is lost ends everything.
+func TestNoLostWake(t *testing.T) {
+	disturb(t, 3)
+	rounds := 5000
+	for _, m := range []struct {
+		name      string
+		consumers int
+		batch     int
+		thread    bool
+		rings     int
+		opts      []Option
+	}{
+		{"One", 1, 1, false, 1, []Option{SingleProducer()}},
+		{"Three", 3, 4, false, 1, nil},
+		{"Yield", 2, 3, false, 1, []Option{YieldOnWake()}},
+		{"Threads", 2, 2, true, 1, nil},
+		{"TwoRings", 2, 2, false, 2, nil},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			s := NewSet[uint64]()
+			var rings []*Ring[uint64]
+			for range m.rings {
+				rings = append(rings, s.Add(8, m.opts...))
+			}
+			var out atomic.Int64
+			var consumers, producers sync.WaitGroup
+			for range m.consumers {
+				consumers.Go(func() {
+					c := s.Consumer()
+					if m.thread {
+						runtime.LockOSThread()
+						defer runtime.UnlockOSThread()
+						c = s.ThreadConsumer()
+					}
+					dst := make([]uint64, 1)
+					for c.Pop(dst) != 0 {
+						out.Add(1)
+					}
+				})
+			}
+			within(t, time.Minute, "the hand-over", func() {
+				sent := int64(0)
+				for range rounds / m.batch {
+					for _, r := range rings {
+						producers.Go(func() { r.Push(make([]uint64, m.batch)) })
+						sent += int64(m.batch)
+					}
+					producers.Wait()
+					for out.Load() != sent {
+						runtime.Gosched()
+					}
+				}
+				s.Close()
+				consumers.Wait()
+			})
+		})
+	}
+}
+
+// TestSetMembersComeAndGo adds and removes rings under way.
+func TestSetMembersComeAndGo(t *testing.T) {
+	disturb(t, 20)
+	s := NewSet[uint64]()
+	var out atomic.Int64
+	var consumers, producers sync.WaitGroup
+	for range 2 {
+		consumers.Go(func() {
+			c := s.Consumer()
+			dst := make([]uint64, 2)
+			for {
+				n := c.Pop(dst)
+				if n == 0 {
+					return
+				}
+				out.Add(int64(n))
+			}
+		})
+	}
+	const members, each = 40, 100
+	for range 4 {
+		producers.Go(func() {
+			for range members / 4 {
+				r := s.Add(4, SingleProducer())
+				for i := 0; i < each; {
+					n := r.Push([]uint64{1, 2}[:min(2, each-i)])
+					i += n
+					if n == 0 {
+						runtime.Gosched()
+					}
+				}
+				r.Close()
+				s.Remove(r)
+				out.Add(int64(len(popAll(r))))
+			}
+		})
+	}
+	within(t, time.Minute, "the stress", func() {
+		producers.Wait()
+		s.Close()
+		consumers.Wait()
+	})
+	if got := out.Load(); got != members*each {
+		t.Errorf("%d entries of %d came out", got, members*each)
+	}
+}
+
+// TestNoAllocs uses every method.
+func TestNoAllocs(t *testing.T) {
+	if raceBuild {
+		t.Skip("the race detector allocates")
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	r := New[uint32](8, EvictAtLeast(2))
+	q := NewQueue[[10]uint64](8)
+	s := NewSlab[[80]byte](16)
+	c, qc := r.Consumer(), q.Consumer()
+	is, ev, buf, qbuf := make([]uint32, 4), make([]uint32, 8), make([]uint32, 4), make([][10]uint64, 4)
+	n := testing.AllocsPerRun(1000, func() {
+		for range 3 {
+			k := s.Take(is)
+			k = r.PushDrop(is[:k], ev)
+			s.Put(ev[:k]...)
+		}
+		k := r.TryPop(buf)
+		s.Keep(buf[:k]...)
+		s.Put(buf[:c.Pop(buf)]...)
+		for r.Len() > 0 {
+			s.Put(buf[:c.TryPop(buf)]...)
+		}
+		r.Push(is)
+		r.TryPop(buf)
+		q.Push(qbuf)
+		q.PushDrop(qbuf, qbuf)
+		q.TryPop(qbuf[:1])
+		qc.Pop(qbuf)
+	})
+	if n != 0 {
+		t.Errorf("%v allocations per round", n)
+	}
+	// Sleeping and waking, too.
+	for _, thread := range []bool{false, true} {
+		r := New[uint32](8, YieldOnWake())
+		c := r.set.consumer(thread)
+		var out atomic.Int64
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			for c.Pop(buf[:1]) != 0 {
+				out.Add(1)
+			}
+		})
+		sent := int64(0)
+		within(t, time.Minute, "the hand-over", func() {
+			n := testing.AllocsPerRun(200, func() {
+				for r.lot.nwait.Load() == 0 {
+					runtime.Gosched()
+				}
+				r.Push(is[:1])
+				for sent++; out.Load() != sent; {
+					runtime.Gosched()
+				}
+			})
+			if n != 0 {
+				t.Errorf("%v allocations per hand-off (thread %t)", n, thread)
+			}
+			r.Close()
+			ended.Wait()
+		})
+	}
+}
+
+// TestSleepersUseNoCPU parks consumers of both kinds for a second.
+func TestSleepersUseNoCPU(t *testing.T) {
+	r := New[uint64](8)
+	const each = 4
+	var ended sync.WaitGroup
+	for range each {
+		ended.Go(func() { r.Consumer().Pop(make([]uint64, 1)) })
+		ended.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			r.ThreadConsumer().Pop(make([]uint64, 1))
+		})
+	}
+	within(t, 10*time.Second, "falling asleep", func() {
+		for r.lot.nwait.Load() != 2*each {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	time.Sleep(20 * time.Millisecond) // let the last one get into the kernel
+	// The whole process is charged; what other tests left behind, such as a
+	// collection under way, may disturb a try.
+	const limit = time.Millisecond
+	var used time.Duration
+	for range 5 {
+		before := cpuTime(t)
+		time.Sleep(time.Second)
+		if used = cpuTime(t) - before; used < limit {
+			break
+		}
+	}
+	t.Logf("%d sleeping consumers used %v of CPU in 1 s", 2*each, used)
+	if used >= limit {
+		t.Errorf("sleeping consumers used %v of CPU in 1 s", used)
+	}
+	r.Close()
+	within(t, 10*time.Second, "waking up", ended.Wait)
+}
+
+func cpuTime(t *testing.T) time.Duration {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
