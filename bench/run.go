@@ -87,7 +87,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	// A bound on everything: no repetition takes longer, whatever goes wrong.
 	ctx, cancel := context.WithTimeout(ctx, d+warmUp+3*hangDeadline)
 	defer cancel()
-	st, err := storm.Start(ctx, storm.Config{Targets: s.Targets})
+	st, err := storm.Start(ctx, storm.Config{Targets: s.Targets, CPU: s.TargetCPU})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
 )
@@ -39,6 +40,7 @@ type Spec struct {
 	Workers   int
 	Queue     int
 	DropBatch int
+	TargetCPU storm.CPU
 }
 
 // The paths of a notification.

@@ -2,6 +2,9 @@ package bench
 
 import (
 	"context"
+	"os"
+	"strconv"
+	"syscall"
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
@@ -16,7 +19,11 @@ type unknot struct {
 }
 
 func newUnknot(s Spec) (Supervisor, error) {
-	e, err := engine.New(engine.Config{
+	pl, _ := strconv.Atoi(os.Getenv("UNK_PLACE"))
+	wu, _ := strconv.Atoi(os.Getenv("UNK_WAKE"))
+	ir, _ := strconv.Atoi(os.Getenv("UNK_INT"))
+	cp, _ := strconv.Atoi(os.Getenv("UNK_CPU"))
+	e, err := engine.New(engine.Config{Placement: engine.Placement(pl), WakeUp: engine.WakeUp(wu), Interrupt: syscall.Signal(ir), CPU: engine.CPU(cp),
 		Handler: engine.HandlerFunc(func(r *engine.Request) {
 			s.Work.Do()
 			_ = r.Return(answerVal) // ErrGone is counted by the engine

@@ -6,6 +6,9 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/policy"
 )
 
 // A CPU says where the receive thread is pinned. The zero value is AutoCPU.
@@ -23,17 +26,19 @@ func OnCPU(n int) CPU { return CPU(n + 1) }
 
 // WakeUp says how the kernel wakes across a listener (SYNC_WAKE_UP, Linux 6.6):
 // Sync keeps waker and woken on one CPU, which is right for few targets; Async
-// lets the scheduler place them, which is right for many.
+// lets the scheduler place them, which is right for many. A target that is
+// pinned away from the receive thread's CPU defeats Sync.
 type WakeUp uint8
 
 const (
-	// AutoWakeUp is Sync where the kernel has it.
+	// AutoWakeUp begins with Sync, where the kernel has it, and follows the
+	// number of targets that make calls, for each listener on its own.
 	AutoWakeUp WakeUp = iota
 	Sync
 	Async
 )
 
-// Workers says what the workers of the queue path are.
+// WorkerKind says what the workers of the queue path are.
 type WorkerKind uint8
 
 const (
@@ -47,11 +52,29 @@ const (
 	GoroutineWorkers
 )
 
+// Placement says where thread workers run.
+type Placement uint8
+
+const (
+	// AutoPlacement is Near while handlers take little time and the receive
+	// thread is pinned, else Anywhere.
+	AutoPlacement Placement = iota
+	// Near is the receive thread's CPU: waking a worker there costs least.
+	Near
+	// Anywhere leaves it to the scheduler, so that handlers run in parallel.
+	Anywhere
+)
+
 // Defaults of a Config.
 const (
 	DefaultQueue       = 64
-	DefaultDropBatch   = 8
 	DefaultStopTimeout = 5 * time.Second
+	// DefaultInterrupt is the signal that takes the receive thread out of a
+	// blocked RECV: a real-time signal that neither the Go runtime nor the C
+	// libraries use.
+	DefaultInterrupt syscall.Signal = 40
+	// NoInterrupt, as Config.Interrupt, has the receive thread always wait in epoll.
+	NoInterrupt syscall.Signal = -1
 	// MaxQueue bounds the ring: every outstanding notification makes the
 	// kernel's lists longer and so every call slower.
 	MaxQueue = 1 << 20
@@ -63,20 +86,45 @@ const (
 type Config struct {
 	Handler Handler
 
-	// Inline answers on the receive thread. Queue, Workers and DropBatch then
-	// mean nothing.
+	// Inline answers on the receive thread. The fields of the queue path,
+	// from Queue to DropErrnos, then mean nothing.
 	Inline bool
 
-	Queue     int // capacity of the ring, in notifications; 0: DefaultQueue
+	Queue     int // capacity of each listener's ring, in notifications; 0: DefaultQueue
 	Workers   int // 0: GOMAXPROCS
-	DropBatch int // how many of the oldest are dropped at once, at least; 0: DefaultDropBatch, or Queue if that is less
 	Kind      WorkerKind
+	Placement Placement
+
+	// Policy says which calls give way when a listener's ring is full.
+	Policy policy.Kind
+	// DropBatch is how many calls an overflow drops at least; 0 adapts.
+	DropBatch int
+	// LowWatermark is the depth to which an overflow drops, and at which a
+	// listener blocked by policy.Block is received from again; see policy.Config.
+	LowWatermark int
+	// Pace is how long dropped calls are held before they are answered
+	// together; 0 adapts to what is served, policy.Immediately does not hold.
+	Pace time.Duration
+	// MaxHeld is how many dropped calls a listener holds; 0: policy.DefaultMaxHeld.
+	MaxHeld int
+	// MaxAge drops calls that waited longer in the ring, instead of handling
+	// them; 0 never does.
+	MaxAge time.Duration
+	// DropErrno answers dropped calls; 0: EINTR.
+	DropErrno syscall.Errno
+	// DropErrnos overrules DropErrno for system calls of the machine's native
+	// ABI, by number: some programs take EAGAIN from one call and not from another.
+	DropErrnos map[int32]syscall.Errno
 
 	CPU    CPU
 	WakeUp WakeUp
 
-	// DropErrno answers dropped calls; 0: EINTR.
-	DropErrno syscall.Errno
+	// Interrupt is the signal that takes the receive thread out of a blocked
+	// RECV, so that a lone busy listener needs no epoll; 0: DefaultInterrupt.
+	// The process must not use it otherwise. Where it cannot be had, the
+	// thread waits in epoll.
+	Interrupt syscall.Signal
+
 	// DefaultErrno answers for handlers that panic, are late or do not answer;
 	// 0: ENOSYS, which is what the kernel itself answers when the supervisor is gone.
 	DefaultErrno syscall.Errno
@@ -91,7 +139,7 @@ type Config struct {
 	// ThreadHook runs on the receive thread before it receives anything, for
 	// instance to confine it. Its error ends Run. It may change the thread for
 	// good; the thread is never the main thread and ends with Run.
-	ThreadHook func() error
+	ThreadHook func(Thread) error
 	// Cookies are the words that ioctls on the engine's listeners carry in
 	// their unused arguments; see notify.Listener.SetCookies.
 	Cookies [3]uintptr
@@ -100,6 +148,25 @@ type Config struct {
 	BySyscall bool
 
 	Logger *slog.Logger // nil: nothing is logged
+}
+
+// A Thread describes the receive thread to its hook: what it will use from then
+// on. A hook that confines the thread must leave it these descriptors and let
+// it RECV, SEND and ID_VALID on its listeners, wait (epoll_pwait, ppoll) and
+// wake workers (futex). All else is done by other threads.
+type Thread struct {
+	TID       int
+	CPU       int                // where it is pinned, -1 if it is not
+	Epoll     int                // the epoll instance it waits on
+	Wake      int                // the eventfd that others wake it by: it reads it
+	Interrupt syscall.Signal     // the signal that interrupts its RECV, which it must not block; NoInterrupt if there is none
+	Listeners []*notify.Listener // those added so far
+}
+
+// policyConfig is the policy of one listener.
+func (c *Config) policyConfig() policy.Config {
+	return policy.Config{Kind: c.Policy, Capacity: c.Queue, Batch: c.DropBatch, Low: c.LowWatermark,
+		Pace: c.Pace, MaxHeld: c.MaxHeld, MaxAge: c.MaxAge}
 }
 
 // fill checks c and sets what was left open.
@@ -114,14 +181,17 @@ func (c *Config) fill() error {
 	}
 	def(&c.Queue, DefaultQueue)
 	def(&c.Workers, runtime.GOMAXPROCS(0))
-	def(&c.DropBatch, min(DefaultDropBatch, c.Queue))
 	for _, l := range []struct {
 		name   string
 		v, max int
-	}{{"queue", c.Queue, MaxQueue}, {"workers", c.Workers, MaxWorkers}, {"drop batch", c.DropBatch, c.Queue}} {
+	}{{"queue", c.Queue, MaxQueue}, {"workers", c.Workers, MaxWorkers}} {
 		if l.v < 1 || l.v > l.max {
 			return fmt.Errorf("engine: %s of %d: must be 1 to %d", l.name, l.v, l.max)
 		}
+	}
+	p := c.policyConfig()
+	if err := p.Fill(); err != nil {
+		return fmt.Errorf("engine: %w", err)
 	}
 	if c.DropErrno == 0 {
 		c.DropErrno = syscall.EINTR
@@ -129,10 +199,18 @@ func (c *Config) fill() error {
 	if c.DefaultErrno == 0 {
 		c.DefaultErrno = syscall.ENOSYS
 	}
-	for _, e := range []syscall.Errno{c.DropErrno, c.DefaultErrno} {
-		if resp := errnoResp(0, e); resp.Check() != nil {
-			err := resp.Check()
-			return fmt.Errorf("engine: errno %d: %w", int(e), err)
+	if err := checkErrno(c.DropErrno, "drop"); err != nil {
+		return err
+	}
+	if err := checkErrno(c.DefaultErrno, "default"); err != nil {
+		return err
+	}
+	for nr, errno := range c.DropErrnos {
+		if nr < 0 || nr >= maxDropErrnos {
+			return fmt.Errorf("engine: drop errno of system call %d: no such call", nr)
+		}
+		if err := checkErrno(errno, fmt.Sprintf("drop (system call %d)", nr)); err != nil {
+			return err
 		}
 	}
 	if c.HandlerDeadline < 0 || c.StopTimeout < 0 {
@@ -141,11 +219,25 @@ func (c *Config) fill() error {
 	if c.StopTimeout == 0 {
 		c.StopTimeout = DefaultStopTimeout
 	}
-	if c.CPU < AnyCPU || c.WakeUp > Async || c.Kind > GoroutineWorkers {
-		return fmt.Errorf("engine: CPU %d, wake-up %d, worker kind %d: no such setting", c.CPU, c.WakeUp, c.Kind)
+	if c.CPU < AnyCPU || c.WakeUp > Async || c.Kind > GoroutineWorkers || c.Placement > Anywhere {
+		return fmt.Errorf("engine: CPU %d, wake-up %d, worker kind %d, placement %d: no such setting", c.CPU, c.WakeUp, c.Kind, c.Placement)
+	}
+	if c.Interrupt == 0 {
+		c.Interrupt = DefaultInterrupt
+	}
+	if c.Interrupt < NoInterrupt || c.Interrupt > 64 {
+		return fmt.Errorf("engine: interrupt signal %d: must be 1 to 64, best a real-time signal that nothing else uses, or NoInterrupt", int(c.Interrupt))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func checkErrno(e syscall.Errno, what string) error {
+	resp := errnoResp(0, e)
+	if err := resp.Check(); err != nil || e == 0 {
+		return fmt.Errorf("engine: %s errno %d: %w", what, int(e), notify.ErrBadResp)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
@@ -21,15 +22,29 @@ type Engine struct {
 	cfg      Config
 	epfd     int
 	wakefd   int
-	ring     *ring.Ring[uint32] // nil when inline
-	slab     *ring.Slab[cell]
-	tallies  []tally // 0: the receive thread and stops; then one for each worker
+	rings    *ring.Set[uint64] // one for each listener; nil when inline
+	tallies  []tally           // 0: the receive thread and stops; then one for each worker
 	workers  atomic.Pointer[[]*worker]
-	held     atomic.Int64
+	held     atomic.Int64 // calls dropped and not told yet
+	nudged   atomic.Bool  // a worker has woken the receive thread to tell them
 	syscalls *syscallTable
 	hangups  chan *Source
 	running  members
 	sources  atomic.Pointer[[]*Source] // by epoll index; replaced, never changed
+
+	// How others reach the receive thread, and what they do for it.
+	rxTID     atomic.Int32
+	rxCPU     atomic.Int32  // where it is pinned, or -1
+	pokes     atomic.Uint32 // requests to go round the loop
+	pokesSeen atomic.Uint32 // of pokes, those acted upon
+	inRecv    atomic.Bool   // it may be blocked in RECV
+	staying   atomic.Bool   // it receives from one listener without epoll
+	asks      chan struct{} // capacity 1: the keeper shall look
+	switches  atomic.Uint64 // of wake-up modes
+	placement atomic.Int32  // where workers run: a CPU, or anywhere
+	cpus      []int         // where threads may run
+
+	dropErrnos []syscall.Errno // by system call number; nil if all are Config.DropErrno
 
 	retirers sync.WaitGroup // those who take a listener out; new ones only before state is over
 
@@ -61,7 +76,7 @@ func New(cfg Config) (*Engine, error) {
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	e := &Engine{cfg: cfg, hangups: make(chan *Source, 64), ended: make(chan struct{})}
+	e := &Engine{cfg: cfg, hangups: make(chan *Source, 64), asks: make(chan struct{}, 1), cpus: osthread.Allowed(), ended: make(chan struct{})}
 	e.sources.Store(&[]*Source{})
 	var workers []*worker
 	if cfg.Inline {
@@ -69,16 +84,21 @@ func New(cfg Config) (*Engine, error) {
 		workers = []*worker{e.newWorker(0)}
 	} else {
 		e.tallies = make([]tally, 1+cfg.Workers)
-		e.ring = ring.New[uint32](cfg.Queue, ring.SingleProducer(), ring.EvictAtLeast(cfg.DropBatch))
-		// A cell for each place in the ring, each handle between Pop and Put,
-		// the batch being dropped and the one that RECV fills.
-		e.slab = ring.NewSlab[cell](cfg.Queue + cfg.Workers + cfg.DropBatch + 2)
+		e.rings = ring.NewSet[uint64]()
 		workers = []*worker{e.newWorker(0)} // the receive thread, which runs no handler here
 		for i := range cfg.Workers {
 			workers = append(workers, e.newWorker(i+1))
 		}
 	}
 	e.workers.Store(&workers)
+	e.rxCPU.Store(-1)
+	e.placement.Store(anywhere)
+	if len(cfg.DropErrnos) > 0 {
+		e.dropErrnos = make([]syscall.Errno, maxDropErrnos)
+		for nr, errno := range cfg.DropErrnos {
+			e.dropErrnos[nr] = errno
+		}
+	}
 	if cfg.BySyscall {
 		e.syscalls = new(syscallTable)
 	}
@@ -113,7 +133,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Unlock()
 
 	ready, failed := make(chan error, 1), make(chan error, 1)
-	rx := &receiver{e: e, t: &e.tallies[0], inline: (*e.workers.Load())[0], evicted: make([]uint32, max(e.cfg.DropBatch, 1))}
+	rx := e.newReceiver()
 	osthread.Start(func() {
 		err := errReceiverGone // unless run returns
 		defer func() {
@@ -159,7 +179,7 @@ func (e *Engine) stop(failed <-chan error) error {
 	e.mu.Lock()
 	e.stopping = true
 	e.mu.Unlock()
-	e.wake()
+	e.poke()
 	deadline := time.NewTimer(e.cfg.StopTimeout)
 	defer deadline.Stop()
 	inTime := true
@@ -184,7 +204,7 @@ func (e *Engine) stop(failed <-chan error) error {
 		}
 	}
 	<-e.ended // the receive thread runs no handler here: it sees the stop at once
-	e.ring.Close()
+	e.rings.Close()
 	idle := e.running.allGone()
 	wait(idle)
 	err := receiverError(failed)
@@ -193,12 +213,10 @@ func (e *Engine) stop(failed <-chan error) error {
 	}
 	// Whatever still waits is dropped; whatever still runs is answered for.
 	e.running.close() // late workers are no longer replaced
-	var h [1]uint32
-	for e.ring.TryPop(h[:]) == 1 {
-		e.held.Store(1)
-		e.drop(&e.tallies[0], e.slab.At(h[0]))
-		e.held.Store(0)
-		e.slab.Put(h[0])
+	for _, src := range *e.sources.Load() {
+		if src != nil {
+			e.dropAll(src)
+		}
 	}
 	// A worker may be about to start on the last request it took: look again
 	// until nobody works or only handlers that were answered for do.
@@ -215,6 +233,18 @@ func (e *Engine) stop(failed <-chan error) error {
 		err = errors.Join(err, fmt.Errorf("engine: stop: %w: %d of them", ErrStopTimeout, n))
 	}
 	return err
+}
+
+// dropAll drops what is in the ring of a source that is not received from any more.
+func (e *Engine) dropAll(src *Source) {
+	var h [1]uint64
+	for src.ring.TryPop(h[:]) == 1 {
+		e.held.Add(1)
+		c := src.slab.At(uint32(h[0]))
+		e.sendDrop(&e.tallies[0], src, &heldCall{id: c.notif.ID, stats: c.stats, receivedAt: c.receivedAt, errno: e.dropErrno(&c.notif.Data)})
+		e.held.Add(-1)
+		src.slab.Put(uint32(h[0]))
+	}
 }
 
 // settled reports whether every notification has had its answer.
@@ -253,37 +283,6 @@ func (e *Engine) closeAll() {
 	}()
 }
 
-// A Source is a listener in the engine.
-type Source struct {
-	l        *notify.Listener
-	index    int
-	gone     atomic.Bool // the receive thread is done with it
-	retiring atomic.Bool // somebody is taking it out
-	open     atomic.Int64
-	drained  chan struct{} // capacity 1: open fell to 0
-	ended    chan struct{} // closed once the listener is closed or handed back
-}
-
-// Listener returns the source's listener, which is the engine's to close.
-func (s *Source) Listener() *notify.Listener { return s.l }
-
-// Done is closed when the engine has closed the listener or handed it back:
-// because no target was left, it was removed, or the engine stopped.
-func (s *Source) Done() <-chan struct{} { return s.ended }
-
-// add and done count the notifications between RECV and answer, so that a
-// listener is not closed before its last answer.
-func (s *Source) add() { s.open.Add(1) }
-
-func (s *Source) done() {
-	if s.open.Add(-1) == 0 && s.retiring.Load() {
-		select {
-		case s.drained <- struct{}{}:
-		default:
-		}
-	}
-}
-
 // Add has the engine supervise l, before or while it runs. On success l is the
 // engine's, which closes it; on error it stays the caller's.
 func (e *Engine) Add(l *notify.Listener) (*Source, error) {
@@ -292,8 +291,13 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	if e.state == over || e.stopping {
 		return nil, fmt.Errorf("engine: add listener: the engine has stopped: %w", os.ErrClosed)
 	}
+	mode := Async
 	if e.cfg.WakeUp != Async {
-		if err := l.SetFlags(notify.SyncWakeUp); err != nil && e.cfg.WakeUp == Sync {
+		err := l.SetFlags(notify.SyncWakeUp)
+		switch {
+		case err == nil:
+			mode = Sync
+		case e.cfg.WakeUp == Sync:
 			return nil, fmt.Errorf("engine: add listener: %w (use another wake-up mode)", &notify.UnsupportedError{Feature: "SYNC_WAKE_UP", Since: "6.6", Err: err})
 		}
 	}
@@ -305,7 +309,9 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	for i < len(all) && all[i] != nil {
 		i++
 	}
-	s := &Source{l: l, index: i, drained: make(chan struct{}, 1), ended: make(chan struct{})}
+	s := e.newSource(l, i)
+	s.wakeUp.Store(uint32(mode))
+	s.applied = mode
 	if i == len(all) {
 		all = append(all, s)
 	} else {
@@ -314,7 +320,11 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	old := e.sources.Swap(&all)
 	if err := unix.EpollCtl(e.epfd, unix.EPOLL_CTL_ADD, l.FD(), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
 		e.sources.Store(old)
+		e.leave(s)
 		return nil, fmt.Errorf("engine: add listener %d: %w", l.FD(), err)
+	}
+	if e.state == started {
+		e.poke() // it may be in RECV on what was the only listener
 	}
 	return s, nil
 }
@@ -355,7 +365,7 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 	running := e.state == started
 	ack := make(chan struct{})
 	e.acks = append(e.acks, ack)
-	e.wake()
+	e.poke()
 	e.mu.Unlock()
 	if running {
 		// The receive thread may hold an event of this listener: wait until it
@@ -375,6 +385,7 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 		all[s.index] = nil
 	}
 	e.sources.Store(&all)
+	e.leave(s)
 	if closeIt {
 		_ = s.l.Close()
 	}
@@ -382,15 +393,88 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 	return true
 }
 
-// keep retires the listeners whose targets are gone.
+// leave takes a source's ring out of the set; it is empty.
+func (e *Engine) leave(s *Source) {
+	if s.ring != nil {
+		e.rings.Remove(s.ring)
+	}
+}
+
+// idleAfter is how long no call must have come for the receive thread to go back
+// to epoll from a blocked RECV: there it needs no signal to be woken, and
+// kernels before 6.11 tell only there that the last target is gone.
+const idleAfter = 20 * time.Millisecond
+
+// ask has the keeper look at what the receive thread wants done.
+func (e *Engine) ask() {
+	select {
+	case e.asks <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// keep does for the receive thread what a confined thread may not, and what it
+// has no time for: it retires listeners whose targets are gone, sets wake-up
+// modes, and takes it out of RECV when no calls come.
 func (e *Engine) keep(ctx context.Context) {
+	tick := time.NewTicker(idleAfter)
+	tick.Stop()
+	ticking, last := false, uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
+			tick.Stop()
 			return
 		case s := <-e.hangups:
 			go e.retire(s, true)
+		case <-e.asks:
+			e.setWakeUps()
+			if !ticking && e.staying.Load() {
+				tick.Reset(idleAfter)
+				ticking, last = true, 0
+			}
+		case <-tick.C:
+			n := e.tallies[0].received.Load()
+			if !e.staying.Load() {
+				tick.Stop()
+				ticking = false
+			} else if n == last {
+				e.poke()
+			}
+			last = n
 		}
+	}
+}
+
+// setWakeUps applies the wake-up modes that the receive thread has chosen.
+func (e *Engine) setWakeUps() {
+	e.mu.Lock()
+	defer e.mu.Unlock() // nobody closes a listener meanwhile
+	for _, s := range *e.sources.Load() {
+		if s == nil || s.WakeUp() == s.applied || s.retiring.Load() {
+			continue
+		}
+		s.applied = s.WakeUp()
+		var flags uint64
+		if s.applied == Sync {
+			flags = notify.SyncWakeUp
+		}
+		if err := s.l.SetFlags(flags); err != nil {
+			e.cfg.Logger.Debug("wake-up mode stays", "listener", s.l.FD(), "err", err)
+			continue
+		}
+		e.switches.Add(1)
+		e.cfg.Logger.Debug("wake-up mode follows the load", "listener", s.l.FD(), "sync", s.applied == Sync)
+	}
+}
+
+// receiverAt tells where the receive thread is: its id, and the CPU that it is
+// pinned to or -1.
+func (e *Engine) receiverAt(tid, cpu int) {
+	e.rxTID.Store(int32(tid))
+	e.rxCPU.Store(int32(cpu))
+	if cpu >= 0 && e.cfg.Placement != Anywhere {
+		e.placement.Store(int32(cpu))
 	}
 }
 

@@ -451,7 +451,7 @@ func TestHookRunsOnTheReceiveThread(t *testing.T) {
 		}),
 		Inline:     true,
 		Cookies:    [3]uintptr{1, 2, 3},
-		ThreadHook: func() error { tid <- unix.Gettid(); return nil },
+		ThreadHook: func(th engine.Thread) error { tid <- th.TID; return nil },
 	}
 	e, stop := start(t, cfg)
 	hook := <-tid
@@ -467,7 +467,7 @@ func TestHookRunsOnTheReceiveThread(t *testing.T) {
 	}
 
 	broken := errors.New("broken")
-	cfg.ThreadHook = func() error { return broken }
+	cfg.ThreadHook = func(engine.Thread) error { return broken }
 	e, err := engine.New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -49,10 +49,10 @@ type Request struct {
 	src   *Source
 	stats *syscallEntry
 
-	receivedAt, dispatchedAt int64
-	state                    *atomic.Uint64
-	seq                      uint64 // the state word of this request, phase running
-	t                        *tally
+	receivedAt, dispatchedAt, endedAt int64
+	state                             *atomic.Uint64
+	seq                               uint64 // the state word of this request, phase running
+	t                                 *tally
 }
 
 // ID is the kernel's number of the notification.
@@ -141,6 +141,7 @@ func (r *Request) send(resp *notify.Resp) error {
 	start := now()
 	err := r.src.l.Send(resp)
 	end := now()
+	r.endedAt = end
 	r.t.answer.Record(end - start)
 	r.t.service.Record(end - r.dispatchedAt)
 	switch notify.OutcomeOf(err) {

@@ -26,6 +26,7 @@ type tally struct {
 	twice      atomic.Uint64
 	recvStale  atomic.Uint64
 	recvFailed atomic.Uint64
+	aged       atomic.Uint64
 
 	wait, service, answer, drop hist.Hist
 
@@ -38,7 +39,7 @@ type tally struct {
 //
 // holds exactly; while it runs, the two sides differ by at most the
 // notifications in transition between two terms, of which there is at most one
-// for each worker, and on the receive thread one plus the batch being dropped.
+// for each worker, and one on the receive thread.
 type Counters struct {
 	Received   uint64 // RECV succeeded
 	Answered   uint64 // SEND of a handler's or a default answer succeeded
@@ -46,7 +47,7 @@ type Counters struct {
 	Stale      uint64 // the target was gone when it was dispatched, answered or dropped
 	Failed     uint64 // SEND failed for another reason: a bug, or the listener was closed under us
 	Queued     uint64 // in the ring now
-	Held       uint64 // taken out of the ring to be dropped, not yet answered
+	Held       uint64 // dropped, but not yet answered
 	InHandlers uint64 // in handlers now
 
 	Continued  uint64 // of Answered: the kernel ran the call
@@ -55,6 +56,9 @@ type Counters struct {
 	Late       uint64 // handlers that exceeded their deadline
 	Unanswered uint64 // handlers that returned without an answer
 	Twice      uint64 // answers refused because there was one already
+
+	Aged     uint64 // of Dropped and Held: waited longer than Config.MaxAge
+	Switches uint64 // changes of a listener's wake-up mode since it was added
 
 	Vanished   uint64 // RECV found the target gone (ENOENT): never received
 	RecvFailed uint64 // RECV failed for another reason
@@ -103,9 +107,14 @@ func (e *Engine) finished() (n uint64) {
 }
 
 func (e *Engine) count(c *Counters) {
-	if e.ring != nil {
-		c.Queued = uint64(e.ring.Len())
+	if !e.cfg.Inline {
+		for _, s := range *e.sources.Load() {
+			if s != nil {
+				c.Queued += uint64(s.ring.Len())
+			}
+		}
 	}
+	c.Switches = e.switches.Load()
 	c.Held = uint64(e.held.Load())
 	for _, w := range *e.workers.Load() {
 		if p := phaseOf(w.state.Load()); p != idle && p != answered {
@@ -126,6 +135,7 @@ func (e *Engine) count(c *Counters) {
 		c.Twice += t.twice.Load()
 		c.Vanished += t.recvStale.Load()
 		c.RecvFailed += t.recvFailed.Load()
+		c.Aged += t.aged.Load()
 	}
 }
 

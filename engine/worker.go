@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
@@ -24,10 +23,12 @@ type worker struct {
 	state    atomic.Uint64 // request number and phase
 	started  atomic.Int64  // when the request was dispatched; written before state says running
 	replaced atomic.Bool   // the deadline gave our place to another: end
+	typical  atomic.Int64  // ns that a request takes, SEND included; 0: none yet
+	at       int32         // Engine.placement as last followed
 }
 
 func (e *Engine) newWorker(index int) *worker {
-	w := &worker{e: e, index: index}
+	w := &worker{e: e, index: index, at: anywhere}
 	w.req.t = &e.tallies[index]
 	w.req.state = &w.state
 	return w
@@ -47,31 +48,64 @@ func (w *worker) start() {
 }
 
 func (w *worker) loop() {
-	var c *ring.Consumer[uint32]
-	if w.e.cfg.Kind == GoroutineWorkers {
-		c = w.e.ring.Consumer()
+	e := w.e
+	var c *ring.Consumer[uint64]
+	if e.cfg.Kind == GoroutineWorkers {
+		c = e.rings.Consumer()
 	} else {
-		c = w.e.ring.ThreadConsumer()
+		c = e.rings.ThreadConsumer()
 	}
-	var h [1]uint32
-	for c.Pop(h[:]) == 1 {
+	var h [1]uint64
+	for {
+		w.settleIn()
+		if c.TryPop(h[:]) == 0 {
+			// Calls are held while we have nothing to do: have them told, so
+			// that they come again.
+			if e.held.Load() > 0 && e.nudged.CompareAndSwap(false, true) {
+				e.nudge()
+			}
+			if c.Pop(h[:]) == 0 {
+				return
+			}
+		}
+		// A source stays in the table for as long as it has calls.
+		src := (*e.sources.Load())[h[0]>>32]
+		if src.blocked.Load() && src.rx.policy.Resumes(src.ring.Len()) && src.blocked.CompareAndSwap(true, false) {
+			e.nudge()
+		}
 		// The cell goes back before the handler runs, so that a handler that
 		// takes long cannot starve the receive thread of cells.
-		cell := w.e.slab.At(h[0])
+		i := uint32(h[0])
+		cell := src.slab.At(i)
 		r := &w.req
-		r.notif, r.src, r.stats, r.receivedAt = cell.notif, cell.src, cell.stats, cell.receivedAt
-		w.e.slab.Put(h[0])
-		if !w.serve(true) {
+		r.notif, r.src, r.stats, r.receivedAt = cell.notif, src, cell.stats, cell.receivedAt
+		src.slab.Put(i)
+		at := now()
+		if e.cfg.MaxAge > 0 && at-r.receivedAt > int64(e.cfg.MaxAge) {
+			w.dropAged()
+			continue
+		}
+		if !w.serve(true, at) {
 			return
 		}
+		w.took(r.endedAt - at)
 	}
 }
 
-// serve hands w.req to the handler and sees to it that it is answered. It
-// reports whether the worker still has its place.
-func (w *worker) serve(check bool) bool {
+// dropAged drops the request instead of handling it.
+func (w *worker) dropAged() {
 	r := &w.req
-	r.dispatchedAt = now()
+	w.e.held.Add(1)
+	r.t.aged.Add(1)
+	w.e.sendDrop(r.t, r.src, &heldCall{id: r.notif.ID, stats: r.stats, receivedAt: r.receivedAt, errno: w.e.dropErrno(&r.notif.Data)})
+	w.e.held.Add(-1)
+}
+
+// serve hands w.req, dispatched at the given time, to the handler and sees to it
+// that it is answered. It reports whether the worker still has its place.
+func (w *worker) serve(check bool, at int64) bool {
+	r := &w.req
+	r.dispatchedAt, r.endedAt = at, at
 	r.seq = (w.state.Load()>>phaseBits+1)<<phaseBits | running
 	w.started.Store(r.dispatchedAt)
 	w.state.Store(r.seq)
@@ -201,25 +235,25 @@ func (e *Engine) expireAll(before int64) (n int) {
 	return n
 }
 
-// drop answers the call in a cell with the drop errno.
-func (e *Engine) drop(t *tally, c *cell) {
-	resp := errnoResp(c.notif.ID, e.cfg.DropErrno)
-	err := c.src.l.Send(&resp)
-	t.drop.Record(now() - c.receivedAt)
+// sendDrop tells a dropped call.
+func (e *Engine) sendDrop(t *tally, src *Source, h *heldCall) {
+	resp := errnoResp(h.id, h.errno)
+	err := src.l.Send(&resp)
+	t.drop.Record(now() - h.receivedAt)
 	switch notify.OutcomeOf(err) {
 	case notify.Done:
-		if c.stats != nil {
-			c.stats.dropped.Add(1)
+		if h.stats != nil {
+			h.stats.dropped.Add(1)
 		}
 		t.dropped.Add(1)
 	case notify.Stale:
-		if c.stats != nil {
-			c.stats.stale.Add(1)
+		if h.stats != nil {
+			h.stats.stale.Add(1)
 		}
 		t.stale.Add(1)
 	default:
 		t.failed.Add(1)
-		e.cfg.Logger.Log(context.Background(), slog.LevelError, "drop failed", "err", err, "errno", syscall.Errno(e.cfg.DropErrno))
+		e.cfg.Logger.Log(context.Background(), slog.LevelError, "drop failed", "err", err, "errno", h.errno)
 	}
-	c.src.done()
+	src.done()
 }

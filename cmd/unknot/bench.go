@@ -30,6 +30,7 @@ type benchFlags struct {
 	duration                                             time.Duration
 	count                                                int
 	out, trace                                           string
+	targetCPU                                            int
 }
 
 func newBenchCmd() *cobra.Command {
@@ -67,6 +68,7 @@ Exit codes: 0 all was measured, 1 a run failed or a target hung, 2 wrong usage.`
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{"8"}, "how many of the oldest calls a full queue drops at once")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
 	fl.IntVar(&f.count, "count", 5, "repetitions of each combination")
+	fl.IntVar(&f.targetCPU, "target-cpu", -1, "pin the targets to this CPU; -1 leaves them to the scheduler")
 	fl.StringVar(&f.trace, "trace", "auto", "measure the queue path's wait by eBPF tracepoints: on, off, or auto where permitted")
 	fl.StringVarP(&f.out, "output", "o", "", "also write the results to this `file`, whole or not at all")
 	return c
@@ -125,7 +127,7 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 							}
 							for _, p := range paths {
 								if slices.Contains(f.paths, p) {
-									specs = append(specs, bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q, DropBatch: min(b, q)})
+									specs = append(specs, bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q, DropBatch: min(b, q), TargetCPU: storm.CPU(f.targetCPU + 1)})
 								}
 							}
 						}

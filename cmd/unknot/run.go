@@ -49,7 +49,7 @@ var defaultTrap = []string{"openat", "connect", "execve"}
 const defaultRunQueue = 1024
 
 func newRunCmd() *cobra.Command {
-	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropBatch: engine.DefaultDropBatch, DropErrno: "EINTR", CPU: "auto", Format: "text"}
+	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropBatch: 8, DropErrno: "EINTR", CPU: "auto", Format: "text"}
 	var config string
 	c := &cobra.Command{
 		Use:   "run [flags] -- command [argument ...]",

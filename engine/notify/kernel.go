@@ -19,6 +19,9 @@ const (
 	sizeofData  = 64
 )
 
+// NativeArch is AUDIT_ARCH_* of the machine's own ABI.
+const NativeArch = nativeArch
+
 // Data is struct seccomp_data (linux/seccomp.h): the trapped system call.
 type Data struct {
 	NR   int32  // system call number, of the ABI that Arch names

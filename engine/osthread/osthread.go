@@ -53,6 +53,18 @@ func Pin(cpu int) error {
 	return nil
 }
 
+// Unpin lets the calling thread run on the given CPUs, as it did before Pin.
+func Unpin(cpus []int) error {
+	var s unix.CPUSet
+	for _, c := range cpus {
+		s.Set(c)
+	}
+	if err := unix.SchedSetaffinity(0, &s); err != nil {
+		return fmt.Errorf("unpin thread, to CPUs %v: %w", cpus, err)
+	}
+	return nil
+}
+
 // Allowed returns the CPUs that the calling thread may run on, in order; nil if
 // the kernel does not say.
 func Allowed() []int {
