@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
 )
 
@@ -95,9 +95,7 @@ func New(s Spec) (Supervisor, error) {
 // answerVal is what handlers return to the targets.
 const answerVal = 42
 
-var epoch = time.Now()
-
-func now() int64 { return int64(time.Since(epoch)) }
+func now() int64 { return mono.Now() }
 
 // Paths lists the paths of an engine.
 func Paths(name string) ([]string, error) {

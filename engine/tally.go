@@ -2,9 +2,9 @@ package engine
 
 import (
 	"sync/atomic"
-	"time"
 
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/mono"
 )
 
 // A tally is what one thread of the engine counts. Each term is counted by the
@@ -160,8 +160,4 @@ func (e *Engine) Latencies() Latencies {
 	return l
 }
 
-// epoch makes monotonic nanoseconds out of time.Since, which reads the clock
-// once and without the wall time.
-var epoch = time.Now()
-
-func now() int64 { return int64(time.Since(epoch)) }
+func now() int64 { return mono.Now() }

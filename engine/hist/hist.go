@@ -33,6 +33,8 @@ const (
 )
 
 // Index returns the bucket of v (ns). Negative values count as 0.
+//
+//go:nosplit
 func Index(v int64) int {
 	if v < subCount {
 		return int(max(v, 0))
@@ -63,7 +65,10 @@ type Hist struct {
 	counts [Buckets]atomic.Uint64
 }
 
-// Record adds one value in ns.
+// Record adds one value in ns. It is no point of preemption (nosplit): see
+// bench/storm, whose threads must not meet the Go scheduler between two calls.
+//
+//go:nosplit
 func (h *Hist) Record(v int64) {
 	h.counts[Index(v)].Add(1)
 	h.sum.Add(v)
