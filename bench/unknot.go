@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
@@ -23,7 +24,8 @@ func newUnknot(s Spec) (Supervisor, error) {
 	wu, _ := strconv.Atoi(os.Getenv("UNK_WAKE"))
 	ir, _ := strconv.Atoi(os.Getenv("UNK_INT"))
 	cp, _ := strconv.Atoi(os.Getenv("UNK_CPU"))
-	e, err := engine.New(engine.Config{Placement: engine.Placement(pl), WakeUp: engine.WakeUp(wu), Interrupt: syscall.Signal(ir), CPU: engine.CPU(cp),
+	ca, _ := time.ParseDuration(os.Getenv("UNK_CHECK"))
+	e, err := engine.New(engine.Config{CheckAfter: ca, Placement: engine.Placement(pl), WakeUp: engine.WakeUp(wu), Interrupt: syscall.Signal(ir), CPU: engine.CPU(cp),
 		Handler: engine.HandlerFunc(func(r *engine.Request) {
 			s.Work.Do()
 			_ = r.Return(answerVal) // ErrGone is counted by the engine

@@ -85,7 +85,7 @@ func (w *worker) loop() {
 			w.dropAged()
 			continue
 		}
-		if !w.serve(true, at) {
+		if !w.serve(at-r.receivedAt > int64(e.cfg.CheckAfter), at) {
 			return
 		}
 		w.took(r.endedAt - at)
