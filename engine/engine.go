@@ -42,6 +42,8 @@ type Engine struct {
 	asks      chan struct{} // capacity 1: the keeper shall look
 	switches  atomic.Uint64 // of wake-up modes
 	placement atomic.Int32  // where workers run: a CPU, or anywhere
+	bench     bench         // for workers that are not needed
+	batch     bool          // the receive thread is SCHED_BATCH; the keeper's
 	cpus      []int         // where threads may run
 
 	dropErrnos []syscall.Errno // by system call number; nil if all are Config.DropErrno
@@ -204,6 +206,7 @@ func (e *Engine) stop(failed <-chan error) error {
 		}
 	}
 	<-e.ended // the receive thread runs no handler here: it sees the stop at once
+	e.bench.end()
 	e.rings.Close()
 	idle := e.running.allGone()
 	wait(idle)
@@ -417,9 +420,10 @@ func (e *Engine) ask() {
 // has no time for: it retires listeners whose targets are gone, sets wake-up
 // modes, and takes it out of RECV when no calls come.
 func (e *Engine) keep(ctx context.Context) {
-	tick := time.NewTicker(idleAfter)
+	tick := time.NewTicker(lookEvery)
 	tick.Stop()
-	ticking, last := false, uint64(0)
+	ticking := false
+	var l lookout
 	for {
 		select {
 		case <-ctx.Done():
@@ -429,19 +433,27 @@ func (e *Engine) keep(ctx context.Context) {
 			go e.retire(s, true)
 		case <-e.asks:
 			e.setWakeUps()
-			if !ticking && e.staying.Load() {
-				tick.Reset(idleAfter)
-				ticking, last = true, 0
+			e.setBatch()
+			if !ticking && (e.staying.Load() || e.bench.closed.Load()) {
+				l = lookout{}
+				tick.Reset(lookEvery)
+				ticking = true
 			}
 		case <-tick.C:
-			n := e.tallies[0].received.Load()
-			if !e.staying.Load() {
+			if !l.look(e) {
 				tick.Stop()
 				ticking = false
-			} else if n == last {
-				e.poke()
 			}
-			last = n
+		}
+	}
+}
+
+// setBatch makes the receive thread a batch thread while one worker shares its CPU.
+func (e *Engine) setBatch() {
+	if want := e.bench.closed.Load(); want != e.batch {
+		e.batch = want
+		if err := osthread.Batch(int(e.rxTID.Load()), want); err != nil {
+			e.cfg.Logger.Debug("receive thread keeps its scheduling policy", "err", err)
 		}
 	}
 }

@@ -345,7 +345,7 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 		src.wakeUp.Store(uint32(mode))
 		rx.e.ask() // a confined thread may not call SET_FLAGS
 	}
-	rx.e.place()
+	rx.e.place(at)
 }
 
 // recv receives and counts what went wrong.

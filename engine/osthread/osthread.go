@@ -65,6 +65,19 @@ func Unpin(cpus []int) error {
 	return nil
 }
 
+// Batch makes the thread tid of this process a batch thread (SCHED_BATCH) or an
+// ordinary one again. A batch thread that wakes does not preempt who runs.
+func Batch(tid int, on bool) error {
+	a := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Flags: unix.SCHED_FLAG_KEEP_PARAMS}
+	if on {
+		a.Policy = unix.SCHED_BATCH
+	}
+	if err := unix.SchedSetAttr(tid, a, 0); err != nil {
+		return fmt.Errorf("set scheduling policy of thread %d: %w", tid, err)
+	}
+	return nil
+}
+
 // Allowed returns the CPUs that the calling thread may run on, in order; nil if
 // the kernel does not say.
 func Allowed() []int {
