@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/perf/benchfmt"
+	"golang.org/x/sys/unix"
 )
 
 // units are the custom units of a result line and what is better, in the order
@@ -62,8 +63,8 @@ func (r *Result) values() []benchfmt.Value {
 		add("p99-wait-ns", r.Wait.Quantile(.99))
 	}
 	add("served/s", float64(r.Targets.OK)/r.Elapsed.Seconds())
-	add("drops/op", float64(r.Stats.Dropped)/float64(r.Stats.Served))
-	add("eintr/op", r.per(float64(r.Targets.EINTR)))
+	add("drops/op", r.per(float64(r.Stats.Dropped)))
+	add("eintr/op", r.per(float64(r.Targets.Failed(unix.EINTR))))
 	add("lost", float64(r.Lost))
 	add("cpu-ns/op", r.per(float64(r.CPU.Nanoseconds())))
 	add("allocs/op", r.per(float64(r.Allocs)))

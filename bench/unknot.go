@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
@@ -41,13 +42,17 @@ func (u *unknot) Serve(l *notify.Listener) error {
 
 func (u *unknot) Waits() *hist.Snapshot { return u.e.Latencies().Wait }
 
-func (u *unknot) Stop(ctx context.Context) (Stats, error) {
+func (u *unknot) Stats() Stats {
+	c := u.e.Counters()
+	return Stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale}
+}
+
+func (u *unknot) Stop(ctx context.Context) error {
 	u.stop()
 	select {
 	case err := <-u.done:
-		c := u.e.Counters()
-		return Stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale}, err
+		return err
 	case <-ctx.Done():
-		return Stats{}, ctx.Err()
+		return fmt.Errorf("unknot: stop: %w", ctx.Err())
 	}
 }

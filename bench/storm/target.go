@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// target is the life of the target process.
+// target is the life of the target process, which ends by being killed.
 func target(arg string) error {
 	var c Config
 	if err := json.Unmarshal([]byte(arg), &c); err != nil {
 		return err
 	}
-	_, shm, err := mapShared(shmFD, c.Targets, false)
+	_, shm, err := mapShared(shmFD, c.Targets+1, false)
 	if err != nil {
 		return err
 	}
@@ -54,13 +54,11 @@ func target(arg string) error {
 		return err
 	}
 	// Threads exist before the storm starts, so that no start-up is measured.
-	var ready, wg sync.WaitGroup
+	var ready sync.WaitGroup
 	begin := make(chan struct{})
-	for i := range shm.threads {
+	for i := range shm.hammers() {
 		ready.Add(1)
-		wg.Add(1)
 		go func() {
-			defer wg.Done()
 			runtime.LockOSThread()
 			ready.Done()
 			<-begin
@@ -72,15 +70,16 @@ func target(arg string) error {
 	if _, err := conn.Read(b[:]); err != nil {
 		return errOrphan
 	}
+	close(begin)
 	// The end of the parent is end of file. (PR_SET_PDEATHSIG would fire when
 	// the thread that forked us ends, which may be long before.)
-	go func() {
-		_, _ = conn.Read(b[:])
-		os.Exit(1)
-	}()
-	close(begin)
-	wg.Wait()
-	return nil
+	bell := &shm.threads[c.Targets]
+	for {
+		if _, err := conn.Read(b[:]); err != nil {
+			return errOrphan
+		}
+		bell.ring()
+	}
 }
 
 func pinAll(cpu int) error {
@@ -118,12 +117,12 @@ func (t *thread) hammer(h *header, think int64) {
 			t.ok.Add(1)
 		case unix.EINTR:
 			t.eintrTrip.Record(end - last)
-			t.eintr.Add(1)
-		case unix.ENOSYS: // the supervisor is gone for good
-			t.enosys.Add(1)
-			return
+			t.errnos[unix.EINTR].Add(1)
 		default:
-			t.other.Add(1)
+			t.errnos[index(e)].Add(1)
+			if e == unix.ENOSYS { // the supervisor is gone for good
+				return
+			}
 		}
 		last = end
 		if think > 0 {
@@ -131,5 +130,16 @@ func (t *thread) hammer(h *header, think int64) {
 				last = int64(time.Since(epoch))
 			}
 		}
+	}
+}
+
+// ring makes one call. Nobody to answer it is what it may be there to find.
+func (t *thread) ring() {
+	switch _, _, e := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); e {
+	case 0:
+		t.ok.Add(1)
+	case unix.ENOSYS:
+	default:
+		t.errnos[index(e)].Add(1)
 	}
 }

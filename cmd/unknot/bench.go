@@ -51,7 +51,8 @@ goroutines), seed (blocking receive, bounded queue, one drop at a time), bare
 (the least a Go thread can do; inline). The queue path's drop batch is capped at
 the queue. An interrupted bench keeps the repetitions that were finished.
 
-Exit codes: 0 all was measured, 1 a run failed or a target hung, 2 wrong usage.`,
+Exit codes: 0 all was measured, 1 a run failed, a target hung or a call was
+answered with an errno that is not the engine's, 2 wrong usage.`,
 		Example: `  unknot bench --engine unknot,chan --targets 1,16 --count 10 -o new.txt
   unknot bench --path queue --work 50us --queue 16 --targets 64`,
 		Args: cobra.NoArgs,
@@ -186,7 +187,7 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	}
 	progress := newProgress(cmd.ErrOrStderr(), len(specs)*f.count)
 	var results []*bench.Result
-	ctx, lost := cmd.Context(), 0
+	ctx, lost, odd := cmd.Context(), 0, false
 	var failed error
 rounds:
 	for round := range f.count {
@@ -208,6 +209,11 @@ rounds:
 				r.Wait = nil
 			}
 			lost += r.Lost
+			if c := r.Unexpected(); c != (storm.Counts{}) {
+				odd = true
+				progress.clear()
+				fmt.Fprintf(cmd.ErrOrStderr(), "unknot: %s: its targets saw answers that it does not give: %v\n", s.Name(), c)
+			}
 			results = append(results, r)
 			if err := w.Write(r); err != nil {
 				return fmt.Errorf("write results: %w", err)
@@ -228,6 +234,8 @@ rounds:
 		return errors.New("interrupted: the repetitions above are complete, the rest is missing")
 	case lost > 0:
 		return fmt.Errorf("%d targets hung and were killed: see the lines with lost > 0", lost)
+	case odd:
+		return errors.New("targets saw unexpected answers: see above")
 	}
 	return nil
 }
@@ -336,7 +344,9 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 			median(s, served), ratio,
 			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.5) })),
 			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.99) })),
-			median(s, func(r *bench.Result) float64 { return float64(r.Targets.EINTR) / float64(max(1, r.Targets.OK)) }),
+			median(s, func(r *bench.Result) float64 {
+				return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
+			}),
 			median(s, func(r *bench.Result) float64 { return float64(r.Lost) }))
 	}
 	for _, s := range specs {
