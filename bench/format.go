@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,8 +50,11 @@ func (r *Result) values() []benchfmt.Value {
 	var vs []benchfmt.Value
 	add := func(unit string, v float64) {
 		if !math.IsNaN(v) && !math.IsInf(v, 0) {
-			if v >= 1000 { // no measurement here is good to more digits
+			// No measurement here is good to more digits.
+			if v >= 1000 {
 				v = math.Round(v)
+			} else {
+				v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 4, 64), 64)
 			}
 			vs = append(vs, benchfmt.Value{Value: v, Unit: unit})
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,6 +22,7 @@ import (
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
 )
 
@@ -75,6 +77,14 @@ answered with an errno that is not the engine's, 2 wrong usage.`,
 
 // plan makes the specs of one round.
 func (f *benchFlags) plan() (specs []bench.Spec, err error) {
+	for _, l := range []struct {
+		flag string
+		list []string
+	}{{"engine", f.engines}, {"path", f.paths}, {"targets", f.targets}, {"work", f.work}, {"workers", f.workers}, {"queue", f.queue}, {"drop-batch", f.batch}} {
+		if len(l.list) == 0 {
+			return nil, usageErrorf("--%s: the list is empty: name at least one", l.flag)
+		}
+	}
 	ints := func(flag string, list []string, limit int) (out []int, err error) {
 		for _, s := range list {
 			n, err := strconv.Atoi(s)
@@ -138,8 +148,11 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if len(specs) == 0 {
 		return nil, usageErrorf("nothing to run: no engine of --engine %s has a path of --path %s", strings.Join(f.engines, ","), strings.Join(f.paths, ","))
 	}
-	if f.count < 1 || f.duration < time.Millisecond {
-		return nil, usageErrorf("--count %d, --duration %v: want at least 1 and 1ms", f.count, f.duration)
+	if f.count < 1 {
+		return nil, usageErrorf("--count %d: want at least 1", f.count)
+	}
+	if f.duration < time.Millisecond {
+		return nil, usageErrorf("--duration %v: want at least 1ms", f.duration)
 	}
 	return specs, nil
 }
@@ -149,11 +162,14 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := notify.FeatureNotify.Probe(); err != nil {
+		return err
+	}
 	var file bytes.Buffer
 	out := io.Writer(cmd.OutOrStdout())
-	if f.out != "" {
+	if cmd.Flags().Changed("output") {
 		// Refuse now what would fail after the measuring.
-		if err := probeOutput(f.out); err != nil {
+		if f.out, err = probeOutput(f.out); err != nil {
 			return err
 		}
 		out = io.MultiWriter(out, &file)
@@ -200,7 +216,10 @@ rounds:
 				break rounds
 			}
 			if err != nil {
-				failed = errors.Join(failed, err)
+				// Once for all the rounds in which it happens again.
+				if failed == nil || !strings.Contains(failed.Error(), err.Error()) {
+					failed = errors.Join(failed, err)
+				}
 				continue
 			}
 			r.Round = round
@@ -277,17 +296,32 @@ func cpuModel() string {
 	return runtime.GOARCH
 }
 
-// probeOutput creates and removes a file beside path.
-func probeOutput(path string) error {
-	if st, err := os.Stat(path); err == nil && st.IsDir() {
-		return usageErrorf("--output %s: is a directory; name a file", path)
+// probeOutput creates and removes a file where path leads, which it returns: a
+// link stays a link, and what is no file (/dev/null) is never replaced by one.
+func probeOutput(path string) (string, error) {
+	if path == "" {
+		return "", usageErrorf("--output: name a file")
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		kind := "not a file"
+		if st.IsDir() {
+			kind = "a directory"
+		}
+		return "", usageErrorf("--output %s: is %s; name a file", path, kind)
 	}
 	t, err := os.CreateTemp(filepath.Dir(path), ".unknot-*")
 	if err != nil {
-		return usageErrorf("--output: cannot write there: %w", err)
+		var call *fs.PathError
+		if errors.As(err, &call) {
+			err = call.Err // without the name of our temporary file
+		}
+		return "", usageErrorf("--output %s: cannot write into %s: %w", path, filepath.Dir(path), err)
 	}
 	_ = t.Close()
-	return os.Remove(t.Name())
+	return path, os.Remove(t.Name())
 }
 
 // writeWhole writes a file that is either complete or not there.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -21,12 +20,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/filter"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,6 +38,8 @@ type runSettings struct {
 	DropErrno string   `yaml:"drop-errno"`
 	CPU       string   `yaml:"cpu"`
 	Format    string   `yaml:"format"`
+
+	where func(name string) string // where a setting comes from, for errors
 }
 
 // defaultTrap is what `run` watches unless told otherwise.
@@ -49,7 +50,8 @@ var defaultTrap = []string{"openat", "connect", "execve"}
 const defaultRunQueue = 1024
 
 func newRunCmd() *cobra.Command {
-	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropBatch: engine.DefaultDropBatch, DropErrno: "EINTR", CPU: "auto", Format: "text"}
+	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropBatch: engine.DefaultDropBatch, DropErrno: "EINTR", CPU: "auto", Format: "text",
+		where: func(name string) string { return "--" + name }}
 	var config string
 	c := &cobra.Command{
 		Use:   "run [flags] -- command [argument ...]",
@@ -96,44 +98,49 @@ command, 126 not executable, 1 the supervisor failed, 2 wrong usage.`,
 
 // load reads a settings file; flags that were given stay.
 func (s *runSettings) load(path string, cmd *cobra.Command) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return usageErrorf("--config: %w", err)
-	}
-	file := *s
-	if err := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField()).Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		return usageErrorf("--config %s: %w", path, err)
-	}
 	given := *s
-	*s = file
-	set := func(name string, keep func()) {
+	if err := loadSettings(path, s); err != nil {
+		return usageErrorf("--config %w", err)
+	}
+	keep := map[string]func(){
+		"trap":       func() { s.Trap = given.Trap },
+		"queue":      func() { s.Queue = given.Queue },
+		"workers":    func() { s.Workers = given.Workers },
+		"drop-batch": func() { s.DropBatch = given.DropBatch },
+		"drop-errno": func() { s.DropErrno = given.DropErrno },
+		"cpu":        func() { s.CPU = given.CPU },
+		"format":     func() { s.Format = given.Format },
+	}
+	for name, keep := range keep {
 		if cmd.Flags().Changed(name) {
 			keep()
 		}
 	}
-	set("trap", func() { s.Trap = given.Trap })
-	set("queue", func() { s.Queue = given.Queue })
-	set("workers", func() { s.Workers = given.Workers })
-	set("drop-batch", func() { s.DropBatch = given.DropBatch })
-	set("drop-errno", func() { s.DropErrno = given.DropErrno })
-	set("cpu", func() { s.CPU = given.CPU })
-	set("format", func() { s.Format = given.Format })
+	s.where = func(name string) string {
+		if cmd.Flags().Changed(name) {
+			return "--" + name
+		}
+		return "--config " + path + ": " + name
+	}
 	return nil
 }
 
 // engineConfig checks the settings and makes the engine's configuration of them.
 func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
+	bad := func(name string, v any, want string) error {
+		return usageErrorf("%s %v: want %s", s.where(name), v, want)
+	}
 	for _, n := range []struct {
-		flag  string
+		name  string
 		v     int
 		limit int
 	}{{"queue", s.Queue, engine.MaxQueue}, {"workers", s.Workers, engine.MaxWorkers}, {"drop-batch", s.DropBatch, engine.MaxQueue}} {
 		if n.v < 1 || n.v > n.limit {
-			return cfg, usageErrorf("--%s %d: want a whole number from 1 to %d", n.flag, n.v, n.limit)
+			return cfg, bad(n.name, n.v, fmt.Sprintf("a whole number from 1 to %d", n.limit))
 		}
 	}
 	if s.Format != "text" && s.Format != "json" {
-		return cfg, usageErrorf("--format %q: the formats are text, json", s.Format)
+		return cfg, bad("format", strconv.Quote(s.Format), "text or json")
 	}
 	cfg = engine.Config{
 		Handler: engine.HandlerFunc(func(r *engine.Request) { _ = r.Continue() }), // ErrGone is counted
@@ -141,7 +148,7 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 	}
 	errno, ok := errnoByName(s.DropErrno)
 	if !ok {
-		return cfg, usageErrorf("--drop-errno %q: want an errno's name, such as EINTR or EAGAIN", s.DropErrno)
+		return cfg, bad("drop-errno", strconv.Quote(s.DropErrno), "an errno's name, such as EINTR or EAGAIN")
 	}
 	cfg.DropErrno = errno
 	switch s.CPU {
@@ -150,8 +157,8 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 		cfg.CPU = engine.AnyCPU
 	default:
 		n, err := strconv.Atoi(s.CPU)
-		if err != nil || n < 0 {
-			return cfg, usageErrorf("--cpu %q: want a CPU's number, auto or none", s.CPU)
+		if allowed := osthread.Allowed(); err != nil || n < 0 || allowed != nil && !slices.Contains(allowed, n) {
+			return cfg, bad("cpu", strconv.Quote(s.CPU), fmt.Sprintf("one of %v, auto or none", allowed))
 		}
 		cfg.CPU = engine.OnCPU(n)
 	}
@@ -173,14 +180,23 @@ func findCommand(name string) (string, error) {
 	if errors.Is(err, exec.ErrDot) {
 		err = nil // "./x" was not meant, but a shell with . in its PATH runs it as well
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return filepath.Abs(path)
-	case errors.Is(err, fs.ErrPermission):
-		return "", &exitError{126, fmt.Errorf("run %s: not executable: %w", name, err)}
-	default:
-		return "", &exitError{127, fmt.Errorf("run %s: no such command: %w", name, err)}
 	}
+	code, why := 127, "no such command"
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EISDIR) {
+		code, why = 126, "not executable"
+	}
+	// Not what LookPath puts before the reason: the name once more, and its call.
+	var ours *exec.Error
+	if errors.As(err, &ours) {
+		err = ours.Err
+	}
+	var call *fs.PathError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	return "", &exitError{code, fmt.Errorf("run %q: %s: %w", name, why, err)}
 }
 
 func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
@@ -190,7 +206,7 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	}
 	prog, err := filter.Compile(s.Trap, filter.Options{})
 	if err != nil {
-		return usageErrorf("-t: %w", err)
+		return usageErrorf("%s: %w", s.where("trap"), err)
 	}
 	path, err := findCommand(args[0])
 	if err != nil {
@@ -219,7 +235,7 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	}
 	stop()
 	if rerr := <-ended; rerr != nil {
-		err = errors.Join(err, rerr)
+		err = rerr // what else failed, failed for it
 	}
 	if err != nil {
 		return err
@@ -286,11 +302,11 @@ func launch(e *engine.Engine, plan *launchPlan) (status int, src *engine.Source,
 	var errno [1]byte
 	if n, _ := conn.Read(errno[:]); n == 1 {
 		_ = c.Wait()
-		code := 126
+		code, why := 126, "not executable"
 		if syscall.Errno(errno[0]) == unix.ENOENT {
-			code = 127
+			code, why = 127, "its interpreter does not exist" // the file itself was found
 		}
-		return 0, nil, &exitError{code, fmt.Errorf("run %s: %w", plan.Path, syscall.Errno(errno[0]))}
+		return 0, nil, &exitError{code, fmt.Errorf("run %q: %s: %w", plan.Argv[0], why, syscall.Errno(errno[0]))}
 	}
 	exited := make(chan struct{})
 	go func() {

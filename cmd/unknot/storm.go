@@ -38,8 +38,13 @@ Exit codes: 0 every call was answered, 1 some were not or the supervisor is gone
 			if targets < 1 || targets > storm.MaxTargets {
 				return usageErrorf("--targets %d: want a whole number from 1 to %d", targets, storm.MaxTargets)
 			}
-			if duration <= 0 || think < 0 || cpu < -1 {
-				return usageErrorf("--duration %v, --think %v, --cpu %d: want a positive time, a time, a CPU's number or -1", duration, think, cpu)
+			switch {
+			case duration <= 0:
+				return usageErrorf("--duration %v: want more than 0", duration)
+			case think < 0:
+				return usageErrorf("--think %v: want 0 or more", think)
+			case cpu < -1:
+				return usageErrorf("--cpu %d: want a CPU's number, or -1 for all", cpu)
 			}
 			ctx := cmd.Context()
 			conn, err := net.Dial("unix", connect)
