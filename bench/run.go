@@ -30,17 +30,26 @@ type Result struct {
 	CPU       time.Duration  // the supervisor's, user and system
 	Allocs    uint64         // the supervisor's heap allocations
 
-	// Whole is of the whole storm, in which every call was answered: the two
-	// sides of it must agree but for Stale.
+	// Whole is of the whole storm, in which every call was answered.
 	Whole struct {
 		Stats   Stats
 		Targets storm.Counts
 	}
 }
 
-// Unexpected are the answers that no supervisor here gives on purpose: all but
-// values and the EINTR of drops.
-func (r *Result) Unexpected() storm.Counts { return r.Whole.Targets.Except(unix.EINTR) }
+// Check holds the engine's counts of the whole storm against its targets', errno
+// by errno: each side counts by the results of its own calls. After a loss
+// (Lost) there is nothing to compare.
+func (r *Result) Check() error {
+	t, s := r.Whole.Targets, r.Whole.Stats
+	if odd := t.Except(unix.EINTR); odd != (storm.Counts{}) {
+		return fmt.Errorf("its targets saw answers that it does not give: %v", odd)
+	}
+	if r.Lost == 0 && (t.OK != s.Served || t.Failed(unix.EINTR) != s.Dropped) {
+		return fmt.Errorf("the engine counts %d served and %d dropped, its targets %v", s.Served, s.Dropped, t)
+	}
+	return nil
+}
 
 // The clocks that a wait can come from.
 const (
