@@ -229,9 +229,13 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 		// that do not kill, of which Go programs get a hundred a second.
 		plan.Flags = notify.WaitKillableRecv
 	}
-	status, src, err := launch(e, &plan)
+	// One channel throughout, so that no signal falls between two.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	defer signal.Stop(signals)
+	status, src, err := launch(e, &plan, signals)
 	if err == nil {
-		waitForRest(stderr, src, args[0])
+		waitForRest(stderr, src, args[0], signals)
 	}
 	stop()
 	if rerr := <-ended; rerr != nil {
@@ -249,9 +253,9 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	return nil
 }
 
-// launch starts the command under the engine and waits for it. The status is
-// as a shell's.
-func launch(e *engine.Engine, plan *launchPlan) (status int, src *engine.Source, err error) {
+// launch starts the command under the engine, passes signals on to it and waits
+// for it. The status is as a shell's.
+func launch(e *engine.Engine, plan *launchPlan, signals <-chan os.Signal) (status int, src *engine.Source, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, nil, fmt.Errorf("launch: socket pair: %w", err)
@@ -265,10 +269,6 @@ func launch(e *engine.Engine, plan *launchPlan) (status int, src *engine.Source,
 	}
 	conn := fc.(*net.UnixConn)
 	defer conn.Close()
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	defer signal.Stop(signals)
-
 	c := exec.Command("/proc/self/exe")
 	c.Args[0] = "unknot-launch"
 	c.Env = []string{launchEnv + "=1", "GODEBUG=asyncpreemptoff=1"} // SIGURG must not meet a thread that spins
@@ -343,22 +343,22 @@ func inForeground() bool {
 	return err == nil && pgrp == unix.Getpgrp()
 }
 
-// waitForRest waits for descendants that outlive the command.
-func waitForRest(w io.Writer, src *engine.Source, name string) {
+// waitForRest waits for descendants that outlive the command, or for a signal
+// that ends the wait.
+func waitForRest(w io.Writer, src *engine.Source, name string, signals <-chan os.Signal) {
 	if notify.FeatureHangup.Probe() != nil {
 		return // this kernel does not say when the last one is gone
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer signal.Stop(signals)
 	note := time.NewTimer(time.Second)
 	defer note.Stop()
 	for {
 		select {
 		case <-src.Done():
 			return
-		case <-signals:
-			return
+		case sig := <-signals:
+			if sig != unix.SIGUSR1 && sig != unix.SIGUSR2 {
+				return
+			}
 		case <-note.C:
 			fmt.Fprintf(w, "unknot: %s has ended, some of its processes have not: still supervising them (interrupt to stop; their trapped calls will then fail with ENOSYS)\n", name)
 		}
