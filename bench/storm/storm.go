@@ -72,10 +72,10 @@ const (
 // closeGrace is how long a process may take to end by itself.
 const closeGrace = time.Second
 
-// What the parent writes to the socket.
+// What goes over the socket beside the listener.
 const (
-	goByte   = 'g'
-	ringByte = 'r'
+	readyByte = 'r' // from the child: its threads wait for Go
+	ringByte  = 'b' // to the child: ring the bell
 )
 
 // Start runs the target process. On return its filter is installed and its
@@ -140,6 +140,11 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 		s.kill()
 		return nil, err
 	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		s.kill()
+		_ = s.listener.Close()
+		return nil, fmt.Errorf("wait for the threads: %w", err)
+	}
 	return s, nil
 }
 
@@ -163,10 +168,15 @@ func (s *Storm) PID() int { return s.cmd.Process.Pid }
 
 // Go releases the threads.
 func (s *Storm) Go() error {
-	s.started = time.Now()
-	if _, err := s.conn.Write([]byte{goByte}); err != nil {
-		return fmt.Errorf("release storm: %w", err)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	select {
+	case <-s.exited:
+		return fmt.Errorf("release storm: the process has ended: %w", cmp.Or(s.waitErr, io.EOF))
+	default:
 	}
+	s.started = time.Now()
+	s.shm.head.start()
 	return nil
 }
 
@@ -359,8 +369,10 @@ type thread struct {
 
 // header is the start of the shared memory.
 type header struct {
-	stop atomic.Uint32
-	_    [124]byte
+	stop    atomic.Uint32
+	started atomic.Uint32 // a futex
+	waiting atomic.Uint32 // threads that wait, or have waited, for start
+	_       [116]byte
 }
 
 // shared has a block for each target and a last one for Ring's calls.

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"sync"
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
@@ -54,27 +53,24 @@ func target(arg string) error {
 		return err
 	}
 	// Threads exist before the storm starts, so that no start-up is measured.
-	var ready sync.WaitGroup
-	begin := make(chan struct{})
 	for i := range shm.hammers() {
-		ready.Add(1)
 		go func() {
 			runtime.LockOSThread()
-			ready.Done()
-			<-begin
+			shm.head.awaitStart()
 			shm.threads[i].hammer(shm.head, int64(c.Think))
 		}()
 	}
-	ready.Wait()
-	var b [1]byte
-	if _, err := conn.Read(b[:]); err != nil {
+	for int(shm.head.waiting.Load()) < c.Targets {
+		time.Sleep(100 * time.Microsecond)
+	}
+	if _, err := conn.Write([]byte{readyByte}); err != nil {
 		return errOrphan
 	}
-	close(begin)
 	// The end of the parent is end of file. (PR_SET_PDEATHSIG would fire when
 	// the thread that forked us ends, which may be long before.)
 	bell := &shm.threads[c.Targets]
 	for {
+		var b [1]byte
 		if _, err := conn.Read(b[:]); err != nil {
 			return errOrphan
 		}
@@ -101,16 +97,17 @@ func pinAll(cpu int) error {
 	return nil
 }
 
-var epoch = time.Now()
-
-// hammer is the closed loop of one thread.
+// hammer is the closed loop of one thread. It calls nothing that looks at its
+// stack's limit, which is where the Go scheduler takes its turn (sysmon asks for
+// one after 10 ms): a locked thread that yields is woken by another, many
+// microseconds later.
 func (t *thread) hammer(h *header, think int64) {
 	t.state.Store(inLoop)
 	defer t.state.Store(ended)
-	last := int64(time.Since(epoch))
+	last := nanotime()
 	for h.stop.Load() == 0 {
 		_, _, e := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
-		end := int64(time.Since(epoch))
+		end := nanotime()
 		switch e {
 		case 0:
 			t.roundTrip.Record(end - last)
@@ -127,7 +124,7 @@ func (t *thread) hammer(h *header, think int64) {
 		last = end
 		if think > 0 {
 			for last-end < think {
-				last = int64(time.Since(epoch))
+				last = nanotime()
 			}
 		}
 	}
