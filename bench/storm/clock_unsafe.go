@@ -6,5 +6,4 @@ import _ "unsafe" // for linkname
 // looks at the stack's limit, and so yields to the scheduler (see hammer).
 //
 //go:linkname nanotime runtime.nanotime
-//go:noescape
 func nanotime() int64

@@ -58,6 +58,7 @@ type Storm struct {
 	exited   chan struct{}
 	waitErr  error // why it exited on its own
 	started  time.Time
+	rings    uint32       // bytes sent by Ring
 	mu       sync.RWMutex // held by those who read shm; Close unmaps it
 }
 
@@ -289,11 +290,18 @@ func (s *Storm) await(deadline time.Duration) (lost int, err error) {
 
 // Ring has the process make one more trapped call, whose answer is counted and
 // whose time is not. It wakes a supervisor that is blocked in RECV, which before
-// Linux 6.11 nothing else does once the threads are silent.
+// Linux 6.11 nothing else does once the threads are silent. While an earlier ring
+// waits for its answer, it does nothing. One goroutine at a time may ring.
 func (s *Storm) Ring() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.shm.head.rung.Load() != s.rings {
+		return nil
+	}
 	if _, err := s.conn.Write([]byte{ringByte}); err != nil {
 		return fmt.Errorf("ring: %w", err)
 	}
+	s.rings++
 	return nil
 }
 
@@ -372,7 +380,8 @@ type header struct {
 	stop    atomic.Uint32
 	started atomic.Uint32 // a futex
 	waiting atomic.Uint32 // threads that wait, or have waited, for start
-	_       [116]byte
+	rung    atomic.Uint32 // calls that Ring asked for and that were answered
+	_       [112]byte
 }
 
 // shared has a block for each target and a last one for Ring's calls.

@@ -209,8 +209,10 @@ func TestRingWakesABlockedReader(t *testing.T) {
 			open = false
 		}
 	}
-	if err := s.Ring(); err != nil {
-		t.Fatal(err)
+	for range 5000 { // more than the socket holds; all but the first do nothing
+		if err := s.Ring(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	select {
 	case id := <-received:

@@ -75,6 +75,7 @@ func target(arg string) error {
 			return errOrphan
 		}
 		bell.ring()
+		shm.head.rung.Add(1)
 	}
 }
 
