@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -13,12 +14,11 @@ import (
 
 // bare is the floor: one locked, pinned thread, epoll, RECV, SEND.
 type bare struct {
-	work   Work
-	l      *notify.Listener
-	stop   atomic.Bool
-	done   chan error
-	served uint64
-	stale  uint64
+	work Work
+	l    *notify.Listener
+	stop atomic.Bool
+	done chan error
+	tally
 }
 
 func newBare(s Spec) (Supervisor, error) { return &bare{work: s.Work}, nil }
@@ -66,9 +66,9 @@ func (b *bare) loop(ep int) error {
 		}
 		b.work.Do()
 		if b.l.Send(&notify.Resp{ID: n.ID, Val: answerVal}) == nil {
-			b.served++
+			b.served.Add(1)
 		} else {
-			b.stale++
+			b.stale.Add(1)
 		}
 	}
 	return nil
@@ -77,13 +77,12 @@ func (b *bare) loop(ep int) error {
 // Waits is nil: nothing lies between receive and the handler.
 func (b *bare) Waits() *hist.Snapshot { return nil }
 
-func (b *bare) Stop(ctx context.Context) (Stats, error) {
+func (b *bare) Stop(ctx context.Context) error {
 	b.stop.Store(true)
 	select {
 	case err := <-b.done:
-		_ = b.l.Close()
-		return Stats{Served: b.served, Stale: b.stale}, err
+		return errors.Join(err, b.l.Close())
 	case <-ctx.Done():
-		return Stats{}, ctx.Err()
+		return fmt.Errorf("bare: %w", ctx.Err())
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/perf/benchfmt"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -46,8 +47,101 @@ func TestEveryEngineServesAndLosesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Targets.OK == 0 || r.Lost != 0 || r.Targets.Other+r.Targets.ENOSYS != 0 || r.RoundTrip.Count == 0 || (r.Wait == nil) != (engine == "bare") {
-			t.Errorf("%+v, lost %d, waits %v", r.Targets, r.Lost, r.Wait)
+		if r.Targets.OK == 0 || r.RoundTrip.Count == 0 || (r.Wait == nil) != (engine == "bare") {
+			t.Errorf("%v, waits %v", r.Targets, r.Wait)
+		}
+		checkWhole(t, r)
+	})
+}
+
+func checkWhole(t *testing.T, r *Result) {
+	t.Helper()
+	if err := r.Check(); err != nil || r.Lost != 0 {
+		t.Errorf("%v, lost %d", err, r.Lost)
+	}
+}
+
+func TestCheckFindsWhatIsWrong(t *testing.T) {
+	for name, c := range map[string]struct {
+		stats  Stats
+		change func(*storm.Counts)
+		lost   int
+		want   string
+	}{
+		"all is well":       {Stats{Served: 5, Dropped: 2}, func(*storm.Counts) {}, 0, ""},
+		"one served more":   {Stats{Served: 6, Dropped: 2}, func(*storm.Counts) {}, 0, "the engine counts 6 served and 2 dropped, its targets answered 5, EINTR 2"},
+		"one dropped less":  {Stats{Served: 5, Dropped: 1}, func(*storm.Counts) {}, 0, "the engine counts 5 served and 1 dropped, its targets answered 5, EINTR 2"},
+		"another errno":     {Stats{Served: 5, Dropped: 2}, func(c *storm.Counts) { c.Errnos[unix.EPERM]++ }, 0, "its targets saw answers that it does not give: EPERM 1"},
+		"lost, and said so": {Stats{Served: 6, Dropped: 2}, func(*storm.Counts) {}, 1, ""},
+	} {
+		r := &Result{Lost: c.lost}
+		r.Whole.Stats = c.stats
+		r.Whole.Targets.OK, r.Whole.Targets.Errnos[unix.EINTR] = 5, 2
+		c.change(&r.Whole.Targets)
+		if err := r.Check(); fmt.Sprint(err) != c.want && (err != nil || c.want != "") {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// TestWhatIsDividedIsOfOneWindow: the two sides count the same calls of a storm,
+// whose warm-up is five times as long as the window, so they can agree on the
+// window only if both leave the warm-up out. They are read one after the other
+// while calls go on; where the machine takes us off the CPU in between, that
+// repetition says nothing and another is made.
+func TestWhatIsDividedIsOfOneWindow(t *testing.T) {
+	agree := func(engine, targets, whole uint64) bool {
+		slack := 16 + whole/20
+		return engine <= targets+slack && targets <= engine+slack
+	}
+	each(t, func(t *testing.T, engine, path string) {
+		s := spec(engine, path, 16)
+		s.Queue, s.DropBatch = 4, 4
+		var r *Result
+		for range 20 {
+			var err error
+			if r, err = Once(t.Context(), s, warmUp/5, false); err != nil {
+				t.Fatal(err)
+			}
+			checkWhole(t, r)
+			if agree(r.Stats.Served, r.Targets.OK, r.Whole.Targets.OK) && agree(r.Stats.Dropped, r.Targets.Failed(unix.EINTR), r.Whole.Targets.Failed(unix.EINTR)) {
+				return
+			}
+		}
+		t.Errorf("in the window the engine counts %+v, its targets %v; in all %v", r.Stats, r.Targets, r.Whole.Targets)
+	})
+}
+
+// TestStopWithTargetsThatLive is what a kernel before 6.11 is like for a receiver
+// blocked in RECV: no target makes a call, and nothing says so.
+func TestStopWithTargetsThatLive(t *testing.T) {
+	each(t, func(t *testing.T, engine, path string) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		st, err := storm.Start(ctx, storm.Config{Targets: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		sup, err := New(spec(engine, path, 2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sup.Serve(st.Listener()); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(st.Go(), st.Rages(ctx, hangDeadline)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.Halt(hangDeadline); err != nil {
+			t.Fatal(err)
+		}
+		if err := stopServing(st, sup); err != nil {
+			t.Fatal(err)
+		}
+		st.Close()
+		if c := st.Counts(); c.OK != sup.Stats().Served || c.Except(unix.EINTR) != (storm.Counts{}) {
+			t.Errorf("the engine counts %+v, the targets %v", sup.Stats(), c)
 		}
 	})
 }
@@ -65,8 +159,9 @@ func (m *mute) Serve(l *notify.Listener) error {
 	return nil
 }
 func (m *mute) Waits() *hist.Snapshot { return new(hist.Snapshot) }
-func (m *mute) Stop(ctx context.Context) (Stats, error) {
-	return Stats{}, errors.New("cannot stop")
+func (m *mute) Stats() Stats          { return Stats{} }
+func (m *mute) Stop(ctx context.Context) error {
+	return errors.New("cannot stop")
 }
 
 func TestAnEngineThatHangsIsAResult(t *testing.T) {
@@ -90,39 +185,52 @@ func TestOverloadDropsOnEveryQueue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Lost != 0 || r.Stats.Dropped == 0 || r.Targets.EINTR == 0 {
-			t.Errorf("%+v, %d dropped, lost %d", r.Targets, r.Stats.Dropped, r.Lost)
+		if r.Stats.Dropped == 0 || r.Targets.Failed(unix.EINTR) == 0 {
+			t.Errorf("%v, %d dropped", r.Targets, r.Stats.Dropped)
 		}
+		checkWhole(t, r)
 	})
 }
 
 // TestTheTwoClocksAgree holds the tracepoints' waits against the engine's own in
-// one run: the same events seen twice.
+// one storm, the same events seen twice: their medians lie within 5 us or one
+// bucket. Whatever delays a thread between the two clocks' readings, on a busy
+// machine, parts them; then another storm has its say.
 func TestTheTwoClocksAgree(t *testing.T) {
 	if err := trace.Probe(); err != nil {
 		t.Skip(err)
 	}
 	each(t, func(t *testing.T, engine, path string) {
-		r, err := Once(t.Context(), spec(engine, path, 16), 200*time.Millisecond, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if path == PathInline {
-			if r.Clock != ClockEngine {
-				t.Errorf("clock %s", r.Clock)
+		for _, work := range []time.Duration{0, 50 * time.Microsecond} {
+			if path == PathInline && work > 0 {
+				continue // its wait has one clock
 			}
-			return
-		}
-		a, b := r.Wait.Quantile(.5), r.OwnWait.Quantile(.5)
-		t.Logf("p50 wait: tracepoints %s, engine %s", Duration(a), Duration(b))
-		if r.Clock != ClockTracepoints || r.Wait.Count == 0 {
-			t.Fatalf("clock %s, %d waits", r.Clock, r.Wait.Count)
-		}
-		// The same events; the race detector and other tests work between the
-		// two clocks, so allow more than the bucket or 5 us that separate them
-		// in a quiet run.
-		if d := a - b; d > max(20e3, b/4) || d < -max(20e3, b/4) {
-			t.Errorf("the clocks differ by %v ns", d)
+			s := spec(engine, path, 16)
+			s.Work.Time = work
+			agree := false
+			for try := 0; try < 20 && !agree; try++ {
+				r, err := Once(t.Context(), s, 200*time.Millisecond, true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if path == PathInline {
+					if r.Clock != ClockEngine {
+						t.Errorf("clock %s", r.Clock)
+					}
+					return
+				}
+				if r.Clock != ClockTracepoints || r.Wait.Count == 0 || r.OwnWait.Count == 0 {
+					t.Fatalf("clock %s, %d waits, %d by the engine", r.Clock, r.Wait.Count, r.OwnWait.Count)
+				}
+				a, b := r.Wait.Quantile(.5), r.OwnWait.Quantile(.5)
+				buckets := hist.Index(int64(a)) - hist.Index(int64(b))
+				agree = max(a, b)-min(a, b) <= 5e3 || max(buckets, -buckets) <= 1
+				t.Logf("work %v: p50 wait of %d by tracepoints %s, of %d by the engine %s, %d buckets apart",
+					work, r.Wait.Count, Duration(a), r.OwnWait.Count, Duration(b), buckets)
+			}
+			if !agree {
+				t.Errorf("work %v: the clocks do not agree", work)
+			}
 		}
 	})
 }
@@ -175,7 +283,7 @@ func TestResultsAreReadable(t *testing.T) {
 			t.Error(rec)
 		case *benchfmt.Result:
 			n++
-			if !strings.HasPrefix(string(rec.Name), "Storm/engine=bare/path=inline/targets=1/work=0s/queue=64/workers=2/batch=8-") {
+			if !strings.HasPrefix(string(rec.Name), "Storm/engine=bare/path=inline/targets=1/work=0s/queue=64/workers=2/batch=8/policy=drop-oldest/pace=auto-") {
 				t.Errorf("name %s", rec.Name)
 			}
 			if rec.GetConfig("goos") != "linux" {

@@ -26,8 +26,8 @@ type channel struct {
 	workers sync.WaitGroup
 	stop    atomic.Bool
 
-	served, dropped, stale atomic.Uint64
-	wait                   hist.Hist
+	tally
+	wait hist.Hist
 }
 
 type chanItem struct {
@@ -108,16 +108,15 @@ func (d *channel) answer(r *seccomp.ScmpNotifResp, count *atomic.Uint64) {
 
 func (d *channel) Waits() *hist.Snapshot { return d.wait.Snapshot() }
 
-func (d *channel) Stop(ctx context.Context) (Stats, error) {
+func (d *channel) Stop(ctx context.Context) error {
 	d.stop.Store(true)
 	var err error
 	select {
 	case err = <-d.done:
 	case <-ctx.Done():
-		return Stats{}, fmt.Errorf("chan: the receiver still blocks (Linux before 6.11 never wakes it): %w", ctx.Err())
+		return fmt.Errorf("chan: the receiver still blocks in RECV: no notification came after the stop: %w", ctx.Err())
 	}
 	close(d.c)
 	d.workers.Wait()
-	_ = d.l.Close()
-	return Stats{Served: d.served.Load(), Dropped: d.dropped.Load(), Stale: d.stale.Load()}, err
+	return errors.Join(err, d.l.Close())
 }

@@ -5,10 +5,13 @@ import (
 	"io"
 	"math"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/unknot/unknot/engine/policy"
 	"golang.org/x/perf/benchfmt"
+	"golang.org/x/sys/unix"
 )
 
 // units are the custom units of a result line and what is better, in the order
@@ -28,10 +31,26 @@ var units = []struct {
 	{"cpu-ns/op", "lower"},
 }
 
+// Settings that have a name instead of a number.
+const (
+	Auto   = "auto" // the engine adapts
+	NoPace = "none" // drops are answered at once
+)
+
 // Name is the benchmark's name without the word Benchmark, as in the results.
 func (s Spec) Name() string {
-	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%d-%d",
-		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, s.DropBatch, runtime.GOMAXPROCS(0))
+	batch, pace := strconv.Itoa(s.DropBatch), s.Pace.String()
+	if s.DropBatch == 0 {
+		batch = Auto
+	}
+	switch s.Pace {
+	case 0:
+		pace = Auto
+	case policy.Immediately:
+		pace = NoPace
+	}
+	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%s/policy=%v/pace=%s-%d",
+		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, batch, s.Policy, pace, runtime.GOMAXPROCS(0))
 }
 
 // per returns v for each served call; with none served there is no such number
@@ -48,8 +67,11 @@ func (r *Result) values() []benchfmt.Value {
 	var vs []benchfmt.Value
 	add := func(unit string, v float64) {
 		if !math.IsNaN(v) && !math.IsInf(v, 0) {
-			if v >= 1000 { // no measurement here is good to more digits
+			// No measurement here is good to more digits.
+			if v >= 1000 {
 				v = math.Round(v)
+			} else {
+				v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 4, 64), 64)
 			}
 			vs = append(vs, benchfmt.Value{Value: v, Unit: unit})
 		}
@@ -62,8 +84,8 @@ func (r *Result) values() []benchfmt.Value {
 		add("p99-wait-ns", r.Wait.Quantile(.99))
 	}
 	add("served/s", float64(r.Targets.OK)/r.Elapsed.Seconds())
-	add("drops/op", float64(r.Stats.Dropped)/float64(r.Stats.Served))
-	add("eintr/op", r.per(float64(r.Targets.EINTR)))
+	add("drops/op", r.per(float64(r.Stats.Dropped)))
+	add("eintr/op", r.per(float64(r.Targets.Failed(unix.EINTR))))
 	add("lost", float64(r.Lost))
 	add("cpu-ns/op", r.per(float64(r.CPU.Nanoseconds())))
 	add("allocs/op", r.per(float64(r.Allocs)))

@@ -10,17 +10,19 @@ import (
 
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/trace"
+	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
 	"golang.org/x/sys/unix"
 )
 
-// A Result is one repetition of one Spec.
+// A Result is one repetition of one Spec. All but Lost and Whole is of one
+// window of time, Elapsed, that leaves out the start and the end of the storm.
 type Result struct {
 	Spec
 	Round     int
 	Elapsed   time.Duration
-	Stats     Stats
-	Targets   storm.Counts
+	Stats     Stats          // the supervisor's own counts
+	Targets   storm.Counts   // what the targets saw
 	RoundTrip *hist.Snapshot // ns, of served calls, by the targets' clocks
 	Wait      *hist.Snapshot // ns, receive → dispatch; by Clock
 	Clock     string         // ClockEngine, ClockTracepoints
@@ -28,6 +30,26 @@ type Result struct {
 	Lost      int            // targets that hung
 	CPU       time.Duration  // the supervisor's, user and system
 	Allocs    uint64         // the supervisor's heap allocations
+
+	// Whole is of the whole storm, in which every call was answered.
+	Whole struct {
+		Stats   Stats
+		Targets storm.Counts
+	}
+}
+
+// Check holds the engine's counts of the whole storm against its targets', errno
+// by errno: each side counts by the results of its own calls. After a loss
+// (Lost) there is nothing to compare.
+func (r *Result) Check() error {
+	t, s := r.Whole.Targets, r.Whole.Stats
+	if odd := t.Except(unix.EINTR); odd != (storm.Counts{}) {
+		return fmt.Errorf("its targets saw answers that it does not give: %v", odd)
+	}
+	if r.Lost == 0 && (t.OK != s.Served || t.Failed(unix.EINTR) != s.Dropped) {
+		return fmt.Errorf("the engine counts %d served and %d dropped, its targets %v", s.Served, s.Dropped, t)
+	}
+	return nil
 }
 
 // The clocks that a wait can come from.
@@ -60,6 +82,7 @@ func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, e
 		return nil, err
 	}
 	defer tr.Close()
+	s.CheckAfter = engine.AlwaysCheck
 	t, err := once(ctx, s, d, true)
 	if err != nil {
 		return nil, err
@@ -84,59 +107,75 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	if err != nil {
 		return nil, err
 	}
-	// A bound on everything: no repetition takes longer, whatever goes wrong.
-	ctx, cancel := context.WithTimeout(ctx, d+warmUp+3*hangDeadline)
+	// A bound on everything: no repetition takes longer, whatever goes wrong. An
+	// interrupt ends the storm in order, not by killing it under its supervisor.
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+warmUp+4*hangDeadline)
 	defer cancel()
-	st, err := storm.Start(ctx, storm.Config{Targets: s.Targets, CPU: s.TargetCPU})
+	st, err := storm.Start(bound, storm.Config{Targets: s.Targets, CPU: s.TargetCPU})
 	if err != nil {
 		return nil, err
 	}
+	defer st.Close()
 	if err := sup.Serve(st.Listener()); err != nil {
 		_ = st.Listener().Close()
-		_, _ = st.Stop(0)
 		return nil, err
 	}
 	if err := st.Go(); err != nil {
-		_, _ = st.Stop(0)
-		_, _ = sup.Stop(ctx)
-		return nil, err
+		return nil, errors.Join(err, stopServing(st, sup))
 	}
 	interrupted := sleep(ctx, warmUp)
-	var before, after measure
 	if interrupted == nil {
 		interrupted = st.Rages(ctx, hangDeadline)
 	}
+	var before, after measure
 	before.begin(st, sup)
 	if interrupted == nil {
 		interrupted = sleep(ctx, d)
 	}
 	after.end(st, sup)
-	rep, err := st.Stop(hangDeadline)
-	stop, cancelStop := context.WithTimeout(context.Background(), hangDeadline)
-	defer cancelStop()
-	stats, serr := sup.Stop(stop)
+	rep, err := st.Halt(hangDeadline)
+	serr := stopServing(st, sup)
 	if rep != nil && rep.Lost > 0 {
-		// The finding itself: an engine that loses calls may not stop either.
-		serr = nil
-		_ = st.Listener().Close()
+		serr = nil // the finding itself: an engine that loses calls may not stop either
 	}
 	if err := errors.Join(interrupted, err, serr); err != nil {
 		return nil, fmt.Errorf("engine %s, path %s, %d targets: %w", s.Engine, s.Path, s.Targets, err)
 	}
-	after.roundTrip.Sub(before.roundTrip)
-	if whole {
-		after.waits = sup.Waits()
-	} else {
-		if after.waits != nil {
-			after.waits.Sub(before.waits)
+	st.Close()
+	r := &Result{Spec: s, Lost: rep.Lost, Clock: ClockEngine,
+		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, Allocs: after.allocs - before.allocs}
+	r.Whole.Stats, r.Whole.Targets = sup.Stats(), st.Counts()
+	r.Stats, r.Targets, r.RoundTrip, r.Wait = after.stats, after.counts, after.roundTrip, after.waits
+	r.Stats.sub(before.stats)
+	r.Targets.Sub(before.counts)
+	r.RoundTrip.Sub(before.roundTrip)
+	switch {
+	case whole:
+		r.Wait = sup.Waits()
+	case r.Wait != nil:
+		r.Wait.Sub(before.waits)
+	}
+	r.OwnWait = r.Wait
+	return r, nil
+}
+
+// stopServing stops a supervisor whose targets are silent, and rings until it
+// has noticed: before Linux 6.11 nothing else wakes one that is blocked in RECV.
+func stopServing(st *storm.Storm, sup Supervisor) error {
+	ctx, cancel := context.WithTimeout(context.Background(), hangDeadline)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- sup.Stop(ctx) }()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-stopped:
+			return err
+		case <-tick.C:
+			_ = st.Ring() // the storm may be dead, which ends RECV as well where it can
 		}
 	}
-	r := &Result{Spec: s, Stats: stats, Lost: rep.Lost, Clock: ClockEngine, Wait: after.waits, OwnWait: after.waits,
-		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, Allocs: after.allocs - before.allocs}
-	r.RoundTrip = after.roundTrip
-	r.Targets = storm.Counts{OK: after.counts.OK - before.counts.OK, EINTR: after.counts.EINTR - before.counts.EINTR,
-		ENOSYS: after.counts.ENOSYS - before.counts.ENOSYS, Other: after.counts.Other - before.counts.Other}
-	return r, nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -154,34 +193,43 @@ func sleep(ctx context.Context, d time.Duration) error {
 type measure struct {
 	at        time.Time
 	counts    storm.Counts
+	stats     Stats
 	roundTrip *hist.Snapshot
 	waits     *hist.Snapshot
 	cpu       time.Duration
 	allocs    uint64
 }
 
-// begin reads what a repetition starts from. What the process itself spends is
-// read last here and first in end, so that our own reading does not count.
+// begin and end read what is divided by another (calls, time, CPU, drops) in one
+// go, so that all of it is of one window. What takes long or allocates, the
+// histograms and the memory statistics (which stop the world), is read outside
+// of it: quantiles do not mind, and our own reading does not count.
 func (m *measure) begin(st *storm.Storm, sup Supervisor) {
-	m.storm(st, sup)
-	m.process()
+	m.histograms(st, sup)
+	m.memory()
+	m.window(st, sup)
 }
 
 func (m *measure) end(st *storm.Storm, sup Supervisor) {
-	m.process()
-	m.storm(st, sup)
+	m.window(st, sup)
+	m.memory()
+	m.histograms(st, sup)
 }
 
-func (m *measure) storm(st *storm.Storm, sup Supervisor) {
-	m.counts, m.roundTrip, m.waits, m.at = st.Counts(), st.RoundTrip(), sup.Waits(), time.Now()
-}
-
-func (m *measure) process() {
+func (m *measure) window(st *storm.Storm, sup Supervisor) {
 	var ru unix.Rusage
+	m.counts, m.at, m.stats = st.Counts(), time.Now(), sup.Stats()
 	if unix.Getrusage(unix.RUSAGE_SELF, &ru) == nil {
 		m.cpu = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 	}
+}
+
+func (m *measure) memory() {
 	var ms runtime.MemStats
 	runtime.ReadMemStats(&ms)
 	m.allocs = ms.Mallocs
+}
+
+func (m *measure) histograms(st *storm.Storm, sup Supervisor) {
+	m.roundTrip, m.waits = st.RoundTrip(), sup.Waits()
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -24,8 +25,8 @@ type seed struct {
 	done    chan error
 	workers sync.WaitGroup
 
-	served, dropped, stale atomic.Uint64
-	wait                   hist.Hist
+	tally
+	wait hist.Hist
 }
 
 type seedItem struct {
@@ -52,12 +53,10 @@ func (d *seed) receive() error {
 	var old [1]seedItem
 	for !d.stop.Load() {
 		if err := d.l.Recv(&n); err != nil {
-			// Since Linux 6.11 RECV returns ENOENT for ever when no target is
-			// left, which is how this loop ends; older kernels need a stop.
 			switch notify.OutcomeOf(err) {
 			case notify.Retry, notify.Stale:
 				if hungUp(d.l) {
-					return nil
+					return nil // before Stop: since Linux 6.11 it would be ENOENT for ever
 				}
 				continue
 			}
@@ -71,13 +70,6 @@ func (d *seed) receive() error {
 		}
 	}
 	return nil
-}
-
-// hungUp reports whether no target is left.
-func hungUp(l *notify.Listener) bool {
-	p := []unix.PollFd{{Fd: int32(l.FD()), Events: unix.POLLIN}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
 }
 
 func (d *seed) worker() {
@@ -103,16 +95,15 @@ func (d *seed) answer(r *notify.Resp, count *atomic.Uint64) {
 
 func (d *seed) Waits() *hist.Snapshot { return d.wait.Snapshot() }
 
-func (d *seed) Stop(ctx context.Context) (Stats, error) {
+func (d *seed) Stop(ctx context.Context) error {
 	d.stop.Store(true)
 	var err error
 	select {
 	case err = <-d.done:
 	case <-ctx.Done():
-		return Stats{}, fmt.Errorf("seed: the receiver still blocks (Linux before 6.11 never wakes it): %w", ctx.Err())
+		return fmt.Errorf("seed: the receiver still blocks in RECV: no notification came after the stop: %w", ctx.Err())
 	}
 	d.queue.Close()
 	d.workers.Wait()
-	_ = d.l.Close()
-	return Stats{Served: d.served.Load(), Dropped: d.dropped.Load(), Stale: d.stale.Load()}, err
+	return errors.Join(err, d.l.Close())
 }

@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/policy"
+	"golang.org/x/sys/unix"
 )
 
 // A Supervisor is one run of one engine.
@@ -19,16 +23,32 @@ type Supervisor interface {
 	// Waits are the times from receive to dispatch so far, in ns, by the
 	// engine's own clock; nil if it has none.
 	Waits() *hist.Snapshot
-	// Stop answers what is held, closes the listener and reports. Stop the
-	// targets first.
-	Stop(ctx context.Context) (Stats, error)
+	// Stats are the engine's own counts so far.
+	Stats() Stats
+	// Stop receives nothing more, answers what is held and closes the listener.
+	// A receiver that is blocked in RECV notices at the next notification:
+	// silence the targets (storm.Storm.Halt), then ring until Stop returns.
+	Stop(ctx context.Context) error
 }
 
-// Stats are an engine's own counts of one run.
+// Stats are an engine's own counts, each call under the result of its own answer.
 type Stats struct {
 	Served  uint64 // answered by the handler
 	Dropped uint64 // answered EINTR because the queue was full
 	Stale   uint64 // gone before dispatch or answer
+}
+
+func (s *Stats) sub(before Stats) {
+	s.Served -= before.Served
+	s.Dropped -= before.Dropped
+	s.Stale -= before.Stale
+}
+
+// tally is the counts of an engine that has none of its own.
+type tally struct{ served, dropped, stale atomic.Uint64 }
+
+func (t *tally) Stats() Stats {
+	return Stats{Served: t.served.Load(), Dropped: t.dropped.Load(), Stale: t.stale.Load()}
 }
 
 // Spec is what an engine is asked to be.
@@ -41,6 +61,11 @@ type Spec struct {
 	Queue     int
 	DropBatch int
 	TargetCPU storm.CPU
+	Policy    policy.Kind   // of engine unknot, as are the following; the others drop the oldest
+	Pace      time.Duration // as engine.Config's
+	// CheckAfter is engine.Config's. [Once] has every dispatch checked in a
+	// traced run, because that is what a tracer sees of it.
+	CheckAfter time.Duration
 }
 
 // The paths of a notification.
@@ -101,4 +126,11 @@ func now() int64 { return mono.Now() }
 func Paths(name string) ([]string, error) {
 	e, err := findEngine(name)
 	return e.paths, err
+}
+
+// hungUp reports whether no target is left.
+func hungUp(l *notify.Listener) bool {
+	p := []unix.PollFd{{Fd: int32(l.FD()), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
 }

@@ -2,10 +2,7 @@ package bench
 
 import (
 	"context"
-	"os"
-	"strconv"
-	"syscall"
-	"time"
+	"fmt"
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
@@ -20,17 +17,13 @@ type unknot struct {
 }
 
 func newUnknot(s Spec) (Supervisor, error) {
-	pl, _ := strconv.Atoi(os.Getenv("UNK_PLACE"))
-	wu, _ := strconv.Atoi(os.Getenv("UNK_WAKE"))
-	ir, _ := strconv.Atoi(os.Getenv("UNK_INT"))
-	cp, _ := strconv.Atoi(os.Getenv("UNK_CPU"))
-	ca, _ := time.ParseDuration(os.Getenv("UNK_CHECK"))
-	e, err := engine.New(engine.Config{CheckAfter: ca, Placement: engine.Placement(pl), WakeUp: engine.WakeUp(wu), Interrupt: syscall.Signal(ir), CPU: engine.CPU(cp),
+	e, err := engine.New(engine.Config{
 		Handler: engine.HandlerFunc(func(r *engine.Request) {
 			s.Work.Do()
 			_ = r.Return(answerVal) // ErrGone is counted by the engine
 		}),
 		Inline: s.Path == PathInline, Queue: s.Queue, Workers: s.Workers, DropBatch: s.DropBatch,
+		Policy: s.Policy, Pace: s.Pace, CheckAfter: s.CheckAfter,
 	})
 	if err != nil {
 		return nil, err
@@ -50,13 +43,17 @@ func (u *unknot) Serve(l *notify.Listener) error {
 
 func (u *unknot) Waits() *hist.Snapshot { return u.e.Latencies().Wait }
 
-func (u *unknot) Stop(ctx context.Context) (Stats, error) {
+func (u *unknot) Stats() Stats {
+	c := u.e.Counters()
+	return Stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale}
+}
+
+func (u *unknot) Stop(ctx context.Context) error {
 	u.stop()
 	select {
 	case err := <-u.done:
-		c := u.e.Counters()
-		return Stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale}, err
+		return err
 	case <-ctx.Done():
-		return Stats{}, ctx.Err()
+		return fmt.Errorf("unknot: stop: %w", ctx.Err())
 	}
 }

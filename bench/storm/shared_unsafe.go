@@ -2,6 +2,7 @@ package storm
 
 import (
 	"fmt"
+	"math"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,11 @@ func mapShared(fd, targets int, create bool) ([]byte, *shared, error) {
 			return nil, nil, fmt.Errorf("shared memory of %d bytes: %w", size, err)
 		}
 	}
-	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	flags := unix.MAP_SHARED
+	if !create {
+		flags |= unix.MAP_POPULATE // threads shall not fault while they are measured
+	}
+	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, flags)
 	if err != nil {
 		return nil, nil, fmt.Errorf("map shared memory: %w", err)
 	}
@@ -24,3 +29,23 @@ func mapShared(fd, targets int, create bool) ([]byte, *shared, error) {
 }
 
 func unmap(mem []byte) { _ = unix.Munmap(mem) }
+
+// From include/uapi/linux/futex.h; not private, because two processes use it.
+const (
+	futexWait = 0
+	futexWake = 1
+)
+
+// awaitStart is how threads wait for start: in the kernel and nowhere else.
+func (h *header) awaitStart() {
+	h.waiting.Add(1)
+	for h.started.Load() == 0 {
+		_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&h.started)), futexWait, 0, 0, 0, 0)
+	}
+}
+
+// start releases all threads at once.
+func (h *header) start() {
+	h.started.Store(1)
+	_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&h.started)), futexWake, math.MaxInt32, 0, 0, 0)
+}

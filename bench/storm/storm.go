@@ -1,10 +1,12 @@
 package storm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -35,24 +37,13 @@ type Config struct {
 	CPU     CPU
 }
 
-// Counts are the targets' calls by outcome.
-type Counts struct {
-	OK     uint64 // answered with a value
-	EINTR  uint64 // answered EINTR: dropped by the supervisor
-	ENOSYS uint64 // nobody supervises any more; ends its thread
-	Other  uint64 // answered with another errno
-}
-
-// Calls is their sum.
-func (c Counts) Calls() uint64 { return c.OK + c.EINTR + c.ENOSYS + c.Other }
-
-// A Report is what the targets saw from Go to Stop.
+// A Report is what the targets saw from Go to Halt.
 type Report struct {
 	Counts
 	RoundTrip *hist.Snapshot // ns, of calls answered with a value
 	EINTRTrip *hist.Snapshot // ns, of dropped calls
 	Elapsed   time.Duration
-	Lost      int // threads whose call was never answered; they were killed
+	Lost      int // threads whose call was not answered
 }
 
 // A Storm is a running target process.
@@ -63,11 +54,12 @@ type Storm struct {
 	listener *notify.Listener
 	shm      *shared
 	mem      []byte
-	last     Counts // of a storm that was stopped
+	last     Counts // of a storm that was closed
 	exited   chan struct{}
-	waitErr  error
+	waitErr  error // why it exited on its own
 	started  time.Time
-	mu       sync.RWMutex // held by those who read shm; Stop unmaps it
+	rings    uint32       // bytes sent by Ring
+	mu       sync.RWMutex // held by those who read shm; Close unmaps it
 }
 
 // The environment variable that makes a process a storm, and the descriptors
@@ -76,6 +68,15 @@ const (
 	env    = "UNKNOT_STORM"
 	sockFD = 3
 	shmFD  = 4
+)
+
+// closeGrace is how long a process may take to end by itself.
+const closeGrace = time.Second
+
+// What goes over the socket beside the listener.
+const (
+	readyByte = 'r' // from the child: its threads wait for Go
+	ringByte  = 'b' // to the child: ring the bell
 )
 
 // Start runs the target process. On return its filter is installed and its
@@ -98,7 +99,7 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 	}
 	shmFile := os.NewFile(uintptr(memfd), "shared memory")
 	defer shmFile.Close()
-	mem, shm, err := mapShared(memfd, c.Targets, true)
+	mem, shm, err := mapShared(memfd, c.Targets+1, true)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +141,11 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 		s.kill()
 		return nil, err
 	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		s.kill()
+		_ = s.listener.Close()
+		return nil, fmt.Errorf("wait for the threads: %w", err)
+	}
 	return s, nil
 }
 
@@ -163,10 +169,15 @@ func (s *Storm) PID() int { return s.cmd.Process.Pid }
 
 // Go releases the threads.
 func (s *Storm) Go() error {
-	s.started = time.Now()
-	if _, err := s.conn.Write([]byte{'g'}); err != nil {
-		return fmt.Errorf("release storm: %w", err)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	select {
+	case <-s.exited:
+		return fmt.Errorf("release storm: the process has ended: %w", cmp.Or(s.waitErr, io.EOF))
+	default:
 	}
+	s.started = time.Now()
+	s.shm.head.start()
 	return nil
 }
 
@@ -180,11 +191,7 @@ func (s *Storm) Counts() (c Counts) {
 func (s *Storm) counts() (c Counts) {
 	c = s.last
 	for i := range s.shm.threads {
-		t := &s.shm.threads[i]
-		c.OK += t.ok.Load()
-		c.EINTR += t.eintr.Load()
-		c.ENOSYS += t.enosys.Load()
-		c.Other += t.other.Load()
+		s.shm.threads[i].addTo(&c)
 	}
 	return c
 }
@@ -213,12 +220,16 @@ func (s *Storm) Rages(ctx context.Context, deadline time.Duration) error {
 func (s *Storm) raging() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for i := range s.shm.threads {
-		if s.shm.threads[i].state.Load() == notYet {
+	over := true
+	for i := range s.shm.hammers() {
+		switch s.shm.threads[i].state.Load() {
+		case notYet:
 			return false
+		case inLoop:
+			over = false
 		}
 	}
-	return s.counts().OK > 0
+	return s.counts().OK > 0 || over
 }
 
 // RoundTrip adds up the round trips of served calls so far.
@@ -226,49 +237,102 @@ func (s *Storm) RoundTrip() *hist.Snapshot {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	r := new(hist.Snapshot)
-	for i := range s.shm.threads {
+	for i := range s.shm.hammers() {
 		s.shm.threads[i].roundTrip.AddTo(r)
 	}
 	return r
 }
 
-// Stop has each thread stop after its current call and waits for them. Threads
-// whose call is not answered by the deadline are lost: they are counted, and
-// the process is killed. Stop the storm before its supervisor.
-func (s *Storm) Stop(deadline time.Duration) (*Report, error) {
+// Halt has each thread stop after its current call and waits for them. Threads
+// whose call is not answered by the deadline are lost. The process lives on, and
+// makes no call that it is not asked for (Ring), until Close: so a supervisor can
+// be stopped while it still has a target.
+func (s *Storm) Halt(deadline time.Duration) (*Report, error) {
 	r := &Report{RoundTrip: new(hist.Snapshot), EINTRTrip: new(hist.Snapshot)}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	s.shm.head.stop.Store(1)
 	r.Elapsed = time.Since(s.started)
-	timer := time.NewTimer(deadline)
-	defer timer.Stop()
-	select {
-	case <-s.exited:
-	case <-timer.C:
-		for i := range s.shm.threads {
+	var err error
+	if r.Lost, err = s.await(deadline); err != nil {
+		return nil, err
+	}
+	r.Counts = s.counts()
+	for i := range s.shm.hammers() {
+		s.shm.threads[i].roundTrip.AddTo(r.RoundTrip)
+		s.shm.threads[i].eintrTrip.AddTo(r.EINTRTrip)
+	}
+	return r, nil
+}
+
+// await waits until no thread is in its loop and returns how many still are at
+// the deadline.
+func (s *Storm) await(deadline time.Duration) (lost int, err error) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(deadline); ; {
+		lost = 0
+		for i := range s.shm.hammers() {
 			if s.shm.threads[i].state.Load() == inLoop {
-				r.Lost++
+				lost++
 			}
 		}
+		if lost == 0 || !time.Now().Before(end) {
+			return lost, nil
+		}
+		select {
+		case <-tick.C:
+		case <-s.exited:
+			return 0, fmt.Errorf("storm: the targets ended on their own: %w", cmp.Or(s.waitErr, io.EOF))
+		}
+	}
+}
+
+// Ring has the process make one more trapped call, whose answer is counted and
+// whose time is not. It wakes a supervisor that is blocked in RECV, which before
+// Linux 6.11 nothing else does once the threads are silent. While an earlier ring
+// waits for its answer, it does nothing. One goroutine at a time may ring.
+func (s *Storm) Ring() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.shm.head.rung.Load() != s.rings {
+		return nil
+	}
+	if _, err := s.conn.Write([]byte{ringByte}); err != nil {
+		return fmt.Errorf("ring: %w", err)
+	}
+	s.rings++
+	return nil
+}
+
+// Close ends the process: at once when it is silent and Ring's calls have been
+// answered, else it is killed with whatever is still blocked in it. The counts
+// stay.
+func (s *Storm) Close() {
+	_ = s.conn.CloseWrite() // end of file comes after the last ring
+	grace := time.NewTimer(closeGrace)
+	defer grace.Stop()
+	select {
+	case <-s.exited:
+	case <-grace.C:
 	}
 	s.kill()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.Counts = s.counts()
-	for i := range s.shm.threads {
-		s.shm.threads[i].roundTrip.AddTo(r.RoundTrip)
-		s.shm.threads[i].eintrTrip.AddTo(r.EINTRTrip)
+	if s.mem == nil {
+		return
 	}
-	var err error
-	if r.Lost == 0 && s.waitErr != nil {
-		err = fmt.Errorf("storm: %w", s.waitErr)
-	}
-	if s.mem != nil {
-		unmap(s.mem)
-		s.mem = nil
-	}
-	s.last = r.Counts
+	s.last = s.counts()
+	unmap(s.mem)
+	s.mem = nil
 	s.shm = &shared{head: new(header)}
-	return r, err
+}
+
+// Stop is Halt and Close, for supervisors that end by themselves when no target
+// is left.
+func (s *Storm) Stop(deadline time.Duration) (*Report, error) {
+	defer s.Close()
+	return s.Halt(deadline)
 }
 
 func (s *Storm) kill() {
@@ -284,13 +348,14 @@ func Main() {
 	if arg == "" {
 		return
 	}
-	if err := target(arg); err != nil {
+	err := target(arg)
+	if err != errOrphan { // then nobody reads it
 		fmt.Fprintln(os.Stderr, "storm:", err)
-		os.Exit(1)
 	}
-	os.Exit(0)
+	os.Exit(1)
 }
 
+// errOrphan is the ordinary end of a target process that was not killed.
 var errOrphan = errors.New("the parent is gone")
 
 // The phases of a thread, in shared memory.
@@ -302,20 +367,27 @@ const (
 
 // thread is one target's block in shared memory, written by it alone.
 type thread struct {
-	state                    atomic.Uint32
-	_                        [60]byte
-	ok, eintr, enosys, other atomic.Uint64
-	roundTrip, eintrTrip     hist.Hist
-	_                        [64]byte
+	state                atomic.Uint32
+	_                    [60]byte
+	ok                   atomic.Uint64
+	errnos               [Errnos]atomic.Uint64
+	roundTrip, eintrTrip hist.Hist
+	_                    [64]byte
 }
 
 // header is the start of the shared memory.
 type header struct {
-	stop atomic.Uint32
-	_    [124]byte
+	stop    atomic.Uint32
+	started atomic.Uint32 // a futex
+	waiting atomic.Uint32 // threads that wait, or have waited, for start
+	rung    atomic.Uint32 // calls that Ring asked for and that were answered
+	_       [112]byte
 }
 
+// shared has a block for each target and a last one for Ring's calls.
 type shared struct {
 	head    *header
 	threads []thread
 }
+
+func (s *shared) hammers() []thread { return s.threads[:max(1, len(s.threads))-1] }

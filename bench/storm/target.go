@@ -6,7 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"sync"
+	"time"
 
 	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// target is the life of the target process.
+// target is the life of the target process, which ends by being killed.
 func target(arg string) error {
 	var c Config
 	if err := json.Unmarshal([]byte(arg), &c); err != nil {
 		return err
 	}
-	_, shm, err := mapShared(shmFD, c.Targets, false)
+	_, shm, err := mapShared(shmFD, c.Targets+1, false)
 	if err != nil {
 		return err
 	}
@@ -54,33 +54,30 @@ func target(arg string) error {
 		return err
 	}
 	// Threads exist before the storm starts, so that no start-up is measured.
-	var ready, wg sync.WaitGroup
-	begin := make(chan struct{})
-	for i := range shm.threads {
-		ready.Add(1)
-		wg.Add(1)
+	for i := range shm.hammers() {
 		go func() {
-			defer wg.Done()
 			runtime.LockOSThread()
-			ready.Done()
-			<-begin
+			shm.head.awaitStart()
 			shm.threads[i].hammer(shm.head, int64(c.Think))
 		}()
 	}
-	ready.Wait()
-	var b [1]byte
-	if _, err := conn.Read(b[:]); err != nil {
+	for int(shm.head.waiting.Load()) < c.Targets {
+		time.Sleep(100 * time.Microsecond)
+	}
+	if _, err := conn.Write([]byte{readyByte}); err != nil {
 		return errOrphan
 	}
 	// The end of the parent is end of file. (PR_SET_PDEATHSIG would fire when
 	// the thread that forked us ends, which may be long before.)
-	go func() {
-		_, _ = conn.Read(b[:])
-		os.Exit(1)
-	}()
-	close(begin)
-	wg.Wait()
-	return nil
+	bell := &shm.threads[c.Targets]
+	for {
+		var b [1]byte
+		if _, err := conn.Read(b[:]); err != nil {
+			return errOrphan
+		}
+		bell.ring()
+		shm.head.rung.Add(1)
+	}
 }
 
 func pinAll(cpu int) error {
@@ -120,12 +117,12 @@ func (t *thread) hammer(h *header, think int64) {
 			t.ok.Add(1)
 		case unix.EINTR:
 			t.eintrTrip.Record(end - last)
-			t.eintr.Add(1)
-		case unix.ENOSYS: // the supervisor is gone for good
-			t.enosys.Add(1)
-			return
+			t.errnos[unix.EINTR].Add(1)
 		default:
-			t.other.Add(1)
+			t.errnos[index(e)].Add(1)
+			if e == unix.ENOSYS { // the supervisor is gone for good
+				return
+			}
 		}
 		last = end
 		if think > 0 {
@@ -133,5 +130,16 @@ func (t *thread) hammer(h *header, think int64) {
 				last = mono.Now()
 			}
 		}
+	}
+}
+
+// ring makes one call. Nobody to answer it is what it may be there to find.
+func (t *thread) ring() {
+	switch _, _, e := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); e {
+	case 0:
+		t.ok.Add(1)
+	case unix.ENOSYS:
+	default:
+		t.errnos[index(e)].Add(1)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,16 +22,18 @@ import (
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
 )
 
 // benchFlags are bench's flags as given; plan makes them a list of runs.
 type benchFlags struct {
-	engines, paths, targets, work, workers, queue, batch []string
-	duration                                             time.Duration
-	count                                                int
-	out, trace                                           string
-	targetCPU                                            int
+	engines, paths, targets, work, workers, queue, batch, policy, pace []string
+	duration                                                           time.Duration
+	count                                                              int
+	out, trace                                                         string
+	targetCPU                                                          int
 }
 
 func newBenchCmd() *cobra.Command {
@@ -52,7 +55,8 @@ goroutines), seed (blocking receive, bounded queue, one drop at a time), bare
 (the least a Go thread can do; inline). The queue path's drop batch is capped at
 the queue. An interrupted bench keeps the repetitions that were finished.
 
-Exit codes: 0 all was measured, 1 a run failed or a target hung, 2 wrong usage.`,
+Exit codes: 0 all was measured, 1 a run failed, a target hung, or the answers that
+targets saw, by errno, are not those that the engine counts, 2 wrong usage.`,
 		Example: `  unknot bench --engine unknot,chan --targets 1,16 --count 10 -o new.txt
   unknot bench --path queue --work 50us --queue 16 --targets 64`,
 		Args: cobra.NoArgs,
@@ -65,7 +69,9 @@ Exit codes: 0 all was measured, 1 a run failed or a target hung, 2 wrong usage.`
 	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, or sleep:1ms")
 	fl.StringSliceVar(&f.workers, "workers", []string{"2"}, "workers of the queue path")
 	fl.StringSliceVar(&f.queue, "queue", []string{"64"}, "capacity of the queue in notifications")
-	fl.StringSliceVar(&f.batch, "drop-batch", []string{"8"}, "how many of the oldest calls a full queue drops at once")
+	fl.StringSliceVar(&f.batch, "drop-batch", []string{bench.Auto}, "how many of the oldest calls a full queue drops at least; auto adapts")
+	fl.StringSliceVar(&f.policy, "policy", []string{policy.DropOldest.String()}, "which calls give way when unknot's queue is full: drop-oldest, drop-newest, block")
+	fl.StringSliceVar(&f.pace, "pace", []string{bench.Auto}, "how long unknot holds dropped calls before it tells them: 5ms, auto, none")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
 	fl.IntVar(&f.count, "count", 5, "repetitions of each combination")
 	fl.IntVar(&f.targetCPU, "target-cpu", -1, "pin the targets to this CPU; -1 leaves them to the scheduler")
@@ -76,6 +82,14 @@ Exit codes: 0 all was measured, 1 a run failed or a target hung, 2 wrong usage.`
 
 // plan makes the specs of one round.
 func (f *benchFlags) plan() (specs []bench.Spec, err error) {
+	for _, l := range []struct {
+		flag string
+		list []string
+	}{{"engine", f.engines}, {"path", f.paths}, {"targets", f.targets}, {"work", f.work}, {"workers", f.workers}, {"queue", f.queue}, {"drop-batch", f.batch}, {"policy", f.policy}, {"pace", f.pace}} {
+		if len(l.list) == 0 {
+			return nil, usageErrorf("--%s: the list is empty: name at least one", l.flag)
+		}
+	}
 	ints := func(flag string, list []string, limit int) (out []int, err error) {
 		for _, s := range list {
 			n, err := strconv.Atoi(s)
@@ -111,7 +125,19 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if err != nil {
 		return nil, err
 	}
-	batches, err := ints("drop-batch", f.batch, engine.MaxQueue)
+	var batches []int // 0 adapts
+	for _, s := range f.batch {
+		if s == bench.Auto {
+			batches = append(batches, 0)
+			continue
+		}
+		n, err := ints("drop-batch", []string{s}, engine.MaxQueue)
+		if err != nil {
+			return nil, err
+		}
+		batches = append(batches, n...)
+	}
+	drops, err := f.drops()
 	if err != nil {
 		return nil, err
 	}
@@ -126,8 +152,15 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 								return nil, usageErrorf("--engine: %w", err)
 							}
 							for _, p := range paths {
-								if slices.Contains(f.paths, p) {
-									specs = append(specs, bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q, DropBatch: min(b, q), TargetCPU: storm.CPU(f.targetCPU + 1)})
+								if !slices.Contains(f.paths, p) {
+									continue
+								}
+								for _, d := range drops {
+									specs = append(specs, bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q,
+										DropBatch: min(b, q), TargetCPU: storm.CPU(f.targetCPU + 1), Policy: d.policy, Pace: d.pace})
+									if e != "unknot" || p != bench.PathQueue {
+										break // nobody else has a choice
+									}
 								}
 							}
 						}
@@ -139,10 +172,39 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if len(specs) == 0 {
 		return nil, usageErrorf("nothing to run: no engine of --engine %s has a path of --path %s", strings.Join(f.engines, ","), strings.Join(f.paths, ","))
 	}
-	if f.count < 1 || f.duration < time.Millisecond {
-		return nil, usageErrorf("--count %d, --duration %v: want at least 1 and 1ms", f.count, f.duration)
+	if f.targetCPU < -1 || f.targetCPU >= 1024 {
+		return nil, usageErrorf("--target-cpu %d: want a CPU's number, or -1", f.targetCPU)
+	}
+	if f.count < 1 {
+		return nil, usageErrorf("--count %d: want at least 1", f.count)
+	}
+	if f.duration < time.Millisecond {
+		return nil, usageErrorf("--duration %v: want at least 1ms", f.duration)
 	}
 	return specs, nil
+}
+
+// A drop is one combination of --policy and --pace.
+type drop struct {
+	policy policy.Kind
+	pace   time.Duration
+}
+
+func (f *benchFlags) drops() (all []drop, err error) {
+	for _, name := range f.policy {
+		k, err := policy.ParseKind(name)
+		if err != nil {
+			return nil, usageErrorf("--policy: %w", err)
+		}
+		for _, p := range f.pace {
+			d, err := parsePace(p)
+			if err != nil {
+				return nil, usageErrorf("--%w", err)
+			}
+			all = append(all, drop{k, d})
+		}
+	}
+	return all, nil
 }
 
 func runBench(cmd *cobra.Command, f *benchFlags) error {
@@ -150,11 +212,14 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := notify.FeatureNotify.Probe(); err != nil {
+		return err
+	}
 	var file bytes.Buffer
 	out := io.Writer(cmd.OutOrStdout())
-	if f.out != "" {
+	if cmd.Flags().Changed("output") {
 		// Refuse now what would fail after the measuring.
-		if err := probeOutput(f.out); err != nil {
+		if f.out, err = probeOutput(f.out); err != nil {
 			return err
 		}
 		out = io.MultiWriter(out, &file)
@@ -201,7 +266,10 @@ rounds:
 				break rounds
 			}
 			if err != nil {
-				failed = errors.Join(failed, err)
+				// Once for all the rounds in which it happens again.
+				if failed == nil || !strings.Contains(failed.Error(), err.Error()) {
+					failed = errors.Join(failed, err)
+				}
 				continue
 			}
 			r.Round = round
@@ -210,6 +278,9 @@ rounds:
 				r.Wait = nil
 			}
 			lost += r.Lost
+			if err := r.Check(); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("%s: %w", s.Name(), err))
+			}
 			results = append(results, r)
 			if err := w.Write(r); err != nil {
 				return fmt.Errorf("write results: %w", err)
@@ -271,17 +342,32 @@ func cpuModel() string {
 	return runtime.GOARCH
 }
 
-// probeOutput creates and removes a file beside path.
-func probeOutput(path string) error {
-	if st, err := os.Stat(path); err == nil && st.IsDir() {
-		return usageErrorf("--output %s: is a directory; name a file", path)
+// probeOutput creates and removes a file where path leads, which it returns: a
+// link stays a link, and what is no file (/dev/null) is never replaced by one.
+func probeOutput(path string) (string, error) {
+	if path == "" {
+		return "", usageErrorf("--output: name a file")
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		kind := "not a file"
+		if st.IsDir() {
+			kind = "a directory"
+		}
+		return "", usageErrorf("--output %s: is %s; name a file", path, kind)
 	}
 	t, err := os.CreateTemp(filepath.Dir(path), ".unknot-*")
 	if err != nil {
-		return usageErrorf("--output: cannot write there: %w", err)
+		var call *fs.PathError
+		if errors.As(err, &call) {
+			err = call.Err // without the name of our temporary file
+		}
+		return "", usageErrorf("--output %s: cannot write into %s: %w", path, filepath.Dir(path), err)
 	}
 	_ = t.Close()
-	return os.Remove(t.Name())
+	return path, os.Remove(t.Name())
 }
 
 // writeWhole writes a file that is either complete or not there.
@@ -338,7 +424,9 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 			median(s, served), ratio,
 			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.5) })),
 			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.99) })),
-			median(s, func(r *bench.Result) float64 { return float64(r.Targets.EINTR) / float64(max(1, r.Targets.OK)) }),
+			median(s, func(r *bench.Result) float64 {
+				return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
+			}),
 			median(s, func(r *bench.Result) float64 { return float64(r.Lost) }))
 	}
 	for _, s := range specs {

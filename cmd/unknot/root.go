@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
 
@@ -105,6 +106,13 @@ Exit codes: 0 success, 1 failure, 2 wrong usage; "run" exits like its command.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var bad *pflag.InvalidValueError
+		if errors.As(err, &bad) { // which quotes the parser that refused it
+			want := map[string]string{"int": "a whole number", "duration": "a duration such as 500ms or 10s"}[bad.GetFlag().Value.Type()]
+			if want != "" {
+				err = fmt.Errorf("--%s %q: want %s", bad.GetFlag().Name, bad.GetValue(), want)
+			}
+		}
 		return usageErrorf("%w (see: %s --help)", err, cmd.CommandPath())
 	})
 	for _, c := range subcommands {

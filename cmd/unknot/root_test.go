@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/notify"
@@ -25,12 +26,19 @@ func TestMain(m *testing.M) {
 	launchMain()
 	switch os.Getenv("UNKNOT_TEST_MAIN") {
 	case "":
-		os.Exit(m.Run())
+		testscript.Main(m, scriptPrograms)
 	case "without-seccomp":
-		if err := hideSeccomp(); err != nil {
-			fmt.Fprintln(os.Stderr, "hide seccomp:", err)
-			os.Exit(99)
-		}
+		mainWithoutSeccomp()
+	}
+	os.Unsetenv("UNKNOT_TEST_MAIN")
+	main()
+}
+
+// mainWithoutSeccomp is the command on a kernel without seccomp(2).
+func mainWithoutSeccomp() {
+	if err := hideSeccomp(); err != nil {
+		fmt.Fprintln(os.Stderr, "hide seccomp:", err)
+		os.Exit(99)
 	}
 	os.Unsetenv("UNKNOT_TEST_MAIN")
 	main()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -21,12 +20,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/filter"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/engine/policy"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,8 +37,12 @@ type runSettings struct {
 	Workers   int      `yaml:"workers"`
 	DropBatch int      `yaml:"drop-batch"`
 	DropErrno string   `yaml:"drop-errno"`
+	Policy    string   `yaml:"policy"`
+	Pace      string   `yaml:"pace"`
 	CPU       string   `yaml:"cpu"`
 	Format    string   `yaml:"format"`
+
+	where func(name string) string // where a setting comes from, for errors
 }
 
 // defaultTrap is what `run` watches unless told otherwise.
@@ -49,7 +53,8 @@ var defaultTrap = []string{"openat", "connect", "execve"}
 const defaultRunQueue = 1024
 
 func newRunCmd() *cobra.Command {
-	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropBatch: 8, DropErrno: "EINTR", CPU: "auto", Format: "text"}
+	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: "EINTR", CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto,
+		where: func(name string) string { return "--" + name }}
 	var config string
 	c := &cobra.Command{
 		Use:   "run [flags] -- command [argument ...]",
@@ -86,7 +91,9 @@ command, 126 not executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.StringSliceVarP(&s.Trap, "trap", "t", s.Trap, "system calls to trap, by `names`")
 	fl.IntVar(&s.Queue, "queue", s.Queue, "capacity of the queue in notifications")
 	fl.IntVar(&s.Workers, "workers", s.Workers, "workers")
-	fl.IntVar(&s.DropBatch, "drop-batch", s.DropBatch, "how many of the oldest calls a full queue drops at once, at most the queue")
+	fl.IntVar(&s.DropBatch, "drop-batch", s.DropBatch, "how many of the oldest calls a full queue drops at least, at most the queue; 0 adapts")
+	fl.StringVar(&s.Policy, "policy", s.Policy, "which calls give way when the queue is full: drop-oldest, drop-newest, or block for none")
+	fl.StringVar(&s.Pace, "pace", s.Pace, "how long dropped calls are held before they are told: a duration such as 5ms, auto, none")
 	fl.StringVar(&s.DropErrno, "drop-errno", s.DropErrno, "what dropped calls fail with, by `name`")
 	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (the last), none")
 	fl.StringVar(&s.Format, "format", s.Format, "of the table: text, json")
@@ -96,44 +103,51 @@ command, 126 not executable, 1 the supervisor failed, 2 wrong usage.`,
 
 // load reads a settings file; flags that were given stay.
 func (s *runSettings) load(path string, cmd *cobra.Command) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return usageErrorf("--config: %w", err)
-	}
-	file := *s
-	if err := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField()).Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		return usageErrorf("--config %s: %w", path, err)
-	}
 	given := *s
-	*s = file
-	set := func(name string, keep func()) {
+	if err := loadSettings(path, s); err != nil {
+		return usageErrorf("--config %w", err)
+	}
+	keep := map[string]func(){
+		"trap":       func() { s.Trap = given.Trap },
+		"queue":      func() { s.Queue = given.Queue },
+		"workers":    func() { s.Workers = given.Workers },
+		"drop-batch": func() { s.DropBatch = given.DropBatch },
+		"drop-errno": func() { s.DropErrno = given.DropErrno },
+		"policy":     func() { s.Policy = given.Policy },
+		"pace":       func() { s.Pace = given.Pace },
+		"cpu":        func() { s.CPU = given.CPU },
+		"format":     func() { s.Format = given.Format },
+	}
+	for name, keep := range keep {
 		if cmd.Flags().Changed(name) {
 			keep()
 		}
 	}
-	set("trap", func() { s.Trap = given.Trap })
-	set("queue", func() { s.Queue = given.Queue })
-	set("workers", func() { s.Workers = given.Workers })
-	set("drop-batch", func() { s.DropBatch = given.DropBatch })
-	set("drop-errno", func() { s.DropErrno = given.DropErrno })
-	set("cpu", func() { s.CPU = given.CPU })
-	set("format", func() { s.Format = given.Format })
+	s.where = func(name string) string {
+		if cmd.Flags().Changed(name) {
+			return "--" + name
+		}
+		return "--config " + path + ": " + name
+	}
 	return nil
 }
 
 // engineConfig checks the settings and makes the engine's configuration of them.
 func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
+	bad := func(name string, v any, want string) error {
+		return usageErrorf("%s %v: want %s", s.where(name), v, want)
+	}
 	for _, n := range []struct {
-		flag  string
-		v     int
-		limit int
-	}{{"queue", s.Queue, engine.MaxQueue}, {"workers", s.Workers, engine.MaxWorkers}, {"drop-batch", s.DropBatch, engine.MaxQueue}} {
-		if n.v < 1 || n.v > n.limit {
-			return cfg, usageErrorf("--%s %d: want a whole number from 1 to %d", n.flag, n.v, n.limit)
+		name       string
+		v          int
+		low, limit int
+	}{{"queue", s.Queue, 1, engine.MaxQueue}, {"workers", s.Workers, 1, engine.MaxWorkers}, {"drop-batch", s.DropBatch, 0, engine.MaxQueue}} {
+		if n.v < n.low || n.v > n.limit {
+			return cfg, bad(n.name, n.v, fmt.Sprintf("a whole number from %d to %d", n.low, n.limit))
 		}
 	}
 	if s.Format != "text" && s.Format != "json" {
-		return cfg, usageErrorf("--format %q: the formats are text, json", s.Format)
+		return cfg, bad("format", strconv.Quote(s.Format), "text or json")
 	}
 	cfg = engine.Config{
 		Handler: engine.HandlerFunc(func(r *engine.Request) { _ = r.Continue() }), // ErrGone is counted
@@ -141,21 +155,44 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 	}
 	errno, ok := errnoByName(s.DropErrno)
 	if !ok {
-		return cfg, usageErrorf("--drop-errno %q: want an errno's name, such as EINTR or EAGAIN", s.DropErrno)
+		return cfg, bad("drop-errno", strconv.Quote(s.DropErrno), "an errno's name, such as EINTR or EAGAIN")
 	}
 	cfg.DropErrno = errno
+	if cfg.Policy, err = policy.ParseKind(s.Policy); err != nil {
+		return cfg, bad("policy", strconv.Quote(s.Policy), strings.Join(policy.Kinds[:], ", "))
+	}
+	if cfg.Pace, err = parsePace(s.Pace); err != nil {
+		return cfg, bad("pace", strconv.Quote(s.Pace), paceForms)
+	}
 	switch s.CPU {
 	case "auto":
 	case "none":
 		cfg.CPU = engine.AnyCPU
 	default:
 		n, err := strconv.Atoi(s.CPU)
-		if err != nil || n < 0 {
-			return cfg, usageErrorf("--cpu %q: want a CPU's number, auto or none", s.CPU)
+		if allowed := osthread.Allowed(); err != nil || n < 0 || allowed != nil && !slices.Contains(allowed, n) {
+			return cfg, bad("cpu", strconv.Quote(s.CPU), fmt.Sprintf("one of %v, auto or none", allowed))
 		}
 		cfg.CPU = engine.OnCPU(n)
 	}
 	return cfg, nil
+}
+
+const paceForms = "a duration such as 5ms, auto or none"
+
+// parsePace reads a pace of drops, as engine.Config wants it.
+func parsePace(s string) (time.Duration, error) {
+	switch s {
+	case bench.Auto:
+		return 0, nil
+	case bench.NoPace:
+		return policy.Immediately, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("pace %q: want %s", s, paceForms)
+	}
+	return d, nil
 }
 
 func errnoByName(name string) (syscall.Errno, bool) {
@@ -173,14 +210,23 @@ func findCommand(name string) (string, error) {
 	if errors.Is(err, exec.ErrDot) {
 		err = nil // "./x" was not meant, but a shell with . in its PATH runs it as well
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return filepath.Abs(path)
-	case errors.Is(err, fs.ErrPermission):
-		return "", &exitError{126, fmt.Errorf("run %s: not executable: %w", name, err)}
-	default:
-		return "", &exitError{127, fmt.Errorf("run %s: no such command: %w", name, err)}
 	}
+	code, why := 127, "no such command"
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EISDIR) {
+		code, why = 126, "not executable"
+	}
+	// Not what LookPath puts before the reason: the name once more, and its call.
+	var ours *exec.Error
+	if errors.As(err, &ours) {
+		err = ours.Err
+	}
+	var call *fs.PathError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	return "", &exitError{code, fmt.Errorf("run %q: %s: %w", name, why, err)}
 }
 
 func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
@@ -190,7 +236,7 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	}
 	prog, err := filter.Compile(s.Trap, filter.Options{})
 	if err != nil {
-		return usageErrorf("-t: %w", err)
+		return usageErrorf("%s: %w", s.where("trap"), err)
 	}
 	path, err := findCommand(args[0])
 	if err != nil {
@@ -213,13 +259,17 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 		// that do not kill, of which Go programs get a hundred a second.
 		plan.Flags = notify.WaitKillableRecv
 	}
-	status, src, err := launch(e, &plan)
+	// One channel throughout, so that no signal falls between two.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	defer signal.Stop(signals)
+	status, src, err := launch(e, &plan, signals)
 	if err == nil {
-		waitForRest(stderr, src, args[0])
+		waitForRest(stderr, src, args[0], signals)
 	}
 	stop()
 	if rerr := <-ended; rerr != nil {
-		err = errors.Join(err, rerr)
+		err = rerr // what else failed, failed for it
 	}
 	if err != nil {
 		return err
@@ -233,9 +283,9 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	return nil
 }
 
-// launch starts the command under the engine and waits for it. The status is
-// as a shell's.
-func launch(e *engine.Engine, plan *launchPlan) (status int, src *engine.Source, err error) {
+// launch starts the command under the engine, passes signals on to it and waits
+// for it. The status is as a shell's.
+func launch(e *engine.Engine, plan *launchPlan, signals <-chan os.Signal) (status int, src *engine.Source, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, nil, fmt.Errorf("launch: socket pair: %w", err)
@@ -249,10 +299,6 @@ func launch(e *engine.Engine, plan *launchPlan) (status int, src *engine.Source,
 	}
 	conn := fc.(*net.UnixConn)
 	defer conn.Close()
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	defer signal.Stop(signals)
-
 	c := exec.Command("/proc/self/exe")
 	c.Args[0] = "unknot-launch"
 	c.Env = []string{launchEnv + "=1", "GODEBUG=asyncpreemptoff=1"} // SIGURG must not meet a thread that spins
@@ -286,11 +332,11 @@ func launch(e *engine.Engine, plan *launchPlan) (status int, src *engine.Source,
 	var errno [1]byte
 	if n, _ := conn.Read(errno[:]); n == 1 {
 		_ = c.Wait()
-		code := 126
+		code, why := 126, "not executable"
 		if syscall.Errno(errno[0]) == unix.ENOENT {
-			code = 127
+			code, why = 127, "its interpreter does not exist" // the file itself was found
 		}
-		return 0, nil, &exitError{code, fmt.Errorf("run %s: %w", plan.Path, syscall.Errno(errno[0]))}
+		return 0, nil, &exitError{code, fmt.Errorf("run %q: %s: %w", plan.Argv[0], why, syscall.Errno(errno[0]))}
 	}
 	exited := make(chan struct{})
 	go func() {
@@ -327,22 +373,22 @@ func inForeground() bool {
 	return err == nil && pgrp == unix.Getpgrp()
 }
 
-// waitForRest waits for descendants that outlive the command.
-func waitForRest(w io.Writer, src *engine.Source, name string) {
+// waitForRest waits for descendants that outlive the command, or for a signal
+// that ends the wait.
+func waitForRest(w io.Writer, src *engine.Source, name string, signals <-chan os.Signal) {
 	if notify.FeatureHangup.Probe() != nil {
 		return // this kernel does not say when the last one is gone
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer signal.Stop(signals)
 	note := time.NewTimer(time.Second)
 	defer note.Stop()
 	for {
 		select {
 		case <-src.Done():
 			return
-		case <-signals:
-			return
+		case sig := <-signals:
+			if sig != unix.SIGUSR1 && sig != unix.SIGUSR2 {
+				return
+			}
 		case <-note.C:
 			fmt.Fprintf(w, "unknot: %s has ended, some of its processes have not: still supervising them (interrupt to stop; their trapped calls will then fail with ENOSYS)\n", name)
 		}

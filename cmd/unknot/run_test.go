@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -153,7 +154,7 @@ func TestBadInputIsOneLine(t *testing.T) {
 		{[]string{"run", "--queue", "0", "--", "true"}, 2, "--queue"},
 		{[]string{"run", "--workers", "-1", "--", "true"}, 2, "--workers"},
 		{[]string{"run", "--cpu", "x", "--", "true"}, 2, "--cpu"},
-		{[]string{"run", "--cpu", "4000", "--", "true"}, 1, "CPU 4000"},
+		{[]string{"run", "--cpu", "4000", "--", "true"}, 2, "--cpu"},
 		{[]string{"run", "--drop-errno", "EWHAT", "--", "true"}, 2, "EWHAT"},
 		{[]string{"run", "--format", "xml", "--", "true"}, 2, "xml"},
 		{[]string{"run", "--config", "/nonexistent", "--", "true"}, 2, "/nonexistent"},
@@ -187,6 +188,55 @@ func TestBenchWritesTheSameLinesToAFile(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Dir(file)); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestAnInterruptedBenchLeavesWholeFiles: asked to stop, bench keeps what was
+// finished; killed, it leaves nothing.
+func TestAnInterruptedBenchLeavesWholeFiles(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		file := filepath.Join(t.TempDir(), "new.txt")
+		c := unknot(t, "bench", "--engine", "bare,seed", "--targets", "2", "--duration", "10ms", "--count", "1000000", "--trace", "off", "-o", file)
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var errs bytes.Buffer
+		c.Stderr = &errs
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var stdout strings.Builder
+		r := bufio.NewReader(io.TeeReader(out, &stdout))
+		for line := ""; !strings.HasPrefix(line, "BenchmarkStorm/"); {
+			if line, err = r.ReadString('\n'); err != nil {
+				t.Fatalf("%v: %s", err, errs.String())
+			}
+		}
+		if err := c.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Wait()
+		left, err := os.ReadDir(filepath.Dir(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sig == syscall.SIGKILL {
+			if len(left) != 0 {
+				t.Errorf("killed, it leaves %v", left)
+			}
+			continue
+		}
+		b, _ := os.ReadFile(file)
+		if c.ProcessState.ExitCode() != 1 || string(b) != stdout.String() || len(left) != 1 || !strings.HasSuffix(string(b), "\n") {
+			t.Errorf("%v: %v, left %v; the file and the output differ: %v", sig, c.ProcessState, left, string(b) != stdout.String())
+		}
+		if !strings.HasSuffix(errs.String(), "unknot: interrupted: the repetitions above are complete, the rest is missing\n") {
+			t.Errorf("%v: %s", sig, errs.String())
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
 )
 
 func newStormCmd() *cobra.Command {
@@ -24,7 +25,8 @@ func newStormCmd() *cobra.Command {
 		Long: `storm makes trapped system calls (getppid) from many threads, for any supervisor
 that listens on a UNIX stream socket: it connects, passes the listener of its
 filter in one message with one byte (SCM_RIGHTS), and starts when it has read one
-byte back. At the end it prints what the targets saw.
+byte back. At the end it prints what the targets saw: calls answered with a value,
+and those that failed, by errno.
 
 Exit codes: 0 every call was answered, 1 some were not or the supervisor is gone,
 2 wrong usage.`,
@@ -36,8 +38,13 @@ Exit codes: 0 every call was answered, 1 some were not or the supervisor is gone
 			if targets < 1 || targets > storm.MaxTargets {
 				return usageErrorf("--targets %d: want a whole number from 1 to %d", targets, storm.MaxTargets)
 			}
-			if duration <= 0 || think < 0 || cpu < -1 {
-				return usageErrorf("--duration %v, --think %v, --cpu %d: want a positive time, a time, a CPU's number or -1", duration, think, cpu)
+			switch {
+			case duration <= 0:
+				return usageErrorf("--duration %v: want more than 0", duration)
+			case think < 0:
+				return usageErrorf("--think %v: want 0 or more", think)
+			case cpu < -1:
+				return usageErrorf("--cpu %d: want a CPU's number, or -1 for all", cpu)
 			}
 			ctx := cmd.Context()
 			conn, err := net.Dial("unix", connect)
@@ -76,11 +83,11 @@ Exit codes: 0 every call was answered, 1 some were not or the supervisor is gone
 			if err := stop(); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "targets %d: %.0f calls/s, answered %d, EINTR %d, ENOSYS %d, other errno %d, lost %d, round trip p50 %s p99 %s\n",
-				targets, float64(r.Calls())/r.Elapsed.Seconds(), r.OK, r.EINTR, r.ENOSYS, r.Other, r.Lost,
+			fmt.Fprintf(cmd.OutOrStdout(), "targets %d: %.0f calls/s, %v, lost %d, round trip p50 %s p99 %s\n",
+				targets, float64(r.Calls())/r.Elapsed.Seconds(), r.Counts, r.Lost,
 				bench.Duration(r.RoundTrip.Quantile(.5)), bench.Duration(r.RoundTrip.Quantile(.99)))
-			if r.Lost > 0 || r.ENOSYS > 0 {
-				return fmt.Errorf("%d calls were never answered, %d found no supervisor", r.Lost, r.ENOSYS)
+			if gone := r.Failed(unix.ENOSYS); r.Lost > 0 || gone > 0 {
+				return fmt.Errorf("%d calls were never answered, %d found no supervisor", r.Lost, gone)
 			}
 			return nil
 		},

@@ -27,6 +27,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/unknot/unknot/internal/ellipsis"
 )
 
 // timeout bounds one command.
@@ -148,32 +150,8 @@ func (c command) run() error {
 	if code := cmd.ProcessState.ExitCode(); code != c.exit {
 		return fmt.Errorf("exit status %d, want %d; it printed:\n%s", code, c.exit, out)
 	}
-	if c.want != nil && !matches(c.want, strings.Split(strings.TrimRight(string(out), "\n"), "\n")) {
+	if c.want != nil && !ellipsis.Match(strings.Join(c.want, "\n"), string(out)) {
 		return fmt.Errorf("it printed:\n%s\nwant:\n%s", out, strings.Join(c.want, "\n"))
 	}
 	return nil
-}
-
-// matches compares line by line, with … for anything.
-func matches(want, got []string) bool {
-	if len(want) == 0 {
-		return len(got) == 0
-	}
-	if strings.TrimSpace(want[0]) == "…" {
-		for i := range len(got) + 1 {
-			if matches(want[1:], got[i:]) {
-				return true
-			}
-		}
-		return false
-	}
-	if len(got) == 0 {
-		return false
-	}
-	parts := strings.Split(want[0], "…")
-	for i := range parts {
-		parts[i] = regexp.QuoteMeta(parts[i])
-	}
-	re := regexp.MustCompile("^" + strings.Join(parts, ".*") + "$")
-	return re.MatchString(strings.TrimRight(got[0], " \t")) && matches(want[1:], got[1:])
 }
