@@ -223,12 +223,12 @@ func TestLinearizableOracle(t *testing.T) {
 	}{
 		{"Queue", func() queue { return NewQueue[uint64](4) }, false},
 		{"Vyukov", func() queue {
-			q := forms.NewVyukov(4)
+			q := forms.NewVyukov[uint64](4)
 			q.Hook = func(int) { chaos.Access() }
 			return q
 		}, true},
 		{"RTS", func() queue {
-			q := forms.NewRTS(4)
+			q := forms.NewRTS[uint64](4)
 			q.Hook = func(int) { chaos.Access() }
 			return q
 		}, true},
