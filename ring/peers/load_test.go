@@ -1,3 +1,5 @@
+//go:build !ringchaos
+
 package peers
 
 import (
