@@ -34,6 +34,7 @@
 //   - chan: buffered channel; drops by select with default, twice
 //   - ring: ring.Ring of words; 80-byte elements are in a ring.Slab for each producer
 //   - ring-evict16: with EvictAtLeast(16)
+//   - ring-asym, ring-asym-evict64: with AsymmetricFence and EvictAtLeast(16), or 64
 //   - ring-yield, ring-thread: with YieldOnWake; with a ThreadConsumer
 //   - queue: ring.Queue, the mutex sibling
 //   - flume: one mutex, a deque that grows, a list of sleepers, one element at a time

@@ -46,7 +46,9 @@ func makers[T element]() []maker {
 	return []maker{
 		{"chan", func(l load) any { return newChan[T](l) }},
 		{"ring", func(l load) any { return newRing[T](l) }},
+		{"ring-asym", func(l load) any { return newRing[T](l, asym, evict16) }},
 		{"ring-evict16", func(l load) any { return newRing[T](l, evict16) }},
+		{"ring-asym-evict64", func(l load) any { return newRing[T](l, asym, evict64) }},
 		{"queue", func(l load) any { return newMutex[T](l) }},
 		{"flume", func(l load) any { return newFlume[T](l) }},
 		{"xsync", func(l load) any { return newXsync[T](l) }},

@@ -2,7 +2,14 @@ package peers
 
 import "github.com/unknot/unknot/ring"
 
-var evict16 = ring.EvictAtLeast(16)
+var (
+	evict16 = ring.EvictAtLeast(16)
+	evict64 = ring.EvictAtLeast(64)
+	asym    = ring.AsymmetricFence()
+)
+
+// mostEvicted is the length that a buffer for evicted entries needs.
+const mostEvicted = 64
 
 func options(l load, opts []ring.Option) []ring.Option {
 	if l.producers == 1 {
@@ -57,7 +64,7 @@ func (f *wordsForm) send(_ int, s span) {
 }
 
 func (f *wordsForm) sendDrop(_ int, s span) (dropped tally) {
-	buf, evicted := make([]uint64, f.push), make([]uint64, max(f.push, 16))
+	buf, evicted := make([]uint64, f.push), make([]uint64, max(f.push, mostEvicted))
 	for i := s.first; i <= s.last; {
 		for _, e := range evicted[:f.r.PushDrop(fillWords(buf, &i, s.last), evicted)] {
 			dropped.add(e)
@@ -115,7 +122,7 @@ func newCells[T element](l load, opts ...ring.Option) *cellsForm[T] {
 	f := &cellsForm[T]{load: l, r: ring.New[uint64](l.capacity, options(l, opts)...)}
 	// The most that can be out at once: in the ring, with consumers, and with
 	// producers, who hold what they are about to push and what they evicted.
-	cells := l.capacity + l.consumers*l.pop + l.producers*2*max(l.push, 16)
+	cells := l.capacity + l.consumers*l.pop + l.producers*2*max(l.push, mostEvicted)
 	for range l.producers {
 		f.slabs = append(f.slabs, ring.NewSlab[T](cells))
 	}
@@ -163,7 +170,7 @@ func (f *cellsForm[T]) send(p int, s span) {
 }
 
 func (f *cellsForm[T]) sendDrop(p int, s span) (dropped tally) {
-	l, evicted := f.loader(p), make([]uint64, max(f.push, 16))
+	l, evicted := f.loader(p), make([]uint64, max(f.push, mostEvicted))
 	for i := s.first; i <= s.last; {
 		for _, h := range evicted[:f.r.PushDrop(l.fill(&i, s.last), evicted)] {
 			slab, cell := f.slabs[h>>32], uint32(h)
