@@ -150,9 +150,18 @@ func (c *Consumer[H]) Pop(dst []H) int {
 	}
 }
 
-// idle reports whether all rings are empty.
+// idle reports whether all rings are empty, to one who has announced itself.
 func (c *Consumer[H]) idle() bool {
-	for _, r := range *c.set.rings.Load() {
+	rings := *c.set.rings.Load()
+	for _, r := range rings {
+		if r.light {
+			// Whoever pushes has done without the fence between its
+			// store and its look for sleepers: now it has one.
+			heavyFence()
+			break
+		}
+	}
+	for _, r := range rings {
 		if !r.empty() {
 			return false
 		}

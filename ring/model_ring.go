@@ -62,7 +62,10 @@ func programs(threads ...string) [][]step {
 	return out
 }
 
-var single = []Option{SingleProducer()}
+var (
+	single = []Option{SingleProducer()}
+	light  = []Option{SingleProducer(), AsymmetricFence()}
+)
 
 var scenarios = []scenario{
 	// One producer. Without Close, a lost wake-up shows as a ring that is not
@@ -83,6 +86,15 @@ var scenarios = []scenario{
 	{name: "set", caps: []int{1, 1}, opts: single, threads: programs("p1 d1", "p1'", "W1")},
 	{name: "set2", caps: []int{1, 1}, opts: single, threads: programs("p1 p1'", "w1", "w1")},
 	{name: "setclose", caps: []int{1, 1}, threads: programs("p1 p1' C", "W1")},
+	// A light fence for producers, and a heavy one for consumers.
+	{name: "lightdrop", caps: []int{2}, opts: light, threads: programs("p2 d1 d2 p1", "t1 t2")},
+	{name: "lightchain", caps: []int{2}, opts: light, threads: programs("p2", "w1", "w1")},
+	{name: "lightclose", caps: []int{2}, opts: light, threads: programs("p1 p1 c", "W1")},
+	{name: "lightfutex", caps: []int{1}, opts: light, threads: programs("p1 d1 p1", "W1f")},
+	{name: "lightset", caps: []int{1, 1}, opts: light, threads: programs("p1 d1", "p1'", "W1")},
+	{name: "lightlen", caps: []int{2}, opts: light, threads: programs("p1 p1 d1", "t1", "L L")},
+	{name: "lightpark", caps: []int{2}, opts: light, threads: programs("p1 p1 d1", "W1", "t1")},
+	{name: "lightproducers", caps: []int{2}, opts: []Option{AsymmetricFence()}, threads: programs("d1", "p1", "W1")},
 	// The longest of those that are always run.
 	{name: "park", caps: []int{2}, opts: single, threads: programs("p2 d1", "W1", "W2")},
 
@@ -94,6 +106,8 @@ var scenarios = []scenario{
 	{name: "producers3", large: true, caps: []int{2}, threads: programs("d1 p2", "p1 d2", "W1")},
 	{name: "set22", large: true, caps: []int{1, 1}, opts: single, threads: programs("p1", "p1'", "W1", "W1")},
 	{name: "set3", large: true, caps: []int{1, 2}, opts: single, threads: programs("p1 d1", "p1' d1'", "W1", "W1")},
+	{name: "lightpark2", large: true, caps: []int{2}, opts: light, threads: programs("p2 d1", "W1", "W2")},
+	{name: "lightset22", large: true, caps: []int{1, 1}, opts: light, threads: programs("p1", "p1'", "W1", "W1")},
 	{name: "cap4", large: true, caps: []int{4}, opts: single, threads: programs("p3 d2 d4", "W2", "t3 t3")},
 }
 
@@ -119,11 +133,24 @@ func ModelCheck(name string, limit int) (model.Result, error) {
 
 // ghost is what the checker knows about a ring beyond the ring's own words.
 type ghost struct {
-	r   *Ring[uint64]
-	ids map[uint64]uint64 // what was pushed at a position
+	r    *Ring[uint64]
+	ids  map[uint64]uint64 // what was pushed at a position
+	late map[uint64]uint64 // lags: what will be, when the store takes effect
 }
 
+// lags reports whether a push may take effect after its end. (Where there are
+// several producers, letting go of the lock ends that.)
+func (g *ghost) lags() bool { return g.r.light && g.r.single }
+
 func (g *ghost) len() uint64 { return g.r.tail.Peek() - g.r.head.Peek() }
+
+// tail is where the producer puts the next entry, whatever has taken effect.
+func (g *ghost) tail() uint64 {
+	if g.lags() {
+		return g.r.next
+	}
+	return g.r.tail.Peek()
+}
 
 // actor is what the checker knows about a thread.
 type actor struct {
@@ -152,7 +179,7 @@ func (sc *scenario) setup() *model.Program {
 			r.owned = true
 		}
 		r.startAt(sc.start)
-		g := &ghost{r: r, ids: map[uint64]uint64{}}
+		g := &ghost{r: r, ids: map[uint64]uint64{}, late: map[uint64]uint64{}}
 		r.head.Register(fmt.Sprint("head", i))
 		r.tail.Register(fmt.Sprint("tail", i))
 		r.pmu.Register(fmt.Sprint("pmu", i))
@@ -173,7 +200,9 @@ func (sc *scenario) setup() *model.Program {
 		r := g.r
 		r.tail.Write = func(old, new uint64) {
 			a := current()
-			if new-old > uint64(len(a.src)) || a.ring != i || !a.busy {
+			if g.lags() {
+				// The operation may be over; run looks at what it stored.
+			} else if new-old > uint64(len(a.src)) || a.ring != i || !a.busy {
 				a.t.Fail("moves the tail by %d", int64(new-old))
 				return
 			}
@@ -184,7 +213,11 @@ func (sc *scenario) setup() *model.Program {
 				a.t.Fail("overfills the ring")
 			}
 			for p := old; p != new; p++ {
-				g.ids[p] = a.src[p-old]
+				if g.lags() {
+					g.ids[p] = g.late[p]
+				} else {
+					g.ids[p] = a.src[p-old]
+				}
 			}
 		}
 		r.head.Write = func(old, new uint64) {
@@ -215,7 +248,7 @@ func (sc *scenario) setup() *model.Program {
 			g := rings[a.ring]
 			switch a.do {
 			case 'p':
-				a.free = min(a.free, g.r.limit-g.len())
+				a.free = min(a.free, g.r.limit-(g.tail()-g.r.head.Peek()))
 			case 't':
 				a.empty = a.empty || g.len() == 0
 			case 'L':
@@ -362,14 +395,17 @@ func (a *actor) run(t *model.Thread, n int, x step, rings []*ghost, set *Set[uin
 				a.src[i] = id
 			}
 			ev := make([]uint64, max(x.n, int(r.quantum)))
-			tail := r.tail.Peek()
+			tail := rings[x.ring].tail()
+			for i, id := range a.src {
+				rings[x.ring].late[tail+uint64(i)] = id
+			}
 			if x.do == 'p' {
 				got := r.Push(a.src)
 				if got < x.n && a.free > uint64(got) && !r.shut {
 					t.Fail("Push of %d = %d, but there was always room for %d", x.n, got, a.free)
 				}
-				if r.single && r.tail.Peek() != tail+uint64(got) {
-					t.Fail("Push = %d, but appended %d", got, r.tail.Peek()-tail)
+				if r.single && rings[x.ring].tail() != tail+uint64(got) {
+					t.Fail("Push = %d, but appended %d", got, rings[x.ring].tail()-tail)
 				}
 				break
 			}
@@ -381,8 +417,8 @@ func (a *actor) run(t *model.Thread, n int, x step, rings []*ghost, set *Set[uin
 				}
 			case !slices.Equal(ev[:k], a.claimed):
 				t.Fail("PushDrop evicted %v, owns %v", ev[:k], a.claimed)
-			case r.single && r.tail.Peek() != tail+uint64(x.n):
-				t.Fail("PushDrop appended %d of %d", r.tail.Peek()-tail, x.n)
+			case r.single && rings[x.ring].tail() != tail+uint64(x.n):
+				t.Fail("PushDrop appended %d of %d", rings[x.ring].tail()-tail, x.n)
 			}
 		case 't':
 			dst := make([]uint64, x.n)

@@ -11,4 +11,5 @@ const (
 	pointNotify               // a producer has published and not yet looked for sleepers
 	pointPark                 // a consumer has announced itself and not yet looked again
 	pointSleep                // a consumer has looked again and does not sleep yet
+	pointLocked               // a consumer of a Queue holds its mutex
 )

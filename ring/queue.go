@@ -104,6 +104,7 @@ func (q *Queue[T]) PushDrop(src, evicted []T) int {
 // reports how many. It never waits.
 func (q *Queue[T]) TryPop(dst []T) int {
 	q.mu.Lock()
+	at(pointLocked)
 	n := q.remove(dst)
 	q.mu.Unlock()
 	return n

@@ -196,6 +196,7 @@ func TestLinearizable(t *testing.T) {
 		{"Producers", 2, 2, 1, 4, 1, nil},
 		{"ProducersBatches", 2, 2, 3, 3, 1, nil},
 		{"Quantum", 1, 2, 2, 4, 3, []Option{SingleProducer(), EvictAtLeast(3)}},
+		{"AsymmetricFence", 1, 3, 2, 4, 1, []Option{SingleProducer(), AsymmetricFence()}},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			model := spec(m.capacity, m.quantum)
@@ -223,12 +224,12 @@ func TestLinearizableOracle(t *testing.T) {
 	}{
 		{"Queue", func() queue { return NewQueue[uint64](4) }, false},
 		{"Vyukov", func() queue {
-			q := forms.NewVyukov(4)
+			q := forms.NewVyukov[uint64](4)
 			q.Hook = func(int) { chaos.Access() }
 			return q
 		}, true},
 		{"RTS", func() queue {
-			q := forms.NewRTS(4)
+			q := forms.NewRTS[uint64](4)
 			q.Hook = func(int) { chaos.Access() }
 			return q
 		}, true},
@@ -296,6 +297,7 @@ func TestExactlyOnce(t *testing.T) {
 		{"OneProducer", 1, 3, 1, 1, false, false, []Option{SingleProducer()}},
 		{"OneProducerDrop", 1, 3, 4, 3, true, false, []Option{SingleProducer()}},
 		{"OneProducerDropQuantum", 1, 2, 1, 5, true, false, []Option{SingleProducer(), EvictAtLeast(8), YieldOnWake()}},
+		{"OneProducerDropAsymmetric", 1, 3, 1, 1, true, false, []Option{SingleProducer(), AsymmetricFence()}},
 		{"Producers", 3, 3, 3, 2, false, false, nil},
 		{"ProducersDrop", 3, 3, 3, 2, true, false, nil},
 		{"ThreadsDrop", 2, 2, 2, 4, true, true, nil},
@@ -402,6 +404,8 @@ func TestNoLostWake(t *testing.T) {
 		{"One", 1, 1, false, 1, []Option{SingleProducer()}},
 		{"Three", 3, 4, false, 1, nil},
 		{"Yield", 2, 3, false, 1, []Option{YieldOnWake()}},
+		{"Asymmetric", 2, 1, false, 1, []Option{SingleProducer(), AsymmetricFence()}},
+		{"AsymmetricThreads", 2, 2, true, 2, []Option{AsymmetricFence()}},
 		{"Threads", 2, 2, true, 1, nil},
 		{"TwoRings", 2, 2, false, 2, nil},
 	} {

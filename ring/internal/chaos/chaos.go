@@ -11,6 +11,12 @@ type Hooks struct {
 	At     func(point int) // in each named window (the points of package ring)
 }
 
+// Points that programs outside package ring refer to; ring checks their values.
+const (
+	Pop       = 0 // a consumer of a Ring has read entries and not yet claimed them
+	PopLocked = 6 // a consumer of a Queue holds the mutex
+)
+
 var hooks atomic.Pointer[Hooks]
 
 // Set installs h, or removes the hooks if h is nil.

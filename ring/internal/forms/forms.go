@@ -3,8 +3,9 @@
 // that they can tell a queue that is not linearizable, the benchmarks to
 // show what a stalled consumer does to a producer.
 //
-// Both carry words. A form's Hook, if set, is called in each window in which
-// a goroutine holds a claim that it has not completed.
+// A form's Hook, if set, is called in each window in which a goroutine holds a
+// claim that it has not completed. A claimed slot belongs to the claimer alone,
+// so both forms carry elements of any type.
 package forms
 
 import "sync/atomic"
@@ -19,37 +20,37 @@ const (
 
 // A Vyukov is a ring with a turn number per slot: D. Vyukov, "Bounded MPMC
 // queue", 1024cores.net, 2010, with claims of several consecutive slots.
-type Vyukov struct {
+type Vyukov[T any] struct {
 	_     pad
 	tail  atomic.Uint64
 	_     pad
 	head  atomic.Uint64
 	_     pad
-	slots []turn
+	slots []turn[T]
 	Hook  func(window int)
 }
 
-type turn struct {
+type turn[T any] struct {
 	seq atomic.Uint64
-	val uint64
+	val T
 }
 
 // NewVyukov returns a queue of the given capacity, a power of two of at least two.
-func NewVyukov(capacity int) *Vyukov {
+func NewVyukov[T any](capacity int) *Vyukov[T] {
 	if capacity < 2 || capacity&(capacity-1) != 0 {
 		panic("forms: capacity is not a power of two")
 	}
-	q := &Vyukov{slots: make([]turn, capacity)}
+	q := &Vyukov[T]{slots: make([]turn[T], capacity)}
 	for i := range q.slots {
 		q.slots[i].seq.Store(uint64(i))
 	}
 	return q
 }
 
-func (q *Vyukov) slot(p uint64) *turn { return &q.slots[p&uint64(len(q.slots)-1)] }
+func (q *Vyukov[T]) slot(p uint64) *turn[T] { return &q.slots[p&uint64(len(q.slots)-1)] }
 
 // Push appends a prefix of src and reports its length.
-func (q *Vyukov) Push(src []uint64) int {
+func (q *Vyukov[T]) Push(src []T) int {
 	for {
 		p := q.tail.Load()
 		n := 0
@@ -84,7 +85,7 @@ func (q *Vyukov) Push(src []uint64) int {
 }
 
 // TryPop removes up to len(dst) entries.
-func (q *Vyukov) TryPop(dst []uint64) int {
+func (q *Vyukov[T]) TryPop(dst []T) int {
 	for {
 		p := q.head.Load()
 		n := 0
@@ -121,24 +122,24 @@ func (q *Vyukov) TryPop(dst []uint64) int {
 // An RTS is a ring in the manner of DPDK's rte_ring with relaxed tail sync:
 // both ends have a head, advanced by claims, and a tail, moved up to the head
 // by whoever finishes last. Position and count share a word, 32 bits each.
-type RTS struct {
+type RTS[T any] struct {
 	_     pad
 	prod  end
 	_     pad
 	cons  end
 	_     pad
-	slots []atomic.Uint64
+	slots []T
 	Hook  func(window int)
 }
 
 type end struct{ head, tail atomic.Uint64 } // count<<32 | position
 
 // NewRTS returns a queue of the given capacity, a power of two.
-func NewRTS(capacity int) *RTS {
+func NewRTS[T any](capacity int) *RTS[T] {
 	if capacity < 1 || capacity&(capacity-1) != 0 {
 		panic("forms: capacity is not a power of two")
 	}
-	return &RTS{slots: make([]atomic.Uint64, capacity)}
+	return &RTS[T]{slots: make([]T, capacity)}
 }
 
 // finish counts one claim as done, and moves the tail to the head if it was the last.
@@ -158,7 +159,7 @@ func (e *end) finish() {
 }
 
 // Push appends a prefix of src and reports its length.
-func (q *RTS) Push(src []uint64) int {
+func (q *RTS[T]) Push(src []T) int {
 	for {
 		h := q.prod.head.Load()
 		free := uint32(len(q.slots)) - (uint32(h) - uint32(q.cons.tail.Load()))
@@ -176,7 +177,7 @@ func (q *RTS) Push(src []uint64) int {
 			q.Hook(Pushing)
 		}
 		for i, v := range src[:n] {
-			q.slots[(uint32(h)+uint32(i))&uint32(len(q.slots)-1)].Store(v)
+			q.slots[(uint32(h)+uint32(i))&uint32(len(q.slots)-1)] = v
 		}
 		q.prod.finish()
 		return int(n)
@@ -184,7 +185,7 @@ func (q *RTS) Push(src []uint64) int {
 }
 
 // TryPop removes up to len(dst) entries.
-func (q *RTS) TryPop(dst []uint64) int {
+func (q *RTS[T]) TryPop(dst []T) int {
 	for {
 		h := q.cons.head.Load()
 		left := uint32(q.prod.tail.Load()) - uint32(h)
@@ -202,7 +203,7 @@ func (q *RTS) TryPop(dst []uint64) int {
 			q.Hook(Popping)
 		}
 		for i := range dst[:n] {
-			dst[i] = q.slots[(uint32(h)+uint32(i))&uint32(len(q.slots)-1)].Load()
+			dst[i] = q.slots[(uint32(h)+uint32(i))&uint32(len(q.slots)-1)]
 		}
 		q.cons.finish()
 		return int(n)
@@ -213,10 +214,10 @@ func (q *RTS) TryPop(dst []uint64) int {
 // pushes what fits, pops what is in the way, and tries again. It returns the
 // number popped into evicted. If evicted is used up it waits for room, as it
 // does while a stalled consumer is in the way.
-func PushDrop(q interface {
-	Push([]uint64) int
-	TryPop([]uint64) int
-}, src, evicted []uint64) int {
+func PushDrop[T any](q interface {
+	Push([]T) int
+	TryPop([]T) int
+}, src, evicted []T) int {
 	k := 0
 	for {
 		src = src[q.Push(src):]

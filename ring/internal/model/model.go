@@ -9,6 +9,9 @@
 // not go on from a state that it has seen before. Steps are sequentially
 // consistent, as sync/atomic is, so the search is exact for code that shares
 // nothing but the types of this package and plain fields guarded by its locks.
+// One operation is weaker, [Word.StoreBuffered]: as on a processor with total store
+// order, it takes effect some time later, in order, at the latest when the thread
+// does anything else than load.
 //
 // The one reduction is a classic: a step that no other thread's step can meet
 // before it is done, such as letting go of a lock, is taken at once.
@@ -86,7 +89,7 @@ type search struct {
 const maxDepth = 1000
 
 type frame struct {
-	chosen int
+	chosen int    // a thread, or len(threads) and up: the store buffer of one
 	rest   uint64 // bit set of threads still to be tried
 }
 
@@ -111,8 +114,15 @@ type Thread struct {
 	want   uint64
 	asleep bool
 	done   bool
-	eager  bool   // the next step cannot be affected by any other thread
+	eager  bool // the next step cannot be affected by any other thread
+	buffer []buffered
 	Blocks string // what the thread waits for, if it does
+}
+
+// A buffered store has been done and has not taken effect.
+type buffered struct {
+	w *Word
+	v uint64
 }
 
 type killed struct{}
@@ -200,7 +210,7 @@ func (s *search) execute() (more bool, err error) {
 	}
 	depth := 0
 	for ; depth < len(s.frames); depth++ {
-		s.resume(s.threads[s.frames[depth].chosen])
+		s.step(s.frames[depth].chosen)
 		if s.err == nil && s.prog.Step != nil {
 			s.err = s.prog.Step()
 		}
@@ -228,7 +238,7 @@ func (s *search) execute() (more bool, err error) {
 		t := lowest(able)
 		s.frames = append(s.frames, frame{chosen: t, rest: able &^ (1 << t)})
 		s.res.Depth = max(s.res.Depth, len(s.frames))
-		s.resume(s.threads[t])
+		s.step(t)
 		if s.err == nil && s.prog.Step != nil {
 			s.err = s.prog.Step()
 		}
@@ -263,7 +273,29 @@ func (s *search) resume(t *Thread) {
 	s.cur = nil
 }
 
-// able is the set of threads that can take a step.
+// step lets a thread go on, or its oldest buffered store take effect.
+func (s *search) step(chosen int) {
+	if n := len(s.threads); chosen >= n {
+		s.res.Steps++
+		s.threads[chosen-n].drain(1)
+		return
+	}
+	s.resume(s.threads[chosen])
+}
+
+// drain lets the n oldest buffered stores of t take effect.
+func (t *Thread) drain(n int) {
+	running := t.s.cur
+	t.s.cur = t
+	for _, b := range t.buffer[:n] {
+		t.note("%s = %d takes effect", b.w.Name, b.v)
+		b.w.set(b.v)
+	}
+	t.buffer = t.buffer[n:]
+	t.s.cur = running
+}
+
+// able is the set of threads, and of store buffers, that can take a step.
 func (s *search) able() uint64 {
 	var set uint64
 	for i, t := range s.threads {
@@ -278,6 +310,11 @@ func (s *search) able() uint64 {
 			return 1 << i
 		default:
 			set |= 1 << i
+		}
+	}
+	for i, t := range s.threads {
+		if len(t.buffer) > 0 {
+			set |= 1 << (len(s.threads) + i)
 		}
 	}
 	return set
@@ -297,6 +334,9 @@ func (s *search) state() uint64 {
 			x = ^x
 		}
 		h = mix(h, x)
+		for _, b := range t.buffer {
+			h = mix(mix(h, b.v), b.w.id)
+		}
 	}
 	return h
 }
@@ -349,16 +389,26 @@ type Word struct {
 	Name  string
 	Write func(old, new uint64) // called as part of each step that writes
 	known bool
+	id    uint64
 }
 
 // Register makes w part of the state.
 func (w *Word) Register(name string) {
-	w.Name, w.known = name, true
+	w.Name, w.known, w.id = name, true, uint64(len(run.vars))
 	run.vars = append(run.vars, &w.v)
 }
 
 // Peek reads w without a step.
 func (w *Word) Peek() uint64 { return w.v }
+
+// fenced is begin for an access that also drains the thread's store buffer.
+func (w *Word) fenced() *Thread {
+	t := w.begin()
+	if t != nil {
+		t.drain(len(t.buffer))
+	}
+	return t
+}
 
 // begin stops the running thread before an access. It returns nil during
 // setup, when accesses are not steps.
@@ -384,16 +434,47 @@ func (w *Word) set(x uint64) {
 
 // Load reads w.
 func (w *Word) Load() uint64 {
-	if t := w.begin(); t != nil {
-		t.observe(1, w.v)
-		t.note("%s is %d", w.Name, w.v)
+	t := w.begin()
+	if t == nil {
+		return w.v
 	}
-	return w.v
+	v := w.v
+	for _, b := range t.buffer {
+		if b.w == w {
+			v = b.v // a thread sees its own stores
+		}
+	}
+	t.observe(1, v)
+	t.note("%s is %d", w.Name, v)
+	return v
+}
+
+// StoreBuffered writes w, some time later: see the package's documentation.
+func (w *Word) StoreBuffered(x uint64) {
+	t := w.begin()
+	if t == nil {
+		w.v = x
+		return
+	}
+	t.observe(12, 0)
+	t.note("%s = %d, buffered", w.Name, x)
+	t.buffer = append(t.buffer, buffered{w, x})
+}
+
+// HeavyFence lets the buffered stores of all threads take effect, as membarrier(2) does.
+func HeavyFence() {
+	t := Current()
+	t.pause()
+	t.observe(13, 0)
+	t.note("heavy fence")
+	for _, o := range t.s.threads {
+		o.drain(len(o.buffer))
+	}
 }
 
 // Store writes w.
 func (w *Word) Store(x uint64) {
-	t := w.begin()
+	t := w.fenced()
 	if t == nil {
 		w.v = x
 		return
@@ -406,7 +487,7 @@ func (w *Word) Store(x uint64) {
 // Swap writes w and returns what it was.
 func (w *Word) Swap(x uint64) uint64 {
 	old := w.v
-	if t := w.begin(); t != nil {
+	if t := w.fenced(); t != nil {
 		old = w.v
 		t.observe(3, old)
 		t.note("%s = %d, was %d", w.Name, x, old)
@@ -417,7 +498,7 @@ func (w *Word) Swap(x uint64) uint64 {
 
 // CompareAndSwap writes w if it is old.
 func (w *Word) CompareAndSwap(old, new uint64) bool {
-	t := w.begin()
+	t := w.fenced()
 	ok := w.v == old
 	if t != nil {
 		var o uint64
@@ -460,6 +541,7 @@ func (m *Mutex) Lock() {
 	}
 	t.wait, t.on, t.want, t.Blocks = forValue, &m.held, 0, m.Name
 	t.pause()
+	t.drain(len(t.buffer))
 	m.held = 1
 	t.observe(5, t.s.prog.Plain())
 	t.note("lock %s", m.Name)
@@ -471,8 +553,9 @@ func (m *Mutex) Unlock() {
 	if t == nil {
 		return
 	}
-	t.eager = true
+	t.eager = len(t.buffer) == 0
 	t.pause()
+	t.drain(len(t.buffer))
 	if m.held == 0 {
 		t.Fail("unlock of unlocked %s", m.Name)
 	}
@@ -499,6 +582,7 @@ func (k *Token) Acquire() {
 	t := Current()
 	t.wait, t.on, t.want, t.Blocks = forValue, &k.n, 1, "sleep"
 	t.pause()
+	t.drain(len(t.buffer))
 	k.n = 0
 	t.observe(7, 0)
 	t.note("wakes up from %s", k.Name)
@@ -510,8 +594,9 @@ func (k *Token) Release() {
 	if !k.known {
 		panic("model: a token is not registered")
 	}
-	t.eager = k.n == 0
+	t.eager = k.n == 0 && len(t.buffer) == 0
 	t.pause()
+	t.drain(len(t.buffer))
 	if k.n != 0 {
 		t.Fail("second token for %s", k.Name)
 	}
@@ -522,7 +607,7 @@ func (k *Token) Release() {
 
 // FutexWait sleeps if w is old, until FutexWake.
 func FutexWait(w *Word, old uint64) {
-	t := w.begin()
+	t := w.fenced()
 	if w.v != old {
 		t.observe(9, 1)
 		t.note("does not sleep: %s is %d", w.Name, w.v)
@@ -538,7 +623,7 @@ func FutexWait(w *Word, old uint64) {
 
 // FutexWake wakes one thread that sleeps on w.
 func FutexWake(w *Word) {
-	t := w.begin()
+	t := w.fenced()
 	t.observe(11, 0)
 	t.note("wakes %s", w.Name)
 	for _, o := range t.s.threads {
