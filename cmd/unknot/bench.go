@@ -246,12 +246,17 @@ func facts() (comments []string, keys [][2]string) {
 			}
 		}
 	}
+	hash, details := fingerprint()
+	for _, d := range details {
+		comments = append(comments, "machine "+d[0]+": "+d[1])
+	}
 	comments = append(comments, "load: closed loop; latencies are not corrected for coordinated omission")
 	keys = [][2]string{
 		{"goos", runtime.GOOS},
 		{"goarch", runtime.GOARCH},
 		{"pkg", "github.com/unknot/unknot/bench"},
 		{"cpu", cpuModel()},
+		{"machine", hash},
 		{"kernel", unix.ByteSliceToString(u.Release[:])},
 		{"go", runtime.Version()},
 	}
