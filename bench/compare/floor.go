@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,8 +66,12 @@ func ReadFloor(path string) (*Floor, error) {
 
 // Encode returns the file's contents.
 func (f *Floor) Encode() ([]byte, error) {
-	b, err := json.MarshalIndent(f, "", "  ")
-	return append(b, '\n'), err
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	err := e.Encode(f)
+	return b.Bytes(), err
 }
 
 // trouble says why the floor says nothing about results of this machine now. A

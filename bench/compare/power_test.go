@@ -81,40 +81,117 @@ func (m *machine) oneAfterTheOther(rounds int, effect float64) pair {
 
 func unpaired(p pair) pair { p.paired = false; return p }
 
-// share runs many comparisons and returns which part ends in pass and regressed.
-func share(seed uint64, noise float64, effect, theta float64, rounds int, design func(*machine, int, float64) pair) (pass, regressed float64) {
-	const n = 400
+// A figure is the part of comparisons that end in each verdict.
+type figure struct{ pass, regressed, inconclusive float64 }
+
+// simulate runs n comparisons as compare does, the confirmation included.
+func simulate(seed uint64, n int, noise, effect float64, rounds int, confirm bool, design func(*machine, int, float64) pair) (f figure) {
+	const theta = DefaultThreshold
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for range n {
-		p := design(newMachine(rnd, noise), rounds, effect)
+		m := newMachine(rnd, noise)
+		p := design(m, rounds, 1+effect)
 		switch {
 		case p.exceeds(1+theta) <= DefaultAlpha:
-			regressed++
+			if confirm {
+				fresh := design(m, rounds, 1+effect)
+				center, _, _ := fresh.effect(DefaultAlpha)
+				if !(center > 1+theta) || fresh.exceeds(1) > DefaultAlpha {
+					f.inconclusive++
+					continue
+				}
+			}
+			f.regressed++
 		case p.below(1+theta) <= DefaultAlpha:
-			pass++
+			f.pass++
+		default:
+			f.inconclusive++
 		}
 	}
-	return pass / n, regressed / n
+	f.pass, f.regressed, f.inconclusive = f.pass/float64(n), f.regressed/float64(n), f.inconclusive/float64(n)
+	return f
 }
 
 // TestPowerAndFalseAlarms is where the figures in the package documentation
 // come from (-v prints them). It is deterministic.
 func TestPowerAndFalseAlarms(t *testing.T) {
-	const theta, rounds = .05, 50
-	signed := func(m *machine, rounds int, effect float64) pair { return m.interleaved(rounds, effect) }
+	n := 400
+	if testing.Short() {
+		n = 100
+	}
+	const rounds = 50
+	ranks := func(m *machine, rounds int, effect float64) pair { return m.interleaved(rounds, effect) }
 	u := func(m *machine, rounds int, effect float64) pair { return unpaired(m.interleaved(rounds, effect)) }
-	blocks := (*machine).oneAfterTheOther
-	type figures struct{ pass, regressed float64 }
-	got := map[string]map[float64]figures{}
+	effects := []float64{0, .02, .05, .08, .10}
+	got := map[string]map[float64]figure{}
 	for _, d := range []struct {
-		name   string
-		design func(*machine, int, float64) pair
-	}{{"signed ranks", signed}, {"U, interleaved", u}, {"U, A then B", blocks}} {
-		got[d.name] = map[float64]figures{}
-		for _, effect := range []float64{0, .02, .05, .08, .10} {
-			pass, regressed := share(uint64(100*effect), 1, 1+effect, theta, rounds, d.design)
-			got[d.name][effect] = figures{pass, regressed}
-			t.Logf("%-15s true effect %3.0f%%: pass %5.1f%%  regressed %5.1f%%  inconclusive %5.1f%%", d.name, 100*effect, 100*pass, 100*regressed, 100*(1-pass-regressed))
+		name    string
+		noise   float64
+		rounds  int
+		confirm bool
+		design  func(*machine, int, float64) pair
+	}{
+		{"signed ranks, confirmed", 1, rounds, true, ranks},
+		{"signed ranks", 1, rounds, false, ranks},
+		{"U on the same runs", 1, rounds, false, u},
+		{"U, A then B", 1, rounds, false, (*machine).oneAfterTheOther},
+		{"a calm machine, 10 rounds", .25, 10, true, ranks},
+		{"4 times the noise", 4, rounds, true, ranks},
+	} {
+		got[d.name] = map[float64]figure{}
+		for _, effect := range effects {
+			f := simulate(uint64(100*effect), n, d.noise, effect, d.rounds, d.confirm, d.design)
+			got[d.name][effect] = f
+			t.Logf("%-26s true effect %3.0f%%: pass %5.1f%%  regressed %5.1f%%  inconclusive %5.1f%%", d.name, 100*effect, 100*f.pass, 100*f.regressed, 100*f.inconclusive)
 		}
+	}
+	g := got["signed ranks, confirmed"]
+	if f := g[0]; f.pass < .9 || f.regressed > 0 {
+		t.Errorf("A/A: %+v", f)
+	}
+	if f := g[.10]; f.regressed < .95 || f.pass > 0 {
+		t.Errorf("10%% more: %+v", f)
+	}
+	// At the threshold itself both errors keep their level: 5%, and what chance
+	// adds to it in n comparisons.
+	slack := 2 * math.Sqrt(.05*.95/float64(n))
+	for _, name := range []string{"signed ranks, confirmed", "signed ranks", "a calm machine, 10 rounds", "4 times the noise"} {
+		if f := got[name][.05]; f.regressed > .05+slack || f.pass > .05+slack {
+			t.Errorf("%s, at the threshold: %+v", name, f)
+		}
+	}
+	// Noise that hides 10% is no pass.
+	if f := got["4 times the noise"][.10]; f.pass > .02 {
+		t.Errorf("10%% more under much noise: %+v", f)
+	}
+	if f := got["4 times the noise"][0]; f.inconclusive < .5 || f.regressed > .05 {
+		t.Errorf("A/A under much noise: %+v", f)
+	}
+	// Why rounds: without them the same runs show less, and one side after the
+	// other is wrong more often than any level.
+	if a, b := g[.10].regressed, got["U on the same runs"][.10].regressed; b > a-.1 {
+		t.Errorf("pairing gains nothing: %v, unpaired %v", a, b)
+	}
+	if f := got["U, A then B"][0]; f.regressed < .1 {
+		t.Errorf("A then B has few false alarms: %+v", f)
+	}
+}
+
+// TestNoiseIsThatOfTheMachine: what one round's ratio varies by, for the
+// documentation to hold beside measured figures.
+func TestNoiseIsThatOfTheMachine(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(11, 0))
+	sum, squares, n := 0.0, 0.0, 0.0
+	for range 200 {
+		p := newMachine(rnd, 1).interleaved(50, 1)
+		for i := range p.x {
+			d := math.Log(p.y[i] / p.x[i])
+			sum, squares, n = sum+d, squares+d*d, n+1
+		}
+	}
+	sd := math.Sqrt(squares/n - sum*sum/n/n)
+	t.Logf("standard deviation of ln(new/old) of a round: %.3f", sd)
+	if sd < .08 || sd > .16 {
+		t.Errorf("standard deviation %v", sd)
 	}
 }

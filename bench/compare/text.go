@@ -125,7 +125,7 @@ func (r *Report) remarks() (lines []string) {
 	if c := r.Confirmation; c != nil {
 		lines = append(lines, fmt.Sprintf("confirmation: %d of %d suspect rows regressed again in %d fresh rounds (%s, %s)", c.Confirmed, c.Suspects, c.Rounds, c.Old, c.New))
 	} else if len(r.Regressed()) > 0 {
-		lines = append(lines, "not confirmed by fresh rounds: files cannot be measured again (--run can)")
+		lines = append(lines, "not confirmed by fresh rounds (a session with --run measures regressions again)")
 	}
 	return append(lines, r.Notes...)
 }
@@ -134,11 +134,13 @@ func (r *Report) remarks() (lines []string) {
 func (r *Report) Text(w io.Writer) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "old: %s\nnew: %s\n", r.Old, r.New)
+	last := ""
 	tables(r.Rows, func(config string, gated bool, rows []*Row) {
 		b.WriteByte('\n')
-		if config != "" {
+		if config != last {
 			fmt.Fprintln(&b, config)
 		}
+		last = config
 		if gated {
 			fmt.Fprintf(&b, "gated:\n")
 		} else {
@@ -215,13 +217,15 @@ func (r *Report) Markdown(w io.Writer) error {
 	var b bytes.Buffer
 	icon := map[Verdict]string{Pass: "✅", Improved: "🚀", Regressed: "❌", Inconclusive: "❔"}
 	fmt.Fprintf(&b, "### %s Benchmarks: %s\n", icon[r.Verdict], escape(r.summary()))
+	last := ""
 	tables(r.Rows, func(config string, gated bool, rows []*Row) {
 		if !gated {
 			fmt.Fprintf(&b, "\n<details><summary>Shown, not gated (%d)</summary>\n", len(rows))
 		}
-		if config != "" {
+		if config != last {
 			fmt.Fprintf(&b, "\n`%s`\n", strings.ReplaceAll(config, "`", "'"))
 		}
+		last = config
 		fmt.Fprintf(&b, "\n| benchmark | unit | old | new | change | %.0f%% interval | θ | runs | verdict |\n|---|---|--:|--:|--:|---|--:|---|---|\n", 100*(1-2*r.Alpha))
 		for _, row := range rows {
 			old, new := row.centers()

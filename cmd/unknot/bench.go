@@ -61,7 +61,7 @@ Exit codes: 0 all was measured, 1 a run failed or a target hung, 2 wrong usage.`
 	fl.StringSliceVar(&f.engines, "engine", bench.EngineNames(), "engines to compare")
 	fl.StringSliceVar(&f.paths, "path", []string{bench.PathInline, bench.PathQueue}, "paths of a notification: inline, queue")
 	fl.StringSliceVar(&f.targets, "targets", []string{"1", "16"}, "threads that make trapped calls")
-	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, or sleep:1ms")
+	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, sleep:1ms, or spin:1us of wall-clock time")
 	fl.StringSliceVar(&f.workers, "workers", []string{"2"}, "workers of the queue path")
 	fl.StringSliceVar(&f.queue, "queue", []string{"64"}, "capacity of the queue in notifications")
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{"8"}, "how many of the oldest calls a full queue drops at once")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,12 +88,7 @@ func calibrate(cmd *cobra.Command, s *sessionFlags, comparisons int, command, ou
 	}
 	var out bytes.Buffer
 	if format == "json" {
-		e := json.NewEncoder(&out)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		if err := e.Encode(floor); err != nil {
-			return err
-		}
+		out.Write(file)
 	} else {
 		fmt.Fprintf(&out, "noise floor: %s (%d comparisons of %d rounds, order seed %d)\n", output, floor.Comparisons, floor.Rounds, floor.Seed)
 		t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
