@@ -5,9 +5,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/goccy/go-yaml"
 )
 
 // actionDir has the GitHub Action that gates pull requests by `unknot compare`.
@@ -170,5 +173,71 @@ case "$*" in *--paginate*) printf '[{"id": 7, "body": "hello"}, {"id": 8, "body"
 		if o.code != 0 || !strings.Contains(string(b), c.log) || !strings.Contains(o.stdout, c.out) {
 			t.Errorf("%d: status %d, %q\nasked\n%s%s", i, o.code, o.stdout, b, o.stderr)
 		}
+	}
+}
+
+// TestActionIsWhole: its file parses, its steps run scripts that exist, every
+// input that it uses is declared, and the example uses no other.
+func TestActionIsWhole(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(actionDir, "action.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a struct {
+		Inputs map[string]struct{ Description, Default string }
+		Runs   struct {
+			Using string
+			Steps []struct{ Run, Shell string }
+		}
+	}
+	if err := yaml.Unmarshal(text, &a); err != nil {
+		t.Fatal(err)
+	}
+	if a.Runs.Using != "composite" || len(a.Runs.Steps) != 3 {
+		t.Errorf("%+v", a.Runs)
+	}
+	for _, s := range a.Runs.Steps {
+		script, ok := strings.CutPrefix(s.Run, `bash "$ACTION/`)
+		if _, err := os.Stat(filepath.Join(actionDir, strings.TrimSuffix(script, `"`))); !ok || err != nil || s.Shell != "bash" {
+			t.Errorf("step %+v: %v", s, err)
+		}
+	}
+	used := regexp.MustCompile(`inputs\.([a-z-]+)`).FindAllStringSubmatch(string(text), -1)
+	if len(used) < len(a.Inputs) {
+		t.Errorf("%d inputs, %d uses", len(a.Inputs), len(used))
+	}
+	for _, u := range used {
+		if a.Inputs[u[1]].Description == "" {
+			t.Errorf("input %s is not declared", u[1])
+		}
+	}
+	text, err = os.ReadFile("../../docs/gate-workflow.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w struct {
+		Jobs map[string]struct {
+			Steps []struct {
+				Uses string
+				With map[string]any
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &w); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, s := range w.Jobs["compare"].Steps {
+		if strings.Contains(s.Uses, "unknot-compare@") {
+			found = true
+			for name := range s.With {
+				if _, ok := a.Inputs[name]; !ok {
+					t.Errorf("the example sets %s, which the action has not", name)
+				}
+			}
+		}
+	}
+	if !found {
+		t.Error("the example does not use the action")
 	}
 }
