@@ -54,20 +54,17 @@
 // Many short rounds beat few long ones. Where that 7.9% was measured, the median
 // of four repetitions in each run left it at 7.7%: the noise outlasts the run.
 //
-// The paired t-test was not taken for its weakness against a few wild rounds, the
-// sign test for its lack of power with few.
-//
 // # Confirmation
 //
 // What seems regressed is measured again in fresh rounds, judged on their own:
 // the estimate must again lie beyond θ, and the rounds alone must show new worse
-// than old. To ask them for the whole proof again would cost power (0.972² of the
-// tenth above) and gain nothing that the first did not show; it is there for what
-// no longer is when one looks again.
+// than old. To ask them for the whole proof again would cost power (0.972² instead
+// of 0.972 in the table) and prove nothing new; they are there for what is gone when
+// one looks again.
 //
 // # Traps of the format and its libraries
 //
-// Each was run into; the tests of their numbers keep us out.
+// Tests keep us out of each.
 //
 //  1. benchfmt.Writer leaves out keys that are not marked as file keys. We write
 //     keys as text.
