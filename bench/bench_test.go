@@ -241,12 +241,12 @@ func TestBadSpecs(t *testing.T) {
 			t.Errorf("%+v was accepted", s)
 		}
 	}
-	for _, w := range []string{"", "5", "-1us", "sleep:", "sleep:x", "nap:1ms"} {
+	for _, w := range []string{"", "5", "-1us", "sleep:", "sleep:x", "nap:1ms", "spin:", "sleep:spin:1us"} {
 		if _, err := ParseWork(w); err == nil {
 			t.Errorf("work %q was accepted", w)
 		}
 	}
-	for in, out := range map[string]string{"0": "0s", "50us": "50µs", "sleep:1ms": "sleep:1ms"} {
+	for in, out := range map[string]string{"0": "0s", "50us": "50µs", "sleep:1ms": "sleep:1ms", "spin:1us": "spin:1µs"} {
 		if w, err := ParseWork(in); err != nil || w.String() != out {
 			t.Errorf("work %q: %v, %v", in, w, err)
 		}
@@ -254,11 +254,12 @@ func TestBadSpecs(t *testing.T) {
 }
 
 func TestWorkIsDone(t *testing.T) {
-	w := Work{Time: 5 * time.Millisecond, Sleep: true}
-	start := time.Now()
-	w.Do()
-	if d := time.Since(start); d < w.Time {
-		t.Errorf("slept %v", d)
+	for _, w := range []Work{{Time: 5 * time.Millisecond, Sleep: true}, {Time: 5 * time.Millisecond, Spin: true}} {
+		start := time.Now()
+		w.Do()
+		if d := time.Since(start); d < w.Time {
+			t.Errorf("%v took %v", w, d)
+		}
 	}
 }
 

@@ -66,7 +66,7 @@ targets saw, by errno, are not those that the engine counts, 2 wrong usage.`,
 	fl.StringSliceVar(&f.engines, "engine", bench.EngineNames(), "engines to compare")
 	fl.StringSliceVar(&f.paths, "path", []string{bench.PathInline, bench.PathQueue}, "paths of a notification: inline, queue")
 	fl.StringSliceVar(&f.targets, "targets", []string{"1", "16"}, "threads that make trapped calls")
-	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, or sleep:1ms")
+	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, sleep:1ms, or spin:1us of wall-clock time")
 	fl.StringSliceVar(&f.workers, "workers", []string{"2"}, "workers of the queue path")
 	fl.StringSliceVar(&f.queue, "queue", []string{"64"}, "capacity of the queue in notifications")
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{bench.Auto}, "how many of the oldest calls a full queue drops at least; auto adapts")
@@ -319,12 +319,17 @@ func facts() (comments []string, keys [][2]string) {
 			}
 		}
 	}
+	hash, details := fingerprint()
+	for _, d := range details {
+		comments = append(comments, "machine "+d[0]+": "+d[1])
+	}
 	comments = append(comments, "load: closed loop; latencies are not corrected for coordinated omission")
 	keys = [][2]string{
 		{"goos", runtime.GOOS},
 		{"goarch", runtime.GOARCH},
 		{"pkg", "github.com/unknot/unknot/bench"},
 		{"cpu", cpuModel()},
+		{"machine", hash},
 		{"kernel", unix.ByteSliceToString(u.Release[:])},
 		{"go", runtime.Version()},
 	}

@@ -47,6 +47,8 @@ func usageErrorf(format string, args ...any) error {
 // subcommands make the command, one file for each.
 var subcommands = []func() *cobra.Command{
 	newBenchCmd,
+	newCalibrateCmd,
+	newCompareCmd,
 	newRunCmd,
 	newStormCmd,
 	newDoctorCmd,

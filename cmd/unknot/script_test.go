@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var update = flag.Bool("update", false, "rewrite the scripts' goldens that cmp compares")
+var update = flag.Bool("update", false, "write the goldens anew: of comparisons, and those that scripts compare")
 
 // scriptPrograms are what scripts can run beside the machine's own commands.
 var scriptPrograms = map[string]func(){

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Builds the test binaries of two commits, runs them in turn, writes the table.
+# Its status is 0 when there is a verdict, whose code is the output "exit"; where
+# that is missing, there is none. By hand, in a checkout:
+#   PACKAGE=./ring BASE=main bash .github/actions/unknot-compare/compare.sh
+set -euo pipefail
+: "${BASE:?name the commit to compare with (input base, or run on pull_request)}"
+PACKAGE=${PACKAGE:-.} BENCH=${BENCH:-.} BENCHTIME=${BENCHTIME:-100ms} ROUNDS=${ROUNDS:-20}
+THRESHOLD=${THRESHOLD:-5%} GATE=${GATE:-} ACTION=${ACTION:-$(dirname "$0")}
+output() { if [ -n "${GITHUB_OUTPUT:-}" ]; then echo "$1" >>"$GITHUB_OUTPUT"; else echo "$1" >&2; fi; }
+
+work=$(mktemp -d "${RUNNER_TEMP:-${TMPDIR:-/tmp}}/compare.XXXXXX")
+head=$(pwd)
+trap 'git worktree remove --force "$work/base" 2>/dev/null || true' EXIT
+
+# The comparer is of the same version as this action.
+if [ -z "${UNKNOT:-}" ]; then
+    UNKNOT=$work/unknot
+    (cd "$ACTION" && CGO_ENABLED=0 go build -o "$UNKNOT" github.com/unknot/unknot/cmd/unknot)
+fi
+
+if ! git cat-file -e "$BASE^{commit}" 2>/dev/null; then
+    git fetch --no-tags --depth=1 origin "$BASE"
+fi
+git worktree add --quiet --detach "$work/base" "$BASE"
+# The module may lie below the repository's root.
+base=$work/base/$(git rev-parse --show-prefix)
+
+build() { # directory, output
+    (cd "$1" && go test -c -o "$2" "$PACKAGE")
+    [ -x "$2" ] || { echo "compare: package $PACKAGE has no tests in $1" >&2; exit 1; }
+}
+build "$base" "$work/base.test"
+build "$head" "$work/head.test"
+
+command() { # directory, binary: as go test does, in the package's own directory
+    printf 'cd %q && %q -test.run "^$" -test.benchmem -test.bench {bench} -test.benchtime %q' \
+        "$(cd "$1" && go list -f '{{.Dir}}' "$PACKAGE")" "$2" "$BENCHTIME"
+}
+old=$(command "$base" "$work/base.test")
+new=$(command "$head" "$work/head.test")
+args=(compare --run --rounds "$ROUNDS" --threshold "$THRESHOLD" --bench "$BENCH" --format markdown -o "$work/results")
+[ -z "$GATE" ] || args+=(--gate "$GATE")
+code=0
+"$UNKNOT" "${args[@]}" "$old" "$new" >"$work/report.md" || code=$?
+cat "$work/report.md"
+output "exit=$code"
+if [ "$code" != 2 ]; then
+    output "report=$work/report.md"
+    [ -z "${GITHUB_STEP_SUMMARY:-}" ] || cat "$work/report.md" >>"$GITHUB_STEP_SUMMARY"
+fi

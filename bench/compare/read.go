@@ -1,0 +1,294 @@
+package compare
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/perf/benchfmt"
+	"golang.org/x/perf/benchproc"
+)
+
+// An Input is one side of a comparison: results in Go benchmark format.
+type Input struct {
+	Label string // for people, and for the benchstat command: the file's path
+	Data  []byte
+}
+
+// ReadFile reads an input from a file.
+func ReadFile(path string) (Input, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Input{}, fmt.Errorf("read results: %w", err)
+	}
+	return Input{Label: path, Data: b}, nil
+}
+
+// results are the parsed runs of one side.
+type results struct {
+	label string
+	runs  []*benchfmt.Result
+	marks *marks
+}
+
+// read parses both sides with one reader, which then knows the units of both.
+// Whatever makes a file less than a whole set of results is an error: a gate
+// must not pass on what is left of one.
+func read(inputs []Input, filter *benchproc.Filter) (sides []*results, units benchfmt.UnitMetadataMap, err error) {
+	rd := new(benchfmt.Reader)
+	for _, in := range inputs {
+		r := &results{label: in.Label}
+		switch {
+		case len(in.Data) == 0:
+			return nil, nil, fmt.Errorf("%s: the file is empty", in.Label)
+		case in.Data[len(in.Data)-1] != '\n':
+			return nil, nil, fmt.Errorf("%s: the last line has no end: the file is truncated", in.Label)
+		}
+		if r.marks, err = parseMarks(in.Label, in.Data); err != nil {
+			return nil, nil, err
+		}
+		if r.marks.failed != "" {
+			return nil, nil, fmt.Errorf("%s: a failed benchmark run is no result", r.marks.failed)
+		}
+		rd.Reset(bytes.NewReader(in.Data), in.Label)
+		found := false
+		for rd.Scan() {
+			switch rec := rd.Result().(type) {
+			case *benchfmt.SyntaxError:
+				return nil, nil, fmt.Errorf("not Go benchmark format: %w", rec)
+			case *benchfmt.Result:
+				found = true
+				run := rec.Clone()
+				if ok, err := filter.Apply(run); err != nil {
+					return nil, nil, fmt.Errorf("filter: %w", err)
+				} else if ok {
+					r.runs = append(r.runs, run)
+				}
+			}
+		}
+		if err := rd.Err(); err != nil {
+			return nil, nil, err
+		}
+		switch {
+		case !found:
+			return nil, nil, fmt.Errorf("%s: no benchmark results in it (lines such as \"BenchmarkX 100 12.5 ns/op\")", in.Label)
+		case len(r.runs) == 0:
+			return nil, nil, fmt.Errorf("%s: the filter leaves no benchmark results", in.Label)
+		}
+		sides = append(sides, r)
+	}
+	return sides, rd.Units(), nil
+}
+
+// keys whose values must be the same on both sides for a comparison to mean
+// anything; machine is a fingerprint, the others are what `go test` prints.
+var machineKeys = []string{"machine", "cpu", "goos", "goarch"}
+
+// valuesOf are the values of a file key in the runs of one side, "" for none.
+func (r *results) valuesOf(key string) (values []string) {
+	seen := map[string]bool{}
+	for _, run := range r.runs {
+		if v := run.GetConfig(key); !seen[v] {
+			seen[v] = true
+			values = append(values, v)
+		}
+	}
+	return values
+}
+
+// fileKeys are all file keys of all runs, in the order of their appearance.
+func fileKeys(sides []*results) (keys []string) {
+	seen := map[string]bool{}
+	for _, s := range sides {
+		for _, run := range s.runs {
+			for _, c := range run.Config {
+				if c.File && !seen[c.Key] {
+					seen[c.Key] = true
+					keys = append(keys, c.Key)
+				}
+			}
+		}
+	}
+	return keys
+}
+
+// volatile are the keys that say when or what was measured (commit, date): one
+// value on each side, and not the same. They must not split the tables. The
+// package is never among them: benchmarks of two packages are not the same.
+//
+// Splitting are the keys that vary within a side and have no value in common, so
+// that no row of one side has its like on the other. They may be volatile too (a
+// date that changes with each run), or name things that were compared with
+// nothing; which of them is not for us to guess.
+func volatile(sides []*results) (keys, splitting []string) {
+	for _, k := range fileKeys(sides) {
+		if k == "pkg" {
+			continue
+		}
+		a, b := sides[0].valuesOf(k), sides[1].valuesOf(k)
+		common := slices.ContainsFunc(a, func(v string) bool { return slices.Contains(b, v) })
+		switch {
+		case common:
+		case len(a) == 1 && len(b) == 1:
+			keys = append(keys, k)
+		default:
+			splitting = append(splitting, k)
+		}
+	}
+	return keys, splitting
+}
+
+// machines says in what way the results are of more than one machine; nil if
+// nothing speaks against one. A side without the key says nothing.
+func machines(sides []*results) (differences []string) {
+	for _, k := range machineKeys {
+		var values []string
+		for _, s := range sides {
+			for _, v := range s.valuesOf(k) {
+				if v != "" && !slices.Contains(values, v) {
+					values = append(values, v)
+				}
+			}
+		}
+		if len(values) > 1 {
+			differences = append(differences, fmt.Sprintf("%s: %s", k, strings.Join(values, ", ")))
+		}
+	}
+	if len(differences) == 0 {
+		return nil
+	}
+	a, b := sides[0].marks.details, sides[1].marks.details
+	for k, v := range a {
+		if w, ok := b[k]; ok && v != w && !slices.Contains(machineKeys, k) {
+			differences = append(differences, fmt.Sprintf("%s: %s, %s", k, v, w))
+		}
+	}
+	slices.Sort(differences)
+	return differences
+}
+
+// machineOf is the fingerprint that the results carry, if any.
+func machineOf(sides []*results) string {
+	for _, s := range sides {
+		for _, run := range s.runs {
+			if v := run.GetConfig("machine"); v != "" {
+				return v
+			}
+		}
+	}
+	return ""
+}
+
+// A row's place: its table's configuration and its name, without the unit.
+type place struct{ config, name benchproc.Key }
+
+// A cell has the values of one unit of one benchmark, by side.
+type cell struct {
+	place
+	pkg    string
+	unit   string
+	values [2][]float64
+	rounds [2][]round
+}
+
+// cells groups the runs into rows, as benchstat does but for the ignored keys.
+func cells(sides []*results, ignore []string) ([]*cell, error) {
+	var pp benchproc.ProjectionParser
+	if len(ignore) > 0 {
+		quoted := make([]string, len(ignore))
+		for i, k := range ignore {
+			quoted[i] = strconv.Quote(k)
+		}
+		if _, err := pp.Parse(strings.Join(quoted, ","), nil); err != nil {
+			return nil, fmt.Errorf("ignore keys %s: %w", strings.Join(ignore, ", "), err)
+		}
+	}
+	config, err1 := pp.Parse(".config", nil)
+	name, err2 := pp.Parse(".fullname", nil)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	// A field of .config comes into being when its key is first seen, and a key
+	// made before that lacks it: see all of them before keeping any.
+	for _, s := range sides {
+		for _, run := range s.runs {
+			config.Project(run)
+		}
+	}
+	type id struct {
+		place
+		unit string
+	}
+	index := map[id]*cell{}
+	var list []*cell
+	for side, s := range sides {
+		for _, run := range s.runs {
+			p := place{config.Project(run), name.Project(run)}
+			_, line := run.Pos()
+			for _, v := range run.Values {
+				c := index[id{p, v.Unit}]
+				if c == nil {
+					c = &cell{place: p, pkg: run.GetConfig("pkg"), unit: v.Unit}
+					index[id{p, v.Unit}] = c
+					list = append(list, c)
+				}
+				c.values[side] = append(c.values[side], v.Value)
+				c.rounds[side] = append(c.rounds[side], s.marks.at(line))
+			}
+		}
+	}
+	return list, nil
+}
+
+// pair orients the cell by cost and, where both sides are of one interleaved
+// session, reduces each round to the medians of its two sides. Lost is how many
+// rounds of the session have not both sides.
+func (c *cell) pair(better int, planned map[string]int) (p pair, lost int) {
+	old, new := c.values[0], c.values[1]
+	if a, b, n, ok := c.byRound(planned); ok {
+		old, new, p.paired, lost = a, b, true, n
+	}
+	p.x, p.y = old, new
+	if better > 0 {
+		p.x, p.y = new, old
+	}
+	return p, lost
+}
+
+func (c *cell) byRound(planned map[string]int) (old, new []float64, lost int, ok bool) {
+	var order []round
+	var groups [2]map[round][]float64
+	sessions := map[string]bool{}
+	for side := range groups {
+		groups[side] = map[round][]float64{}
+		for i, r := range c.rounds[side] {
+			if r == (round{}) {
+				return nil, nil, 0, false
+			}
+			if groups[0][r] == nil && groups[1][r] == nil {
+				order = append(order, r)
+			}
+			sessions[r.session] = true
+			groups[side][r] = append(groups[side][r], c.values[side][i])
+		}
+	}
+	for s := range sessions {
+		lost += planned[s]
+	}
+	for _, r := range order {
+		if a, b := groups[0][r], groups[1][r]; a != nil && b != nil {
+			old, new = append(old, median(a)), append(new, median(b))
+		}
+	}
+	return old, new, max(0, lost-len(old)), len(old) > 0
+}
+
+func median(v []float64) float64 {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench/compare"
+)
+
+// compareFlags are compare's flags as given.
+type compareFlags struct {
+	session                                  sessionFlags
+	run, confirm, uneven                     bool
+	threshold, floor, format, filter, output string
+	gate, ignore                             []string
+	alpha, floorFactor                       float64
+	floorAge                                 time.Duration
+}
+
+// noFloor is what --floor says to leave a recorded floor alone.
+const noFloor = "none"
+
+func newCompareCmd() *cobra.Command {
+	var f compareFlags
+	c := &cobra.Command{
+		Use:   "compare [flags] OLD NEW",
+		Short: "compare two sets of benchmark results, with an exit code that a gate can trust",
+		Long: `compare reads two files in Go benchmark format, from any benchmarks, and gives
+each unit of each benchmark a verdict:
+
+  pass          new is not worse than old by more than θ
+  regressed     new is worse than old by more than θ
+  improved      new is better than old by more than θ
+  inconclusive  none of these could be shown; the report says why
+
+each shown with confidence 1-alpha. θ is --threshold, or --floor-factor times the
+noise floor that calibrate recorded here if that is more. Noise too high for a
+verdict is inconclusive, not pass.
+
+With --run, OLD and NEW are shell commands that print results. Both are run in
+each of --rounds rounds, in random order from a seed, and the test is on the
+ratios within the rounds, which slow minutes and drift leave alone: many short
+rounds find more than a few long ones. What seems regressed is measured again in
+fresh rounds, and stays regressed if those agree; in a command, {bench} becomes
+--bench the first time, and then a pattern for go test -bench that selects the
+suspects.
+
+Only the units of --gate decide (unless given: the time per operation, and any
+unit that one side lacks); all are shown. A unit needs to be known to Go (ns/op,
+MB/s, B/op, allocs/op) or declared by a line "Unit NAME better=lower" or higher.
+
+Exit codes: 0 pass or improved, 1 regressed, 2 wrong usage, bad input or a
+command that failed, 3 inconclusive.`,
+		Example: `  unknot compare old.txt new.txt
+  unknot compare --run --rounds 20 './old.test -test.bench {bench}' './new.test -test.bench {bench}'
+  unknot compare --format markdown --gate ns/op,allocs/op old.txt new.txt`,
+		Args: cobra.MatchAll(func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("compare what? name two files, or --run and two commands; there are %d arguments", len(args))
+			}
+			return nil
+		}),
+		RunE: func(cmd *cobra.Command, args []string) error { return asExitError(runCompare(cmd, &f, args)) },
+	}
+	fl := c.Flags()
+	fl.BoolVar(&f.run, "run", false, "OLD and NEW are shell commands: run them in turn")
+	f.session.add(fl.IntVar, fl.Uint64Var, fl.DurationVar, fl.StringVar)
+	fl.BoolVar(&f.confirm, "confirm", true, "with --run, measure regressions again before reporting them")
+	fl.StringVarP(&f.output, "output", "o", "", "with --run, keep the results in this `directory` (default a new temporary one)")
+	fl.StringVar(&f.threshold, "threshold", "5%", "how much worse new may be")
+	fl.Float64Var(&f.alpha, "alpha", compare.DefaultAlpha, "chance of error of each verdict")
+	fl.StringVar(&f.floor, "floor", "", "`file` of the noise floor, or none (default results/MACHINE/floor.json, if there is one)")
+	fl.Float64Var(&f.floorFactor, "floor-factor", compare.DefaultFloorFactor, "θ is at least this many noise floors")
+	fl.DurationVar(&f.floorAge, "floor-age", compare.DefaultFloorAge, "older noise floors are stale")
+	fl.StringSliceVar(&f.gate, "gate", nil, "units that decide")
+	fl.StringVar(&f.filter, "filter", "", "use only these results, as benchstat's -filter")
+	fl.StringSliceVar(&f.ignore, "ignore", nil, "file keys (as date: in the files) that do not tell results apart")
+	fl.BoolVar(&f.uneven, "allow-uneven", false, "accept benchmarks with more runs on one side")
+	fl.StringVar(&f.format, "format", "text", "text, json or markdown")
+	return c
+}
+
+// sessionFlags are the flags of whatever interleaves commands.
+type sessionFlags struct {
+	rounds  int
+	seed    uint64
+	timeout time.Duration
+	bench   string
+}
+
+func (s *sessionFlags) add(ints func(*int, string, int, string), uints func(*uint64, string, uint64, string), durations func(*time.Duration, string, time.Duration, string), strings func(*string, string, string, string)) {
+	ints(&s.rounds, "rounds", 20, "how often each command runs")
+	uints(&s.seed, "seed", 0, "of the order of the runs (default a new one, which is reported)")
+	durations(&s.timeout, "timeout", 10*time.Minute, "of each run of a command")
+	strings(&s.bench, "bench", ".", "what {bench} becomes in the commands")
+}
+
+func (s *sessionFlags) check() error {
+	if s.rounds < 1 || s.rounds > 10000 {
+		return usageErrorf("--rounds %d: want 1 to 10000", s.rounds)
+	}
+	if s.timeout <= 0 {
+		return usageErrorf("--timeout %v: want more than 0", s.timeout)
+	}
+	return nil
+}
+
+// asExitError makes every other error one of exit code 2: 1 says "regressed".
+func asExitError(err error) error {
+	var exit *exitError
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	return &exitError{compare.ExitError, err}
+}
+
+// parsePercent reads "5%" as .05.
+func parsePercent(s string) (float64, error) {
+	number, ok := strings.CutSuffix(s, "%")
+	v, err := strconv.ParseFloat(number, 64)
+	if !ok || err != nil {
+		return 0, fmt.Errorf("%q: want a percentage such as 5%%", s)
+	}
+	return v / 100, nil
+}
+
+func runCompare(cmd *cobra.Command, f *compareFlags, args []string) error {
+	write, ok := map[string]func(*compare.Report, io.Writer) error{
+		"text": (*compare.Report).Text, "json": (*compare.Report).JSON, "markdown": (*compare.Report).Markdown,
+	}[f.format]
+	if !ok {
+		return usageErrorf("no format %q: there are text, json and markdown", f.format)
+	}
+	if err := f.session.check(); err != nil {
+		return err
+	}
+	if !f.run {
+		for _, name := range []string{"rounds", "seed", "timeout", "bench", "confirm", "output"} {
+			if cmd.Flags().Changed(name) {
+				return usageErrorf("--%s needs --run: files are measured already", name)
+			}
+		}
+	}
+	threshold, err := parsePercent(f.threshold)
+	if err != nil {
+		return usageErrorf("--threshold %w", err)
+	}
+	if threshold <= 0 {
+		return usageErrorf("--threshold %s: want more than 0%%: no measurement shows that two things are equal", f.threshold)
+	}
+	if !(f.alpha > 0) || !(f.floorFactor >= 1) || f.floorAge <= 0 {
+		return usageErrorf("--alpha %v, --floor-factor %v, --floor-age %v: want more than 0, at least 1, more than 0", f.alpha, f.floorFactor, f.floorAge)
+	}
+	floor, err := f.readFloor()
+	if err != nil {
+		return err
+	}
+	o := compare.Options{Alpha: f.alpha, Threshold: threshold, Floor: floor, FloorFactor: f.floorFactor, FloorAge: f.floorAge,
+		Gate: f.gate, Filter: f.filter, Ignore: f.ignore, AllowUneven: f.uneven}
+	var rep *compare.Report
+	if f.run {
+		rep, err = f.measure(cmd, args, o)
+	} else {
+		rep, err = compareFiles(args[0], args[1], o)
+	}
+	if err != nil {
+		return err
+	}
+	if err := write(rep, cmd.OutOrStdout()); err != nil {
+		return fmt.Errorf("print report: %w", err)
+	}
+	if rep.Exit != compare.ExitPass {
+		return &exitError{Code: rep.Exit}
+	}
+	return nil
+}
+
+// readFloor reads the floor that was asked for, or this machine's if there is one.
+func (f *compareFlags) readFloor() (*compare.Floor, error) {
+	switch f.floor {
+	case noFloor:
+		return nil, nil
+	case "":
+		floor, err := compare.ReadFloor(floorPath())
+		if errors.Is(err, compare.ErrNoFloor) {
+			return nil, nil
+		}
+		return floor, err
+	}
+	return compare.ReadFloor(f.floor)
+}
+
+// floorPath is where this machine's noise floor is kept.
+func floorPath() string { return filepath.Join("results", machineSlug(), "floor.json") }
+
+func compareFiles(old, new string, o compare.Options) (*compare.Report, error) {
+	a, err := compare.ReadFile(old)
+	if err != nil {
+		return nil, err
+	}
+	b, err := compare.ReadFile(new)
+	if err != nil {
+		return nil, err
+	}
+	return compare.Compare(a, b, o)
+}
+
+// measure runs the commands and compares what they print, and regressions again.
+func (f *compareFlags) measure(cmd *cobra.Command, commands []string, o compare.Options) (*compare.Report, error) {
+	dir := f.output
+	var err error
+	if dir == "" {
+		dir, err = os.MkdirTemp("", "compare-")
+	} else {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make a place for the results: %w", err)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "unknot: results are kept in %s\n", dir)
+	v := f.session.interleaver(cmd, [2]string{commands[0], commands[1]}, f.session.rounds)
+	old, new := filepath.Join(dir, "old.txt"), filepath.Join(dir, "new.txt")
+	if err := interleaveFiles(cmd, v, old, new); err != nil {
+		return nil, err
+	}
+	rep, err := compareFiles(old, new, o)
+	if err != nil || !f.confirm {
+		return rep, err
+	}
+	suspects := rep.Regressed()
+	if len(suspects) == 0 {
+		return rep, nil
+	}
+	var names []string
+	for _, r := range suspects {
+		if !slices.Contains(names, r.Benchmark) {
+			names = append(names, r.Benchmark)
+		}
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "unknot: %d suspects: measuring them again\n", len(names))
+	w := f.session.interleaver(cmd, v.Commands, f.session.rounds)
+	w.Seed, w.Bench = v.Seed+1, compare.Select(names)
+	old, new = filepath.Join(dir, "old-confirm.txt"), filepath.Join(dir, "new-confirm.txt")
+	if err := interleaveFiles(cmd, w, old, new); err != nil {
+		return nil, fmt.Errorf("confirm: %w", err)
+	}
+	o.Gate = rep.Gate
+	fresh, err := compareFiles(old, new, o)
+	if err != nil {
+		return nil, fmt.Errorf("confirm: %w", err)
+	}
+	rep.Confirm(fresh, w.Rounds)
+	return rep, nil
+}
+
+// interleaver makes a session of the flags.
+func (s *sessionFlags) interleaver(cmd *cobra.Command, commands [2]string, rounds int) *compare.Interleaver {
+	seed := s.seed
+	if !cmd.Flags().Changed("seed") {
+		seed = compare.NewSeed()
+	}
+	print, facts := fingerprint()
+	return &compare.Interleaver{Commands: commands, Rounds: rounds, Seed: seed, Session: fmt.Sprintf("%016x", compare.NewSeed()),
+		Bench: s.bench, Timeout: s.timeout, Machine: print, Details: facts}
+}
+
+// runSession runs a session with a line of progress on a terminal.
+func runSession(cmd *cobra.Command, v *compare.Interleaver, old, new io.Writer) error {
+	p := newProgress(cmd.ErrOrStderr(), 2*v.Rounds)
+	defer p.clear()
+	v.Progress = func(done, _ int, command string) { p.show(done, command) }
+	err := v.Run(cmd.Context(), old, new)
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("interrupted: %w", err)
+	}
+	return err
+}
+
+// interleaveFiles writes a session to two files.
+func interleaveFiles(cmd *cobra.Command, v *compare.Interleaver, old, new string) (err error) {
+	var files [2]*os.File
+	for i, path := range []string{old, new} {
+		if files[i], err = os.Create(path); err != nil {
+			return fmt.Errorf("write results: %w", err)
+		}
+		defer func() { err = errors.Join(err, files[i].Close()) }()
+	}
+	return runSession(cmd, v, files[0], files[1])
+}
