@@ -136,7 +136,11 @@ func startTarget(t *testing.T, threads, calls int) *child {
 		t.Fatal(err)
 	}
 	_ = ours.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), testDeadline)
+	deadline := testDeadline
+	if calls == *overloadCalls { // which may be asked to take minutes
+		deadline += time.Duration(threads*calls) * 200 * time.Microsecond
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	// SIGURG, by which Go preempts, would interrupt trapped calls, which then
 	// notify again: the counts would no longer be those of the calls.
