@@ -4,7 +4,6 @@ import (
 	"syscall"
 
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/policy"
 )
 
 // admit gives a received call its place in the ring, by the policy.
@@ -32,12 +31,16 @@ func (rx *receiver) admit(src *Source, c *cell) {
 		s.pushedAt[s.pushed%uint64(len(s.pushedAt))] = c.receivedAt
 		s.pushed++
 	}
-	if rx.e.cfg.Policy == policy.Block && !s.policy.Receives(src.ring.Len()) {
+	if s.policy.Rests(src.ring.Len()) {
+		s.restUntil = 0
+		if at, ok := s.policy.RestsUntil(c.receivedAt); ok {
+			s.restUntil = at
+		}
 		// Announced before the second look: a worker that makes room after
 		// it sees the announcement.
-		src.blocked.Store(true)
+		src.resting.Store(true)
 		if s.policy.Resumes(src.ring.Len()) {
-			src.blocked.Store(false)
+			src.resting.Store(false)
 		}
 	}
 	if s.pushedAt != nil {
@@ -95,7 +98,8 @@ func (rx *receiver) tend() (deadline int64, timed bool) {
 	for _, src := range rx.tended {
 		s := &src.rx
 		rx.expire(src, at)
-		n := s.policy.Release(at, src.ring.Len(), src.served())
+		n := s.policy.Release(at, src.ring.Len(), src.served(), s.dry)
+		s.dry = true // unless the next look finds a call
 		if src.retiring.Load() {
 			n = s.policy.Held()
 		}
@@ -103,6 +107,13 @@ func (rx *receiver) tend() (deadline int64, timed bool) {
 		next, more := s.policy.Deadline()
 		if n > tendBatch {
 			next = at // the rest after the next RECV
+		}
+		if s.restUntil != 0 && src.resting.Load() {
+			if at >= s.restUntil {
+				src.resting.Store(false)
+			} else if !more || s.restUntil < next {
+				next, more = s.restUntil, true
+			}
 		}
 		if oldest, ok := rx.oldest(src); ok {
 			oldest += int64(rx.e.cfg.MaxAge)

@@ -72,7 +72,7 @@ func (rx *receiver) run(ready chan<- error) error {
 			rx.stay(src)
 			deadline, timed = rx.tend()
 		}
-		if rx.blocked() {
+		if rx.rests() {
 			if rx.poll(deadline, timed) {
 				return nil
 			}
@@ -122,6 +122,7 @@ func timeout(deadline int64, timed bool) int {
 func (rx *receiver) ready(src *Source, in, hup bool) {
 	switch {
 	case in:
+		src.rx.dry = false
 		rx.receive(src, false)
 	case hup:
 		// No target is left. The keeper removes the listener, because a
@@ -149,7 +150,7 @@ func (rx *receiver) stay(src *Source) {
 	e.staying.Store(true)
 	e.ask() // for somebody to look whether calls still come
 	for rx.receive(src, true) {
-		if !e.cfg.Inline && (src.rx.tended || src.blocked.Load()) {
+		if !e.cfg.Inline && (src.rx.tended || src.resting.Load()) {
 			break
 		}
 	}
@@ -172,26 +173,26 @@ func (rx *receiver) alone() *Source {
 			rx.lone = nil
 		}
 	}
-	if !rx.direct || rx.lone == nil || !rx.lone.receivable() || rx.lone.blocked.Load() {
+	if !rx.direct || rx.lone == nil || !rx.lone.receivable() || rx.lone.resting.Load() {
 		return nil
 	}
 	return rx.lone
 }
 
-// blocked reports whether a listener is not to be received from now.
-func (rx *receiver) blocked() bool {
-	if rx.e.cfg.Inline || rx.e.cfg.Policy != policy.Block {
+// rests reports whether a listener is not to be received from now.
+func (rx *receiver) rests() bool {
+	if rx.e.cfg.Inline || rx.e.cfg.Policy != policy.Block && len(rx.tended) == 0 {
 		return false
 	}
 	for _, s := range *rx.e.sources.Load() {
-		if s != nil && s.blocked.Load() {
+		if s != nil && s.resting.Load() {
 			return true
 		}
 	}
 	return false
 }
 
-// poll waits like epoll, but leaves out blocked listeners: on level-triggered
+// poll waits like epoll, but leaves out listeners that rest: on level-triggered
 // epoll they would be ready all the time, and a confined thread may not change
 // what epoll watches. It reports whether to stop.
 func (rx *receiver) poll(deadline int64, timed bool) (stop bool) {
@@ -203,7 +204,7 @@ func (rx *receiver) poll(deadline int64, timed bool) (stop bool) {
 			continue
 		}
 		fd := unix.PollFd{Fd: int32(s.l.FD()), Events: unix.POLLIN}
-		if s.blocked.Load() {
+		if s.resting.Load() {
 			fd.Events = 0 // the end of its targets is still reported
 		}
 		rx.polled = append(rx.polled, fd)

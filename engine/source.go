@@ -24,7 +24,7 @@ type Source struct {
 	// Of the queue path.
 	ring    *ring.Ring[uint64]
 	slab    *ring.Slab[cell]
-	blocked atomic.Bool // policy.Block: the ring was full, and a worker shall tell when it is not
+	resting atomic.Bool // nothing is received until a worker clears it
 	rx      sourceRx
 
 	wakeUp  atomic.Uint32 // the mode asked for: Sync or Async
@@ -34,16 +34,18 @@ type Source struct {
 
 // sourceRx is what only the receive thread looks at.
 type sourceRx struct {
-	policy   *policy.Machine
-	cell     [1]uint32 // the cell that the next RECV fills
-	hasCell  bool
-	received uint64
-	dropped  uint64 // evicted or refused, answered or held
-	held     []heldCall
-	first    int // of held, a circular buffer; the policy knows how many there are
-	tended   bool
-	pushedAt []int64 // with MaxAge, when the last calls were received; circular
-	pushed   uint64  // into the ring, so far
+	policy    *policy.Machine
+	cell      [1]uint32 // the cell that the next RECV fills
+	hasCell   bool
+	received  uint64
+	dropped   uint64 // evicted or refused, answered or held
+	held      []heldCall
+	first     int // of held, a circular buffer; the policy knows how many there are
+	tended    bool
+	restUntil int64   // or until then, if not 0
+	dry       bool    // there was nothing to receive at the last look
+	pushedAt  []int64 // with MaxAge, when the last calls were received; circular
+	pushed    uint64  // into the ring, so far
 }
 
 // A cell holds a notification on its way through the ring. The receive ioctl

@@ -70,7 +70,7 @@ func (w *worker) loop() {
 		}
 		// A source stays in the table for as long as it has calls.
 		src := (*e.sources.Load())[h[0]>>32]
-		if src.blocked.Load() && src.rx.policy.Resumes(src.ring.Len()) && src.blocked.CompareAndSwap(true, false) {
+		if src.resting.Load() && src.rx.policy.Resumes(src.ring.Len()) && src.resting.CompareAndSwap(true, false) {
 			e.nudge()
 		}
 		// The cell goes back before the handler runs, so that a handler that

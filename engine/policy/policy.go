@@ -15,8 +15,8 @@
 //
 // Left to itself ([Config.Pace] 0) the Machine earns one answer to a held call
 // with every few calls that were served, so that drops stay a small part of
-// the work, whatever the load; and it answers sooner where that helps: when the
-// queue runs low, so that workers do not idle while callers are held, when a
+// the work, whatever the load; and it answers sooner where that helps: when
+// callers run out, so that workers do not idle while callers are held, when a
 // call has been held for [MaxHold], and when [Config.MaxHeld] calls are held,
 // because each one lengthens the kernel's list, which every RECV walks.
 package policy
@@ -64,6 +64,9 @@ func ParseKind(s string) (Kind, error) {
 const (
 	// MaxHold bounds how long the adaptive pace holds a dropped call.
 	MaxHold = 50 * time.Millisecond
+	// MaxRest bounds how long calls wait in the kernel, where signals reach
+	// them, so that several are received at once.
+	MaxRest = time.Millisecond
 	// DefaultMaxHeld is how many dropped calls are held at most. Each makes
 	// every RECV walk one entry more.
 	DefaultMaxHeld = 256
@@ -159,15 +162,33 @@ func New(cfg Config) *Machine {
 	return &Machine{cfg: cfg, batch: max(cfg.Batch, 1), heldAt: make([]int64, max(cfg.MaxHeld, cfg.MaxEvict()))}
 }
 
-// Receives reports whether a queue of that depth lets the loop receive.
-// [Block] does not when it is full, until it is down to the low watermark,
-// which [Machine.Resumes] tells.
-func (m *Machine) Receives(depth int) bool {
-	return m.cfg.Kind != Block || depth < m.cfg.Capacity
+// Rests reports whether the loop shall not receive for now, with a queue of
+// that depth: [Block] while it is full; the others, for at most [MaxRest], while
+// they hold dropped calls and most of the queue is full, so that calls are received in batches
+// and the workers have the CPU. Measured with 64 and 256 targets, two workers and
+// handlers of 50 µs on two CPUs, where the loop else wakes for every call: it costs a third of
+// what is served.
+func (m *Machine) Rests(depth int) bool {
+	if m.cfg.Kind == Block {
+		return depth >= m.cfg.Capacity
+	}
+	return m.held > 0 && depth > m.cfg.Capacity*3/4
 }
 
-// Resumes reports whether a blocked listener is received from again.
-func (m *Machine) Resumes(depth int) bool { return depth <= m.cfg.Low }
+// Resumes reports whether a loop that rests receives again. Unlike the other
+// methods it may be called concurrently.
+func (m *Machine) Resumes(depth int) bool {
+	if m.cfg.Kind == Block {
+		return depth <= m.cfg.Low
+	}
+	return depth <= m.cfg.Capacity/2
+}
+
+// RestsUntil is when a loop that rests from now on receives again in any case;
+// ok is false if there is no such time.
+func (m *Machine) RestsUntil(now int64) (at int64, ok bool) {
+	return now + int64(MaxRest), m.cfg.Kind != Block
+}
 
 // Arrive says what a call that was received meets: whether it is admitted, and
 // how many of the oldest are evicted for it, at least. Depth is the queue's
@@ -218,8 +239,9 @@ func (m *Machine) Answered(n int) {
 
 // Release says how many of the oldest held calls are to be answered now. Depth
 // is the queue's, served the calls of this listener that left the queue for a
-// handler and were answered, since the beginning.
-func (m *Machine) Release(now int64, depth int, served uint64) int {
+// handler and were answered, since the beginning; dry, that nothing waits to be
+// received either.
+func (m *Machine) Release(now int64, depth int, served uint64, dry bool) int {
 	m.earned += served - m.served
 	m.served = served
 	switch {
@@ -237,8 +259,11 @@ func (m *Machine) Release(now int64, depth int, served uint64) int {
 	}
 	n := int(min(m.earned/servedPerDrop, uint64(m.held)))
 	m.earned -= uint64(n) * servedPerDrop
-	if depth <= m.cfg.Capacity/4 {
-		// The workers are about to idle: have the callers try again.
+	if dry && depth <= m.cfg.Capacity/4 {
+		// The workers are about to idle: have the callers try again. (Not when
+		// there is more to receive: the queue is then low only because the
+		// receive thread had no CPU, and these would be dropped once more.
+		// Measured with 256 targets: 5 EINTRs for each served call.)
 		n = max(n, min(m.held, m.cfg.Capacity-depth))
 	}
 	for n < m.held && now-m.heldAt[(m.first+n)%len(m.heldAt)] >= int64(MaxHold) {

@@ -58,13 +58,27 @@ func TestBatchFollowsTheStorm(t *testing.T) {
 	}
 }
 
-func TestBlockHasHysteresis(t *testing.T) {
+func TestRestsHaveHysteresis(t *testing.T) {
 	m := machine(t, Config{Kind: Block, Capacity: 16})
-	if !m.Receives(15) || m.Receives(16) {
+	if m.Rests(15) || !m.Rests(16) {
 		t.Error("block must receive below the capacity and not at it")
 	}
 	if m.Resumes(9) || !m.Resumes(8) {
 		t.Error("block must resume at half the capacity and not above")
+	}
+	if _, ok := m.RestsUntil(0); ok {
+		t.Error("block must rest for as long as it takes")
+	}
+	m = machine(t, Config{Capacity: 16})
+	if m.Rests(16) {
+		t.Error("drop-oldest must not rest without an overload")
+	}
+	m.Hold(0, 1)
+	if m.Rests(12) || !m.Rests(13) || m.Resumes(9) || !m.Resumes(8) {
+		t.Error("in overload drop-oldest must rest above three quarters and resume at half")
+	}
+	if at, ok := m.RestsUntil(5); !ok || at != 5+int64(MaxRest) {
+		t.Errorf("drop-oldest rests until %d, %v", at, ok)
 	}
 }
 
@@ -77,15 +91,15 @@ func TestPacedDropsAreToldTogether(t *testing.T) {
 	if at, ok := m.Deadline(); !ok || at != 15*ms {
 		t.Errorf("deadline %d, %v; want 5ms after the first", at, ok)
 	}
-	if n := m.Release(15*ms-1, 16, 1000); n != 0 {
+	if n := m.Release(15*ms-1, 16, 1000, true); n != 0 {
 		t.Errorf("%d told before their time", n)
 	}
-	if n := m.Release(15*ms, 16, 1000); n != 3 {
+	if n := m.Release(15*ms, 16, 1000, true); n != 3 {
 		t.Errorf("%d told at the deadline, want all 3", n)
 	}
 	m.Answered(3)
 	m.Hold(20*ms, 4)
-	if n := m.Release(20*ms, 16, 1000); n != 4 {
+	if n := m.Release(20*ms, 16, 1000, true); n != 4 {
 		t.Errorf("%d told when as many are held as may be, want 4", n)
 	}
 	if _, ok := m.Deadline(); !ok {
@@ -96,30 +110,33 @@ func TestPacedDropsAreToldTogether(t *testing.T) {
 func TestAdaptivePace(t *testing.T) {
 	m := machine(t, Config{Capacity: 16})
 	m.Hold(0, 100)
-	if n := m.Release(1, 16, 0); n != 0 {
+	if n := m.Release(1, 16, 0, true); n != 0 {
 		t.Errorf("%d told with nothing served", n)
 	}
-	if n := m.Release(2, 16, 35); n != 3 {
+	if n := m.Release(2, 16, 35, true); n != 3 {
 		t.Errorf("35 served earned %d answers, want 3", n)
 	}
 	m.Answered(3)
-	if n := m.Release(3, 16, 40); n != 1 {
+	if n := m.Release(3, 16, 40, true); n != 1 {
 		t.Errorf("the 5 left and 5 more earned %d answers, want 1", n)
 	}
 	m.Answered(1)
-	if n := m.Release(4, 2, 40); n != 14 {
+	if n := m.Release(4, 2, 40, false); n != 0 {
+		t.Errorf("with 2 of 16 queued and more to receive %d are told, want none", n)
+	}
+	if n := m.Release(4, 2, 40, true); n != 14 {
 		t.Errorf("with 2 of 16 queued %d are told, want 14: the queue runs dry", n)
 	}
 	m.Answered(14)
-	if n := m.Release(int64(MaxHold), 16, 40); n != 82 {
+	if n := m.Release(int64(MaxHold), 16, 40, true); n != 82 {
 		t.Errorf("%d told after the longest hold, want all 82", n)
 	}
 	m.Answered(82)
-	if n := m.Release(int64(MaxHold)+1, 16, 1000); n != 0 {
+	if n := m.Release(int64(MaxHold)+1, 16, 1000, true); n != 0 {
 		t.Errorf("%d told of none", n)
 	}
 	m.Hold(int64(MaxHold)+2, 1)
-	if n := m.Release(int64(MaxHold)+3, 16, 1005); n != 0 {
+	if n := m.Release(int64(MaxHold)+3, 16, 1005, true); n != 0 {
 		t.Error("what was served before the overload paid for it")
 	}
 }
@@ -127,7 +144,7 @@ func TestAdaptivePace(t *testing.T) {
 func TestImmediateDropsAreNotHeld(t *testing.T) {
 	m := machine(t, Config{Capacity: 16, Pace: Immediately})
 	m.Hold(5, 3)
-	if n := m.Release(5, 16, 0); n != 3 {
+	if n := m.Release(5, 16, 0, true); n != 3 {
 		t.Errorf("%d told at once, want 3", n)
 	}
 }
@@ -160,7 +177,7 @@ func TestBoundsHoldInAnyStorm(t *testing.T) {
 		for range 3000 {
 			now += int64(r.IntN(int(ms)))
 			if at, ok := m.Deadline(); ok && at < now {
-				tell(m.Release(at, depth, served))
+				tell(m.Release(at, depth, served, r.IntN(2) == 0))
 				if next, ok := m.Deadline(); ok && next <= at {
 					t.Fatalf("seed %d: at its deadline the machine does nothing", seed)
 				}
@@ -186,7 +203,7 @@ func TestBoundsHoldInAnyStorm(t *testing.T) {
 					dropped++
 				}
 			}
-			tell(m.Release(now, depth, served))
+			tell(m.Release(now, depth, served, r.IntN(2) == 0))
 			if m.Held() != len(held) || depth > cfg.Capacity || depth < 0 {
 				t.Fatalf("seed %d: holds %d, the test %d; depth %d of %d", seed, m.Held(), len(held), depth, cfg.Capacity)
 			}
