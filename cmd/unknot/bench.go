@@ -22,8 +22,8 @@ import (
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
-	"github.com/unknot/unknot/engine/policy"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/policy"
 	"golang.org/x/sys/unix"
 )
 
