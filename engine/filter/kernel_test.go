@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/unknot/unknot/engine/internal/testchild"
+	"github.com/unknot/unknot/internal/testchild"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"

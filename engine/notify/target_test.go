@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/engine/internal/testchild"
+	"github.com/unknot/unknot/internal/testchild"
 	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
