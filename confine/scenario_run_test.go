@@ -1,0 +1,50 @@
+package confine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/internal/testchild"
+	"golang.org/x/sys/unix"
+)
+
+// live runs a scenario in a child and returns what came of it: "" if it went
+// as it should, "killed" by SIGSYS, or what else.
+func live(t *testing.T, o order, env ...string) string {
+	t.Helper()
+	s, ok := scenarios[o.Name]
+	if !ok {
+		t.Fatalf("no scenario %q", o.Name)
+	}
+	c := o.start(t, "scenario", append(slices.Clone(s.env), env...)...)
+	said, err := c.Hear()
+	ws := c.Wait()
+	switch {
+	case ws.Signaled() && ws.Signal() == unix.SIGSYS:
+		return "killed"
+	case err == nil && said == "confined" && ws.Exited() && ws.ExitStatus() == s.exit:
+		return ""
+	}
+	return fmt.Sprintf("said %q, %v, status %#x: %s", said, err, int(ws), c.Stderr())
+}
+
+func childLandlock(*testchild.Conn, []string) error { return errors.New("TODO") }
+func childEnds(*testchild.Conn, []string) error     { return errors.New("TODO") }
+
+func TestScenarios(t *testing.T) {
+	for name := range scenarios {
+		if strings.HasPrefix(name, "set") {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := live(t, order{Name: name, OwnLog: true, For: 300 * time.Millisecond}); got != "" {
+				t.Error(got)
+			}
+		})
+	}
+}
