@@ -125,7 +125,7 @@ func (f *facts) rules() []Rule {
 		add(Rule{Key: "mmap/" + prot.name, Syscall: "mmap", When: []Cond{is64(2, prot.prot, prot.name), flags, is32(4, low32, "no file")},
 			Why: "the heap grows; never executable memory", Test: test})
 	}
-	add(Rule{Syscall: "munmap", Why: "the thread's end gives back its stack", Test: "goexit without cgo"})
+	add(Rule{Syscall: "munmap", Why: "the C library unmaps stacks of ended threads when one more ends; the heap, where its address is taken", Test: "goexit-last with cgo"})
 	for _, a := range []struct {
 		advice    uint32
 		name      string
@@ -151,7 +151,7 @@ func (f *facts) rules() []Rule {
 	}
 	add(Rule{Syscall: "timer_delete", Why: "ends a CPU profile that ran before", Test: "profile-before"})
 	add(Rule{Syscall: "clock_gettime", Why: "time, where the kernel's vDSO cannot tell it (clock sources other than tsc and the like)"})
-	add(Rule{Syscall: "gettimeofday", Why: "the race detector", Test: "serve under race"})
+	add(Rule{Syscall: "gettimeofday", Why: "the race detector's allocator (Go 1.26), which does not use the vDSO"})
 	add(Rule{Syscall: "getrandom", Why: "random numbers on kernels without it in the vDSO (before Linux 6.11)"})
 	add(Rule{Syscall: "restart_syscall", Why: "the kernel makes it for a sleep that SIGSTOP and SIGCONT interrupted", Test: "stopcont"})
 	add(Rule{Syscall: "exit", Why: "the thread's end", Test: "goexit"})

@@ -2,6 +2,7 @@ package confine
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,6 +36,11 @@ func live(t *testing.T, o order, env ...string) string {
 func childLandlock(*testchild.Conn, []string) error { return errors.New("TODO") }
 func childEnds(*testchild.Conn, []string) error     { return errors.New("TODO") }
 
+var (
+	without = flag.String("without", "", "leave this rule out of TestScenarios, to find what needs it")
+	long    = flag.Duration("for", 300*time.Millisecond, "how long scenarios without an end of their own go on")
+)
+
 func TestScenarios(t *testing.T) {
 	for name := range scenarios {
 		if strings.HasPrefix(name, "set") {
@@ -42,7 +48,7 @@ func TestScenarios(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := live(t, order{Name: name, OwnLog: true, For: 300 * time.Millisecond}); got != "" {
+			if got := live(t, order{Name: name, OwnLog: true, For: *long, Without: []string{*without}}); got != "" {
 				t.Error(got)
 			}
 		})

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
@@ -108,14 +109,35 @@ var scenarios = map[string]scenario{
 		return exec.Command("/bin/sh", "-c", fmt.Sprintf("sleep 0.05; kill -STOP %d; sleep 0.05; kill -CONT %[1]d", os.Getpid())).Run()
 	}},
 	"setuid": {thread: waitForStop, beside: func(r *rig) error {
-		return r.changeIDs("Uid", func(id int) error { return syscall.Setresuid(-1, id, -1) })
+		return r.changeIDs("Uid", syscall.Setresuid, syscall.Setreuid, syscall.Setuid)
 	}},
 	"setgid": {thread: waitForStop, beside: func(r *rig) error {
-		return r.changeIDs("Gid", func(id int) error { return syscall.Setresgid(-1, id, -1) })
+		return r.changeIDs("Gid", syscall.Setresgid, syscall.Setregid, syscall.Setgid)
 	}},
 
 	// How it ends.
 	"goexit": {thread: func(*rig) error { return nil }},
+	// Threads that ended left so many stacks with the C library that it unmaps
+	// some when ours ends.
+	"goexit-last": {thread: waitForStop, beside: func(r *rig) error {
+		defer r.stop.Store(true)
+		tids, end := make(chan int), make(chan struct{})
+		var all []int
+		for range 12 {
+			osthread.Start(func() {
+				tids <- unix.Gettid()
+				<-end
+			})
+			all = append(all, <-tids)
+		}
+		close(end)
+		for _, tid := range all {
+			if err := gone(tid); err != nil {
+				return err
+			}
+		}
+		return nil
+	}},
 	"panic":  {thread: func(*rig) error { panic("the thread panics") }, exit: 2},
 	"nil":    {thread: func(*rig) error { var p *int; *p = 1; return nil }, exit: 2},
 	"osexit": {thread: func(*rig) error { os.Exit(7); return nil }, exit: 7},
@@ -284,12 +306,12 @@ func (r *rig) profile() error {
 	return nil
 }
 
-// changeIDs changes an id of the whole process, and sees that the confined
-// thread took part.
-func (r *rig) changeIDs(field string, set func(id int) error) error {
+// changeIDs makes the whole process nobody, in every way that there is, and sees
+// that the confined thread took part.
+func (r *rig) changeIDs(field string, setres func(real, effective, saved int) error, setre func(real, effective int) error, set func(id int) error) error {
 	defer r.stop.Store(true)
 	const nobody = 65534
-	if err := set(nobody); err != nil {
+	if err := errors.Join(setres(-1, nobody, -1), setre(-1, nobody), set(nobody)); err != nil {
 		return err
 	}
 	v, err := taskStatus(r.tid, field)
