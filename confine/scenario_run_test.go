@@ -1,7 +1,6 @@
 package confine
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"slices"
@@ -9,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,9 +30,6 @@ func live(t *testing.T, o order, env ...string) string {
 	}
 	return fmt.Sprintf("said %q, %v, status %#x: %s", said, err, int(ws), c.Stderr())
 }
-
-func childLandlock(*testchild.Conn, []string) error { return errors.New("TODO") }
-func childEnds(*testchild.Conn, []string) error     { return errors.New("TODO") }
 
 var (
 	without = flag.String("without", "", "leave this rule out of TestScenarios, to find what needs it")
