@@ -19,11 +19,12 @@ import (
 
 func TestMain(m *testing.M) {
 	testchild.Main(m, testchild.Roles{
-		"scenario":  childScenario,
-		"violation": childViolation,
-		"int80":     childInt80,
-		"landlock":  childLandlock,
-		"ends":      childEnds,
+		"scenario":    childScenario,
+		"violation":   childViolation,
+		"int80":       childInt80,
+		"landlock":    childLandlock,
+		"ends":        childEnds,
+		"main-thread": childMainThread,
 	})
 }
 

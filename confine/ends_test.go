@@ -232,6 +232,31 @@ var ends = map[string]func(*rig, *testchild.Conn) error{
 		}
 		return c.Say("true")
 	},
+	// What is a confined thread and what is not.
+	"verify": func(r *rig, c *testchild.Conn) error {
+		stop := make(chan struct{})
+		st, done, err := r.run(func() error { <-stop; return nil })
+		if err != nil {
+			return err
+		}
+		blocked := Masked.blocked(0)
+		if err := verify(st.TID, blocked, st); err != nil {
+			return err
+		}
+		more, less := *st, *st
+		more.FDs = append(slices.Clone(st.FDs), 999)
+		less.FDs = st.FDs[1:]
+		for _, wrong := range []error{verify(st.TID, blocked^1, st), verify(st.TID, blocked, &more), verify(st.TID, blocked, &less)} {
+			if wrong == nil {
+				return errors.New("a fault was not found")
+			}
+		}
+		close(stop)
+		if err := <-done; err != nil {
+			return err
+		}
+		return c.Say("true")
+	},
 	// What would have been killed is shown instead.
 	"trap": func(r *rig, c *testchild.Conn) error {
 		_, done, err := r.run(theCulprit)

@@ -3,6 +3,7 @@ package confine
 import (
 	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -37,15 +38,25 @@ var (
 )
 
 func TestScenarios(t *testing.T) {
-	for name := range scenarios {
-		if strings.HasPrefix(name, "set") {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if got := live(t, order{Name: name, OwnLog: true, For: *long, Without: []string{*without}}); got != "" {
-				t.Error(got)
+	for name, s := range scenarios {
+		for _, c := range []Config{{}, {Signals: Strict}, {Level: Shared}} {
+			switch {
+			case strings.HasPrefix(name, "set"):
+				c.UIDs, c.GIDs = nobody, nobody
+				if os.Getuid() != 0 || c.Signals == Strict {
+					continue // changing ids needs root; strict refuses
+				}
+			case c.Signals == Strict && (name == "signal" || name == "nil"):
+				continue // TestPanicsAreShown has what becomes of them
+			case c.Level == Shared && (name == "close" || !strings.HasPrefix(name, "storm") && s.beside == nil):
+				continue // the level matters to descriptors
 			}
-		})
+			t.Run(fmt.Sprintf("%s/%v/%v", name, c.Level, c.Signals), func(t *testing.T) {
+				t.Parallel()
+				if got := live(t, order{Config: c, Name: name, OwnLog: true, For: *long, Without: []string{*without}}); got != "" {
+					t.Error(got)
+				}
+			})
+		}
 	}
 }
