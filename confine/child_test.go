@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/internal/testchild"
@@ -18,6 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	storm.Main() // a storm is this program run again
 	testchild.Main(m, testchild.Roles{
 		"scenario":    childScenario,
 		"violation":   childViolation,
@@ -25,6 +27,7 @@ func TestMain(m *testing.M) {
 		"landlock":    childLandlock,
 		"ends":        childEnds,
 		"main-thread": childMainThread,
+		"engine":      childEngine,
 	})
 }
 

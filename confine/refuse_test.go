@@ -132,11 +132,9 @@ func TestRulesReadWell(t *testing.T) {
 	if err := WriteRules(&b, rules); err != nil {
 		t.Fatal(err)
 	}
-	keys := map[string]bool{}
 	for _, r := range rules {
-		keys[r.Key] = true
 		if r.Why == "" || !slices.ContainsFunc(strings.Split(b.String(), "\n"), func(l string) bool {
-			return strings.HasPrefix(l, "| `"+r.Syscall+"` |") && strings.Contains(l, r.Why)
+			return strings.Contains(l, "`"+r.Syscall+"`") && strings.Contains(l, r.Why) && strings.Contains(l, r.Only)
 		}) {
 			t.Errorf("%s has no reason, or its line is missing", r.Key)
 		}
@@ -145,8 +143,5 @@ func TestRulesReadWell(t *testing.T) {
 				t.Errorf("%s: argument %d has no text", r.Key, c.Arg)
 			}
 		}
-	}
-	if n := strings.Count(b.String(), "\n"); n != len(keys)+2 {
-		t.Errorf("%d lines for %d rules", n, len(keys))
 	}
 }

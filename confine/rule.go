@@ -52,11 +52,19 @@ func (r *Rule) ret() uint32 {
 	return unix.SECCOMP_RET_ALLOW
 }
 
-// WriteRules prints rules as a Markdown table.
+// WriteRules prints rules as a Markdown table; neighbours that differ in the call
+// alone share a line.
 func WriteRules(w io.Writer, rules []Rule) error {
 	var b strings.Builder
-	b.WriteString("| call | condition | outcome | why | only |\n|---|---|---|---|---|\n")
+	b.WriteString("| call | condition | outcome | why | test | only |\n|---|---|---|---|---|---|\n")
 	seen := map[string]bool{}
+	var calls []string
+	last := ""
+	flush := func() {
+		if last != "" {
+			fmt.Fprintf(&b, "| `%s` | %s\n", strings.Join(calls, "` `"), last)
+		}
+	}
 	for _, r := range rules {
 		if seen[r.Key] { // several rules that read the same
 			continue
@@ -68,12 +76,18 @@ func WriteRules(w io.Writer, rules []Rule) error {
 		}
 		var when []string
 		for _, c := range r.When {
-			if c.Text != "" && !slices.Contains(when, c.Text) {
+			if !slices.Contains(when, c.Text) {
 				when = append(when, c.Text)
 			}
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", r.Syscall, strings.Join(when, "; "), outcome, r.Why, r.Only)
+		line := fmt.Sprintf("%s | %s | %s | %s | %s |", strings.Join(when, "; "), outcome, r.Why, r.Test, r.Only)
+		if line != last {
+			flush()
+			calls, last = nil, line
+		}
+		calls = append(calls, r.Syscall)
 	}
+	flush()
 	_, err := io.WriteString(w, b.String())
 	return err
 }
