@@ -30,8 +30,12 @@ var units = []struct {
 
 // Name is the benchmark's name without the word Benchmark, as in the results.
 func (s Spec) Name() string {
-	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%d-%d",
-		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, s.DropBatch, runtime.GOMAXPROCS(0))
+	confine := ""
+	if s.Confine != nil {
+		confine = "/confine=" + s.Confine.String()
+	}
+	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%d%s-%d",
+		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, s.DropBatch, confine, runtime.GOMAXPROCS(0))
 }
 
 // per returns v for each served call; with none served there is no such number

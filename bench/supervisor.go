@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
 )
@@ -39,6 +40,17 @@ type Spec struct {
 	Workers   int
 	Queue     int
 	DropBatch int
+	Confine   Confiner // of the engine unknot; nil: its receive thread is not confined
+}
+
+// A Confiner has the receive thread of an engine confine itself. Package confine
+// is joined with the engine by whoever runs both.
+type Confiner interface {
+	// Confine adds to cfg what the thread shall do. Tell the function that it
+	// returns the engine that was made of cfg, before the engine runs.
+	Confine(cfg *engine.Config) (func(*engine.Engine), error)
+	// String names the level, for the benchmark's name.
+	String() string
 }
 
 // The paths of a notification.

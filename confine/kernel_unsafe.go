@@ -14,6 +14,12 @@ func loadFilter(prog []unix.SockFilter, flags uintptr) unix.Errno {
 	return e
 }
 
+// actionAvail is seccomp(SECCOMP_GET_ACTION_AVAIL).
+func actionAvail(action uint32) unix.Errno {
+	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
+	return e
+}
+
 // createRuleset is landlock_create_ruleset(2).
 func createRuleset(a *unix.LandlockRulesetAttr) (int, unix.Errno) {
 	fd, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(a)), unsafe.Sizeof(*a), 0)

@@ -28,6 +28,9 @@ func Prepare(c Config) (*Plan, error) {
 	if err := c.fill(); err != nil {
 		return nil, err
 	}
+	if e := actionAvail(c.OnViolation.ret()); e != 0 {
+		return nil, fmt.Errorf("confine: seccomp filter that can %v: %w (%s)", c.OnViolation, e, seccompRemedy)
+	}
 	p := &Plan{cfg: c}
 	var err error
 	if p.poller, err = runtimePoller(); err != nil {
@@ -78,6 +81,8 @@ func (w logWriter) Write(b []byte) (n int, err error) {
 	}
 	return n, nil
 }
+
+const seccompRemedy = "needs Linux 4.14 with CONFIG_SECCOMP_FILTER, and no container profile that forbids seccomp(2)"
 
 // Confine confines the calling thread for good and returns once another thread
 // has verified it from outside. It locks the calling goroutine to the thread,
@@ -153,7 +158,7 @@ func (p *Plan) Confine(t Thread) (*Status, error) {
 		}
 	}
 	if e := loadFilter(prog, flags); e != 0 {
-		return nil, step("load the seccomp filter", "Linux 4.14 with CONFIG_SECCOMP_FILTER, and no container profile that forbids seccomp(2)", e)
+		return nil, step("load the seccomp filter", seccompRemedy, e)
 	}
 	if err := verified(); err != nil {
 		return nil, fmt.Errorf("confine: thread %d is not what it should be: %w", tid, err)

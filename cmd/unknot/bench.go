@@ -27,6 +27,7 @@ import (
 // benchFlags are bench's flags as given; plan makes them a list of runs.
 type benchFlags struct {
 	engines, paths, targets, work, workers, queue, batch []string
+	confine                                              []string
 	duration                                             time.Duration
 	count                                                int
 	out, trace                                           string
@@ -65,6 +66,7 @@ Exit codes: 0 all was measured, 1 a run failed or a target hung, 2 wrong usage.`
 	fl.StringSliceVar(&f.workers, "workers", []string{"2"}, "workers of the queue path")
 	fl.StringSliceVar(&f.queue, "queue", []string{"64"}, "capacity of the queue in notifications")
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{"8"}, "how many of the oldest calls a full queue drops at once")
+	fl.StringSliceVar(&f.confine, "confine", []string{"private"}, confineUsage+"; of unknot")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
 	fl.IntVar(&f.count, "count", 5, "repetitions of each combination")
 	fl.StringVar(&f.trace, "trace", "auto", "measure the queue path's wait by eBPF tracepoints: on, off, or auto where permitted")
@@ -113,6 +115,10 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if err != nil {
 		return nil, err
 	}
+	confiners, err := parseConfinements(f.confine)
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range targets {
 		for _, w := range works {
 			for _, q := range queues {
@@ -125,7 +131,14 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 							}
 							for _, p := range paths {
 								if slices.Contains(f.paths, p) {
-									specs = append(specs, bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q, DropBatch: min(b, q)})
+									s := bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q, DropBatch: min(b, q)}
+									if e != "unknot" {
+										specs = append(specs, s)
+										continue
+									}
+									for _, s.Confine = range confiners {
+										specs = append(specs, s)
+									}
 								}
 							}
 						}
@@ -148,6 +161,7 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
+	confineNote(cmd.ErrOrStderr(), f.confine)
 	var file bytes.Buffer
 	out := io.Writer(cmd.OutOrStdout())
 	if f.out != "" {

@@ -23,6 +23,7 @@ import (
 func TestMain(m *testing.M) {
 	storm.Main()
 	launchMain()
+	confineMain()
 	switch os.Getenv("UNKNOT_TEST_MAIN") {
 	case "":
 		os.Exit(m.Run())

@@ -156,6 +156,8 @@ func TestBadInputIsOneLine(t *testing.T) {
 		{[]string{"run", "--cpu", "4000", "--", "true"}, 1, "CPU 4000"},
 		{[]string{"run", "--drop-errno", "EWHAT", "--", "true"}, 2, "EWHAT"},
 		{[]string{"run", "--format", "xml", "--", "true"}, 2, "xml"},
+		{[]string{"run", "--confine", "some", "--", "true"}, 2, "--confine"},
+		{[]string{"bench", "--confine", "private,some"}, 2, "--confine"},
 		{[]string{"run", "--config", "/nonexistent", "--", "true"}, 2, "/nonexistent"},
 		{[]string{"run", "--config", bad, "--", "true"}, 2, "queues"},
 		{[]string{"bench", "--engine", "nobody"}, 2, "nobody"},
