@@ -139,9 +139,7 @@ func (r *rig) run(f func() error) (*Status, <-chan error, error) {
 		st, err := r.plan.Confine(r.t)
 		c <- confined{st, err}
 		if err == nil {
-			err = errors.New("the thread's function did not return")
-			defer func() { done <- err }()
-			err = f()
+			done <- f() // not deferred: a panic must reach the runtime
 		}
 	})
 	got := <-c
