@@ -39,7 +39,7 @@ const (
 
 // Name is the benchmark's name without the word Benchmark, as in the results.
 func (s Spec) Name() string {
-	batch, pace := strconv.Itoa(s.DropBatch), s.Pace.String()
+	batch, pace, confine := strconv.Itoa(s.DropBatch), s.Pace.String(), ""
 	if s.DropBatch == 0 {
 		batch = Auto
 	}
@@ -49,8 +49,11 @@ func (s Spec) Name() string {
 	case policy.Immediately:
 		pace = NoPace
 	}
-	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%s/policy=%v/pace=%s-%d",
-		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, batch, s.Policy, pace, runtime.GOMAXPROCS(0))
+	if s.Confine != nil {
+		confine = "/confine=" + s.Confine.String()
+	}
+	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%s/policy=%v/pace=%s%s-%d",
+		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, batch, s.Policy, pace, confine, runtime.GOMAXPROCS(0))
 }
 
 // per returns v for each served call; with none served there is no such number

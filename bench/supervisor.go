@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
@@ -66,6 +67,16 @@ type Spec struct {
 	// CheckAfter is engine.Config's. [Once] has every dispatch checked in a
 	// traced run, because that is what a tracer sees of it.
 	CheckAfter time.Duration
+	Confine    Confiner // of the engine unknot; nil: its receive thread is not confined
+}
+
+// A Confiner has the receive thread of an engine confine itself. Package confine
+// is joined with the engine by whoever runs both.
+type Confiner interface {
+	// Confine adds to cfg what the thread shall do.
+	Confine(cfg *engine.Config) error
+	// String names the level, for the benchmark's name.
+	String() string
 }
 
 // The paths of a notification.

@@ -17,14 +17,20 @@ type unknot struct {
 }
 
 func newUnknot(s Spec) (Supervisor, error) {
-	e, err := engine.New(engine.Config{
+	cfg := engine.Config{
 		Handler: engine.HandlerFunc(func(r *engine.Request) {
 			s.Work.Do()
 			_ = r.Return(answerVal) // ErrGone is counted by the engine
 		}),
 		Inline: s.Path == PathInline, Queue: s.Queue, Workers: s.Workers, DropBatch: s.DropBatch,
 		Policy: s.Policy, Pace: s.Pace, CheckAfter: s.CheckAfter,
-	})
+	}
+	if s.Confine != nil {
+		if err := s.Confine.Confine(&cfg); err != nil {
+			return nil, err
+		}
+	}
+	e, err := engine.New(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -169,12 +169,10 @@ type Config struct {
 // it RECV, SEND and ID_VALID on its listeners, wait (epoll_pwait, ppoll) and
 // wake workers (futex). All else is done by other threads.
 type Thread struct {
-	TID       int
-	CPU       int                // where it is pinned, -1 if it is not
-	Epoll     int                // the epoll instance it waits on
-	Wake      int                // the eventfd that others wake it by: it reads it
-	Interrupt syscall.Signal     // the signal that interrupts its RECV, which it must not block; NoInterrupt if there is none
-	Listeners []*notify.Listener // those added so far
+	Listeners []int          // descriptors of the listeners added so far
+	Epoll     int            // the epoll instance on which it waits
+	Wake      int            // the eventfd by which others wake it: it reads it
+	Signal    syscall.Signal // the signal that interrupts its RECV, which it must not block; 0: none
 }
 
 // policyConfig is the policy of one listener.

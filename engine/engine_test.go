@@ -451,7 +451,7 @@ func TestHookRunsOnTheReceiveThread(t *testing.T) {
 		}),
 		Inline:     true,
 		Cookies:    [3]uintptr{1, 2, 3},
-		ThreadHook: func(th engine.Thread) error { tid <- th.TID; return nil },
+		ThreadHook: func(engine.Thread) error { tid <- unix.Gettid(); return nil },
 	}
 	e, stop := start(t, cfg)
 	hook := <-tid

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
@@ -249,7 +250,7 @@ func (rx *receiver) setUp() error {
 		}
 	}
 	e.receiverAt(unix.Gettid(), cpu)
-	sig := NoInterrupt
+	var sig syscall.Signal
 	if e.cfg.Interrupt != NoInterrupt {
 		if err := osthread.AllowInterrupt(e.cfg.Interrupt); err != nil {
 			e.cfg.Logger.Info("the receive thread always waits in epoll", "err", err)
@@ -258,10 +259,10 @@ func (rx *receiver) setUp() error {
 		}
 	}
 	if e.cfg.ThreadHook != nil {
-		th := Thread{TID: unix.Gettid(), CPU: cpu, Epoll: e.epfd, Wake: e.wakefd, Interrupt: sig}
+		th := Thread{Epoll: e.epfd, Wake: e.wakefd, Signal: sig}
 		for _, s := range *e.sources.Load() {
 			if s != nil {
-				th.Listeners = append(th.Listeners, s.l)
+				th.Listeners = append(th.Listeners, s.l.FD())
 			}
 		}
 		if err := e.cfg.ThreadHook(th); err != nil {

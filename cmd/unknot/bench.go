@@ -29,11 +29,11 @@ import (
 
 // benchFlags are bench's flags as given; plan makes them a list of runs.
 type benchFlags struct {
-	engines, paths, targets, work, workers, queue, batch, policy, pace []string
-	duration                                                           time.Duration
-	count                                                              int
-	out, trace                                                         string
-	targetCPU                                                          int
+	engines, paths, targets, work, workers, queue, batch, policy, pace, confine []string
+	duration                                                                    time.Duration
+	count                                                                       int
+	out, trace                                                                  string
+	targetCPU                                                                   int
 }
 
 func newBenchCmd() *cobra.Command {
@@ -72,6 +72,7 @@ targets saw, by errno, are not those that the engine counts, 2 wrong usage.`,
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{bench.Auto}, "how many of the oldest calls a full queue drops at least; auto adapts")
 	fl.StringSliceVar(&f.policy, "policy", []string{policy.DropOldest.String()}, "which calls give way when unknot's queue is full: drop-oldest, drop-newest, block")
 	fl.StringSliceVar(&f.pace, "pace", []string{bench.Auto}, "how long unknot holds dropped calls before it tells them: 5ms, auto, none")
+	fl.StringSliceVar(&f.confine, "confine", []string{"private"}, confineUsage+"; of unknot")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
 	fl.IntVar(&f.count, "count", 5, "repetitions of each combination")
 	fl.IntVar(&f.targetCPU, "target-cpu", -1, "pin the targets to this CPU; -1 leaves them to the scheduler")
@@ -141,6 +142,10 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if err != nil {
 		return nil, err
 	}
+	confiners, err := parseConfinements(f.confine)
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range targets {
 		for _, w := range works {
 			for _, q := range queues {
@@ -155,11 +160,19 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 								if !slices.Contains(f.paths, p) {
 									continue
 								}
-								for _, d := range drops {
-									specs = append(specs, bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q,
-										DropBatch: min(b, q), TargetCPU: storm.CPU(f.targetCPU + 1), Policy: d.policy, Pace: d.pace})
-									if e != "unknot" || p != bench.PathQueue {
-										break // nobody else has a choice
+								s := bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q,
+									DropBatch: min(b, q), TargetCPU: storm.CPU(f.targetCPU + 1), Policy: drops[0].policy, Pace: drops[0].pace}
+								if e != "unknot" {
+									specs = append(specs, s) // nobody else has a choice
+									continue
+								}
+								for _, s.Confine = range confiners {
+									for _, d := range drops {
+										s.Policy, s.Pace = d.policy, d.pace
+										specs = append(specs, s)
+										if p != bench.PathQueue {
+											break
+										}
 									}
 								}
 							}
@@ -215,6 +228,7 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		return err
 	}
+	confineNote(cmd.ErrOrStderr(), f.confine)
 	var file bytes.Buffer
 	out := io.Writer(cmd.OutOrStdout())
 	if cmd.Flags().Changed("output") {

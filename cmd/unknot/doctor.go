@@ -114,7 +114,7 @@ func examine() []check {
 	for _, f := range notify.Features() {
 		checks = append(checks, checkFeature(f))
 	}
-	return append(checks, checkLibseccomp(), checkLandlock(), checkBTF(), checkTracepoints(), checkBPF(), checkTracefs())
+	return append(checks, checkLibseccomp(), checkLandlock(), checkConfine(), checkBTF(), checkTracepoints(), checkBPF(), checkTracefs())
 }
 
 // privileges are never needed: they are what other answers are made of.

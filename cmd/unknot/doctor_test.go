@@ -36,7 +36,7 @@ func TestDoctorHere(t *testing.T) {
 		t.Errorf("ok is %t, status %d, errors %q", ok, code, stderr)
 	}
 	for _, name := range []string{"kernel", "privileges", "seccomp user notification", "answer by continuing the call", "ADDFD", "ADDFD with answer",
-		"WAIT_KILLABLE_RECV", "SYNC_WAKE_UP", "TSYNC_ESRCH", "landlock", "BTF", "system call tracepoints", "BPF permission", "tracefs", "libseccomp"} {
+		"WAIT_KILLABLE_RECV", "SYNC_WAKE_UP", "TSYNC_ESRCH", "landlock", "confinement", "BTF", "system call tracepoints", "BPF permission", "tracefs", "libseccomp"} {
 		c, there := checks[name]
 		if !there {
 			t.Errorf("no check %q", name)

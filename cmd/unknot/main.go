@@ -12,6 +12,7 @@ import (
 func main() {
 	storm.Main() // a storm is this program run again
 	launchMain() // and so is what `run` turns into its command
+	confineMain()
 
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -24,6 +24,7 @@ import (
 func TestMain(m *testing.M) {
 	storm.Main()
 	launchMain()
+	confineMain()
 	switch os.Getenv("UNKNOT_TEST_MAIN") {
 	case "":
 		testscript.Main(m, scriptPrograms)

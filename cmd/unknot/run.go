@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,6 +40,7 @@ type runSettings struct {
 	Pace      string   `yaml:"pace"`
 	CPU       string   `yaml:"cpu"`
 	Format    string   `yaml:"format"`
+	Confine   string   `yaml:"confine"`
 
 	where func(name string) string // where a setting comes from, for errors
 }
@@ -53,7 +53,7 @@ var defaultTrap = []string{"openat", "connect", "execve"}
 const defaultRunQueue = 1024
 
 func newRunCmd() *cobra.Command {
-	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: "EINTR", CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto,
+	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: "EINTR", CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Confine: "private",
 		where: func(name string) string { return "--" + name }}
 	var config string
 	c := &cobra.Command{
@@ -97,6 +97,7 @@ command, 126 not executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.StringVar(&s.DropErrno, "drop-errno", s.DropErrno, "what dropped calls fail with, by `name`")
 	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (the last), none")
 	fl.StringVar(&s.Format, "format", s.Format, "of the table: text, json")
+	fl.StringVar(&s.Confine, "confine", s.Confine, confineUsage)
 	fl.StringVar(&config, "config", "", "YAML `file` with these settings; flags win")
 	return c
 }
@@ -115,6 +116,7 @@ func (s *runSettings) load(path string, cmd *cobra.Command) error {
 		"drop-errno": func() { s.DropErrno = given.DropErrno },
 		"policy":     func() { s.Policy = given.Policy },
 		"pace":       func() { s.Pace = given.Pace },
+		"confine":    func() { s.Confine = given.Confine },
 		"cpu":        func() { s.CPU = given.CPU },
 		"format":     func() { s.Format = given.Format },
 	}
@@ -244,15 +246,10 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	}
 	stderr := cmd.ErrOrStderr()
 	cfg.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	e, err := engine.New(cfg)
+	e, err := newConfined(cfg, s.Confine, stderr)
 	if err != nil {
 		return err
 	}
-	// The engine outlives an interrupt: the command decides what that means.
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	ended := make(chan error, 1)
-	go func() { ended <- e.Run(ctx) }()
 	plan := launchPlan{Prog: prog, Path: path, Argv: args, Env: os.Environ()}
 	if notify.FeatureWaitKillable.Probe() == nil {
 		// A call that was received is not interrupted and made again by signals
@@ -267,14 +264,10 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err == nil {
 		waitForRest(stderr, src, args[0], signals)
 	}
-	stop()
-	if rerr := <-ended; rerr != nil {
-		err = rerr // what else failed, failed for it
-	}
-	if err != nil {
+	if err := errors.Join(err, e.stop()); err != nil {
 		return err
 	}
-	if err := report(stderr, s.Format, e); err != nil {
+	if err := report(stderr, s.Format, e.Engine); err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
 	if status != 0 {
@@ -285,7 +278,7 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 
 // launch starts the command under the engine, passes signals on to it and waits
 // for it. The status is as a shell's.
-func launch(e *engine.Engine, plan *launchPlan, signals <-chan os.Signal) (status int, src *engine.Source, err error) {
+func launch(e *confinedEngine, plan *launchPlan, signals <-chan os.Signal) (status int, src *engine.Source, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, nil, fmt.Errorf("launch: socket pair: %w", err)
@@ -323,6 +316,10 @@ func launch(e *engine.Engine, plan *launchPlan, signals <-chan os.Signal) (statu
 	}
 	if src, err = e.Add(l); err != nil {
 		_ = l.Close()
+		return fail(err)
+	}
+	// Nothing runs before the receive thread is confined.
+	if err := e.start(); err != nil {
 		return fail(err)
 	}
 	if _, err := conn.Write([]byte{'g'}); err != nil {

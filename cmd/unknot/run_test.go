@@ -157,6 +157,8 @@ func TestBadInputIsOneLine(t *testing.T) {
 		{[]string{"run", "--cpu", "4000", "--", "true"}, 2, "--cpu"},
 		{[]string{"run", "--drop-errno", "EWHAT", "--", "true"}, 2, "EWHAT"},
 		{[]string{"run", "--format", "xml", "--", "true"}, 2, "xml"},
+		{[]string{"run", "--confine", "some", "--", "true"}, 2, "--confine"},
+		{[]string{"bench", "--confine", "private,some"}, 2, "--confine"},
 		{[]string{"run", "--config", "/nonexistent", "--", "true"}, 2, "/nonexistent"},
 		{[]string{"run", "--config", bad, "--", "true"}, 2, "queues"},
 		{[]string{"bench", "--engine", "nobody"}, 2, "nobody"},
@@ -278,8 +280,9 @@ func TestTargetsEndWhenTheSupervisorIsKilled(t *testing.T) {
 	if err := r.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("targets outlive their supervisor: %v", err)
+	said := make([]byte, 1000)
+	if n, err := r.Read(said); err != io.EOF {
+		t.Errorf("targets outlive their supervisor, or something was said: %v, %q", err, said[:n])
 	}
 	_ = c.Wait()
 }

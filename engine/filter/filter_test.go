@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/seccomp/libseccomp-golang"
-	"github.com/unknot/unknot/engine/internal/testbpf"
+	"github.com/unknot/unknot/internal/testbpf"
 	"golang.org/x/sys/unix"
 )
 

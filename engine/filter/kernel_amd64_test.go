@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/unknot/unknot/engine/filter/internal/callabi"
-	"github.com/unknot/unknot/engine/internal/testchild"
+	"github.com/unknot/unknot/internal/callabi"
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/unknot/unknot/engine/internal/testchild"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 

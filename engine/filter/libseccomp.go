@@ -3,16 +3,14 @@
 package filter
 
 import (
-	"encoding/binary"
 	"fmt"
-	"io"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/seccomp/libseccomp-golang"
+	"github.com/unknot/unknot/internal/seccompbpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -157,7 +155,7 @@ func (m abis) compile(names []string, o Options) ([]unix.SockFilter, error) {
 			return nil, fmt.Errorf("libseccomp: merge %v and %v: %w", m.native, m.compat, err)
 		}
 	}
-	prog, err := export(f)
+	prog, err := seccompbpf.Export(f)
 	if err != nil {
 		return nil, err
 	}
@@ -244,36 +242,6 @@ func addRule(f *seccomp.ScmpFilter, arch seccomp.ScmpArch, name string, direct b
 		return err
 	}
 	return f.AddRuleConditional(call, seccomp.ActNotify, []seccomp.ScmpCondition{is})
-}
-
-// export has libseccomp write the program into memory. Its ExportBPFMem would
-// need libseccomp 2.6.
-func export(f *seccomp.ScmpFilter) ([]unix.SockFilter, error) {
-	fd, err := unix.MemfdCreate("unknot-filter", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("export filter: memfd: %w", err)
-	}
-	file := os.NewFile(uintptr(fd), "unknot-filter")
-	defer file.Close()
-	if err := f.ExportBPF(file); err != nil {
-		return nil, fmt.Errorf("libseccomp: export filter: %w", err)
-	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("export filter: %w", err)
-	}
-	raw, err := io.ReadAll(file)
-	if err != nil {
-		return nil, fmt.Errorf("export filter: %w", err)
-	}
-	const size = 8 // struct sock_filter
-	if len(raw) == 0 || len(raw)%size != 0 {
-		return nil, fmt.Errorf("export filter: %d bytes are no BPF program", len(raw))
-	}
-	prog := make([]unix.SockFilter, len(raw)/size)
-	if _, err := binary.Decode(raw, binary.NativeEndian, prog); err != nil {
-		return nil, fmt.Errorf("export filter: %w", err)
-	}
-	return prog, nil
 }
 
 // trapNumbers is the head of a program that traps calls which libseccomp does

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/engine/internal/testchild"
 	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 

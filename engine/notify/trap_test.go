@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/unknot/unknot/engine/internal/testbpf"
+	"github.com/unknot/unknot/internal/testbpf"
 	"golang.org/x/sys/unix"
 )
 

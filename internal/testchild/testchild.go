@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -85,14 +86,34 @@ func (c *Conn) Hear() (string, error) {
 // A Child is a running child, seen from its test.
 type Child struct {
 	*Conn
-	Cmd *exec.Cmd
-	t   testing.TB
+	Cmd    *exec.Cmd
+	t      testing.TB
+	stderr *log
 }
 
 // Start runs the role in a child that is killed at its deadline or when the
 // test ends, whichever comes first. Its standard error goes to the test's log.
+//
+// A target that its own runtime signals (SIGURG) notifies again under a new id
+// whenever that happens; in these children signals come from tests only.
 func Start(t testing.TB, role string, args ...string) *Child {
 	t.Helper()
+	return StartWith(t, Options{Env: []string{"GODEBUG=asyncpreemptoff=1"}}, role, args...)
+}
+
+// Options of [StartWith].
+type Options struct {
+	Env      []string      // on top of the test's own
+	Deadline time.Duration // 0: 30 s
+	Quiet    bool          // its standard error is for Stderr only
+}
+
+// StartWith is Start with options.
+func StartWith(t testing.TB, o Options, role string, args ...string) *Child {
+	t.Helper()
+	if o.Deadline == 0 {
+		o.Deadline = deadline
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -103,27 +124,36 @@ func Start(t testing.TB, role string, args ...string) *Child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(deadline))
+	_ = conn.SetDeadline(time.Now().Add(o.Deadline))
 	cmd := exec.Command("/proc/self/exe", args...)
-	// A target that its own runtime signals (SIGURG) notifies again under a new
-	// id whenever that happens; here signals come from tests only.
-	cmd.Env = append(os.Environ(), env+"="+role, "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(append(os.Environ(), env+"="+role, "GORACE=atexit_sleep_ms=0"), o.Env...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	stderr := &log{t: t, role: role}
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(o.Deadline, func() { _ = cmd.Process.Kill() })
 	t.Cleanup(func() {
 		timer.Stop()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		_ = conn.Close()
-		stderr.flush()
+		if !o.Quiet {
+			stderr.flush()
+		}
 	})
-	return &Child{conn, cmd, t}
+	return &Child{conn, cmd, t, stderr}
 }
+
+// Wait waits for the child to end and returns how it did.
+func (c *Child) Wait() syscall.WaitStatus {
+	_ = c.Cmd.Wait() // says the same as the state
+	return c.Cmd.ProcessState.Sys().(syscall.WaitStatus)
+}
+
+// Stderr is what the child wrote to its standard error. Call it after Wait.
+func (c *Child) Stderr() string { return c.stderr.buf.String() }
 
 // Expect fails the test unless the next line from the child is the one given.
 func (c *Child) Expect(format string, args ...any) {

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/confine"
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	confineUsage = "confinement of the receive thread: private, shared, off"
+	confineOff   = "off"
+)
+
+// A confiner joins package confine with an engine: it is a bench.Confiner.
+type confiner struct {
+	level confine.Level
+	done  func(*confine.Status) // on the confined thread, before it receives
+}
+
+func (c *confiner) String() string { return c.level.String() }
+
+// Confine sets the engine's cookies and its receive thread's hook.
+func (c *confiner) Confine(cfg *engine.Config) error {
+	plan, err := confine.Prepare(confine.Config{Level: c.level})
+	if err != nil {
+		return err
+	}
+	cfg.Cookies = plan.Cookies()
+	cfg.ThreadHook = func(th engine.Thread) error {
+		st, err := plan.Confine(confine.Thread(th))
+		if err != nil {
+			return fmt.Errorf("%w; --confine=off runs without", err)
+		}
+		if c.done != nil {
+			c.done(st)
+		}
+		return nil
+	}
+	return nil
+}
+
+// parseConfinement returns nil for "off".
+func parseConfinement(name string) (*confiner, error) {
+	if name == confineOff {
+		return nil, nil
+	}
+	level, err := confine.ParseLevel(name)
+	if err != nil {
+		return nil, usageErrorf("--confine: no level %q: the levels are private, shared, off", name)
+	}
+	return &confiner{level: level}, nil
+}
+
+// parseConfinements is parseConfinement for a list.
+func parseConfinements(names []string) (all []bench.Confiner, err error) {
+	for _, name := range names {
+		c, err := parseConfinement(name)
+		switch {
+		case err != nil:
+			return nil, err
+		case c == nil: // an interface that holds nil would not be nil
+			all = append(all, nil)
+		default:
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+// confineNote says so when the receive thread is not confined.
+func confineNote(w io.Writer, names []string) {
+	if slices.Contains(names, confineOff) {
+		fmt.Fprintln(w, "unknot: --confine=off: the receive thread is NOT CONFINED: who subverts it by a request can do all that this user may")
+	}
+}
+
+// A confinedEngine runs once its listener is there, since a private file table
+// would not have it later.
+type confinedEngine struct {
+	*engine.Engine
+	ctx   context.Context
+	end   context.CancelFunc
+	ready chan struct{} // closed when the receive thread is set up
+	ended chan error    // nil until start
+}
+
+// newConfined makes an engine whose receive thread is confined as asked for.
+func newConfined(cfg engine.Config, level string, stderr io.Writer) (*confinedEngine, error) {
+	c, err := parseConfinement(level)
+	if err != nil {
+		return nil, err
+	}
+	if err := notify.FeatureNotify.Probe(); err != nil {
+		return nil, fmt.Errorf("engine: %w", err) // the greater lack first
+	}
+	e := &confinedEngine{ready: make(chan struct{})}
+	if c == nil {
+		confineNote(stderr, []string{level})
+		cfg.ThreadHook = func(engine.Thread) error { close(e.ready); return nil }
+	} else {
+		c.done = func(st *confine.Status) {
+			cfg.Logger.Info(st.String())
+			close(e.ready)
+		}
+		if err := c.Confine(&cfg); err != nil {
+			return nil, err
+		}
+	}
+	if e.Engine, err = engine.New(cfg); err != nil {
+		return nil, err
+	}
+	// It outlives an interrupt: the command decides what that means.
+	e.ctx, e.end = context.WithCancel(context.Background())
+	return e, nil
+}
+
+// start runs the engine and waits until its receive thread is set up.
+func (e *confinedEngine) start() error {
+	e.ended = make(chan error, 1)
+	go func() { e.ended <- e.Run(e.ctx) }()
+	select {
+	case <-e.ready:
+		return nil
+	case err := <-e.ended:
+		e.ended = nil
+		return err
+	}
+}
+
+// stop ends the engine if it runs. One that was never started is left to the
+// end of the process.
+func (e *confinedEngine) stop() error {
+	e.end()
+	if e.ended == nil {
+		return nil
+	}
+	return <-e.ended
+}
+
+// confineEnv marks doctor's probe: this program run again to confine a thread,
+// since a filter that lacks a call kills.
+const confineEnv = "UNKNOT_CONFINE"
+
+// confineMain is the probe's main function; it returns at once in every other
+// process.
+func confineMain() {
+	if os.Getenv(confineEnv) == "" {
+		return
+	}
+	st, err := confineForAMoment()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitFailure)
+	}
+	fmt.Println(st)
+	os.Exit(exitOK)
+}
+
+// confineForAMoment confines a thread with an eventfd in the listener's place,
+// and waits until the thread has ended.
+func confineForAMoment() (*confine.Status, error) {
+	plan, err := confine.Prepare(confine.Config{})
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	type result struct {
+		st  *confine.Status
+		err error
+	}
+	c := make(chan result)
+	osthread.Start(func() {
+		st, err := plan.Confine(confine.Thread{Listeners: []int{fd}, Epoll: -1, Wake: -1})
+		c <- result{st, err}
+	})
+	r := <-c
+	if r.err != nil {
+		return nil, r.err
+	}
+	task := fmt.Sprintf("/proc/self/task/%d", r.st.TID)
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(task); errors.Is(err, os.ErrNotExist) {
+			return r.st, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("confined thread %d does not end", r.st.TID)
+		}
+	}
+}
+
+// checkConfine is doctor's row.
+func checkConfine() check {
+	c := check{Name: "confinement"}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args[0] = "unknot-confine"
+	cmd.Env = append(os.Environ(), confineEnv+"=1")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if err == nil {
+		c.OK = true
+		_, c.Detail, _ = strings.Cut(strings.TrimSpace(stdout.String()), "is confined: ") // the thread has ended
+		return c
+	}
+	c.Detail = strings.Join(strings.Fields(stderr.String()), " ")
+	c.Remedy = "allow what the message names; until then the receive thread runs only with --confine=off"
+	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == unix.SIGSYS {
+		c.Detail = "the Go runtime or the C library here needs a system call that docs/confine.md does not allow"
+		c.Remedy = "report it, with the kernel's audit line for it; until then: --confine=off"
+	}
+	if c.Detail == "" {
+		c.Detail = err.Error()
+	}
+	return c
+}

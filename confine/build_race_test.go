@@ -1,0 +1,5 @@
+//go:build cgo && race
+
+package confine
+
+const buildOf = "under race"

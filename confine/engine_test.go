@@ -1,0 +1,387 @@
+package confine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/testchild"
+	"golang.org/x/sys/unix"
+)
+
+// confinedEngine makes an engine whose receive thread confines itself, as a
+// command joins the two. The status comes when the thread is confined.
+func confinedEngine(c Config, ec engine.Config) (*engine.Engine, <-chan *Status, error) {
+	plan, err := Prepare(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	status := make(chan *Status, 1)
+	if c.Signals == Strict {
+		ec.Interrupt = engine.NoInterrupt // no signal reaches the thread
+	}
+	ec.Cookies = plan.Cookies()
+	ec.ThreadHook = func(th engine.Thread) error {
+		st, err := plan.Confine(Thread(th))
+		if err == nil {
+			status <- st
+		}
+		return err
+	}
+	e, err := engine.New(ec)
+	return e, status, err
+}
+
+// answer is a handler that computes.
+func answer(r *engine.Request) { _ = r.Return(42) }
+
+// runEngine runs e until the function that it returns is called.
+func runEngine(e *engine.Engine) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	return func() error {
+		cancel()
+		return <-ended
+	}
+}
+
+var engineStories = map[string]func(*testchild.Conn, order) error{
+	// A storm on the real engine, and what the kernel says of its thread meanwhile.
+	"storm": func(c *testchild.Conn, o order) error {
+		for _, inline := range []bool{true, false} {
+			e, status, err := confinedEngine(o.Config, engine.Config{Handler: engine.HandlerFunc(answer), Inline: inline, Workers: 2})
+			if err != nil {
+				return err
+			}
+			st, err := storm.Start(context.Background(), storm.Config{Targets: 16})
+			if err != nil {
+				return err
+			}
+			if _, err := e.Add(st.Listener()); err != nil {
+				return err
+			}
+			stop := runEngine(e)
+			confined := <-status
+			if err := st.Go(); err != nil {
+				return err
+			}
+			if err := st.Rages(context.Background(), 10*time.Second); err != nil {
+				return err
+			}
+			time.Sleep(o.For)
+			proof, err := evidence(confined)
+			if err != nil {
+				return err
+			}
+			if err := othersAreFree(confined.TID); err != nil {
+				return err
+			}
+			rep, err := st.Stop(10 * time.Second)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(stop(), gone(confined.TID)); err != nil {
+				return err
+			}
+			if n := e.Counters(); rep.OK < 1000 || rep.Lost != 0 || n.Balance() != 0 {
+				return fmt.Errorf("inline %t: %+v, %+v", inline, rep.Counts, n)
+			}
+			if err := c.Say("inline %t, %d calls answered: %s; %s", inline, rep.OK, confined, proof); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	// Targets that go on when the engine ends get ENOSYS, all of them.
+	"enosys": func(c *testchild.Conn, o order) error {
+		e, _, err := confinedEngine(o.Config, engine.Config{Handler: engine.HandlerFunc(answer), Inline: true})
+		if err != nil {
+			return err
+		}
+		st, err := storm.Start(context.Background(), storm.Config{Targets: 16})
+		if err != nil {
+			return err
+		}
+		if _, err := e.Add(st.Listener()); err != nil {
+			return err
+		}
+		stop := runEngine(e)
+		if err := st.Go(); err != nil {
+			return err
+		}
+		if err := st.Rages(context.Background(), 10*time.Second); err != nil {
+			return err
+		}
+		if err := stop(); err != nil {
+			return err
+		}
+		for deadline := time.Now().Add(20 * time.Second); st.Counts().Failed(unix.ENOSYS) < 16; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("not all targets got ENOSYS: %+v", st.Counts())
+			}
+		}
+		rep, err := st.Stop(10 * time.Second)
+		if err != nil {
+			return err
+		}
+		return c.Say("%d ENOSYS, %d lost", rep.Failed(unix.ENOSYS), rep.Lost)
+	},
+	// A thousand engines, one after the other, leave nothing behind.
+	"starts": func(c *testchild.Conn, o order) error {
+		prog, err := notify.TrapProgram(unix.SYS_GETPPID)
+		if err != nil {
+			return err
+		}
+		one := func() error {
+			e, status, err := confinedEngine(o.Config, engine.Config{Handler: engine.HandlerFunc(answer), Inline: true})
+			if err != nil {
+				return err
+			}
+			listener, served := make(chan *notify.Listener), make(chan error)
+			osthread.Start(func() {
+				l, err := notify.Install(prog, 0)
+				if err != nil {
+					served <- err
+					return
+				}
+				listener <- l
+				if v, _, errno := unix.Syscall(unix.SYS_GETPPID, 0, 0, 0); v != 42 {
+					err = fmt.Errorf("target: %d, %v", v, errno)
+				}
+				served <- err
+			})
+			select {
+			case l := <-listener:
+				if _, err := e.Add(l); err != nil {
+					return err
+				}
+			case err := <-served:
+				return err
+			}
+			stop := runEngine(e)
+			confined := <-status
+			return errors.Join(<-served, stop(), gone(confined.TID))
+		}
+		if err := one(); err != nil { // what is made once and kept
+			return err
+		}
+		count := func() (fds int, threads int, err error) {
+			f, err := os.ReadDir("/proc/self/fd")
+			if err != nil {
+				return 0, 0, err
+			}
+			t, err := os.ReadDir("/proc/self/task")
+			return len(f), len(t), err
+		}
+		fds, threads, err := count()
+		if err != nil {
+			return err
+		}
+		for range 1000 {
+			if err := one(); err != nil {
+				return err
+			}
+		}
+		after, threadsAfter, err := count()
+		// The engine closes its own descriptors a moment after Run has returned.
+		for end := time.Now().Add(10 * time.Second); err == nil && after > fds && time.Now().Before(end); after, threadsAfter, err = count() {
+			time.Sleep(time.Millisecond)
+		}
+		if err != nil {
+			return err
+		}
+		if after != fds || threadsAfter > threads+10 {
+			return fmt.Errorf("%d descriptors and %d threads became %d and %d", fds, threads, after, threadsAfter)
+		}
+		return c.Say("%d descriptors before and after", fds)
+	},
+	// An engine without a listener cannot have level private, and does not run.
+	"early": func(c *testchild.Conn, o order) error {
+		e, _, err := confinedEngine(o.Config, engine.Config{Handler: engine.HandlerFunc(answer), Inline: true})
+		if err != nil {
+			return err
+		}
+		return c.Say("%v", e.Run(context.Background()))
+	},
+	// An inline handler that does more than compute.
+	"handler": func(c *testchild.Conn, o order) error {
+		e, _, err := confinedEngine(o.Config, engine.Config{Inline: true, Handler: engine.HandlerFunc(theHandlerThatDials)})
+		if err != nil {
+			return err
+		}
+		st, err := storm.Start(context.Background(), storm.Config{Targets: 1})
+		if err != nil {
+			return err
+		}
+		if _, err := e.Add(st.Listener()); err != nil {
+			return err
+		}
+		stop := runEngine(e)
+		if err := st.Go(); err != nil {
+			return err
+		}
+		time.Sleep(10 * time.Second)
+		return stop()
+	},
+}
+
+func theHandlerThatDials(r *engine.Request) {
+	_, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	_ = r.Fail(err.(unix.Errno))
+}
+
+// evidence is what the kernel shows of a confined thread.
+func evidence(st *Status) (string, error) {
+	dir := fmt.Sprintf("/proc/self/task/%d", st.TID)
+	var b strings.Builder
+	fmt.Fprintf(&b, "/proc/PID/task/TID:")
+	name, err := os.ReadFile(dir + "/comm")
+	if err != nil {
+		return "", err
+	}
+	if string(name) != "unknot-receive\n" {
+		return "", fmt.Errorf("thread %d is %q", st.TID, name)
+	}
+	for _, field := range []string{"Name", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Speculation_Store_Bypass", "SigBlk"} {
+		if v, err := taskStatus(st.TID, field); err == nil {
+			fmt.Fprintf(&b, " %s %s,", field, v)
+		}
+	}
+	entries, err := os.ReadDir(dir + "/fd")
+	if err != nil {
+		return "", err
+	}
+	var fds []int
+	for _, e := range entries {
+		var fd int
+		_, _ = fmt.Sscan(e.Name(), &fd)
+		fds = append(fds, fd)
+	}
+	sort.Ints(fds)
+	if st.Level == Private && !slices.Equal(fds, st.FDs) {
+		return "", fmt.Errorf("descriptors %v, status %v", fds, st)
+	}
+	for _, fd := range fds {
+		to, _ := os.Readlink(fmt.Sprintf("%s/fd/%d", dir, fd))
+		fmt.Fprintf(&b, " %d %s,", fd, to)
+	}
+	return strings.TrimSuffix(b.String(), ","), nil
+}
+
+func childEngine(c *testchild.Conn, args []string) error {
+	var o order
+	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
+		return err
+	}
+	return engineStories[o.Name](c, o)
+}
+
+func TestEngine(t *testing.T) {
+	starts := "descriptors before and after"
+	for _, e := range []struct {
+		order
+		says   []string // a line each
+		exit   int
+		stderr []string
+	}{
+		{order: order{Name: "storm", For: 300 * time.Millisecond}, says: []string{"inline true", "inline false"}},
+		{order: order{Name: "storm", For: 300 * time.Millisecond, Config: Config{Level: Shared}}, says: []string{"inline true", "inline false"}},
+		{order: order{Name: "storm", For: 300 * time.Millisecond, Config: Config{Signals: Strict}}, says: []string{"inline true", "inline false"}},
+		{order: order{Name: "enosys"}, says: []string{"16 ENOSYS, 0 lost"}},
+		{order: order{Name: "enosys", Config: Config{Level: Shared}}, says: []string{"16 ENOSYS, 0 lost"}},
+		{order: order{Name: "starts"}, says: []string{starts}},
+		{order: order{Name: "early"}, says: []string{"exactly one listener, here are 0"}},
+		{order: order{Name: "handler", Config: Config{OnViolation: Trap}}, exit: 2, stderr: []string{"SIGSYS", "theHandlerThatDials"}},
+	} {
+		t.Run(fmt.Sprintf("%s/%v/%v", e.Name, e.Config.Level, e.Config.Signals), func(t *testing.T) {
+			t.Parallel()
+			c := e.start(t, "engine")
+			for _, want := range e.says {
+				if said, err := c.Hear(); !strings.Contains(said, want) {
+					t.Errorf("said %q (%v), want %q", said, err, want)
+				} else {
+					t.Log(said)
+				}
+			}
+			if ws := c.Wait(); !ws.Exited() || ws.ExitStatus() != e.exit {
+				t.Errorf("status %#x, want %d\n%s", int(ws), e.exit, c.Stderr())
+			}
+			for _, s := range e.stderr {
+				if !strings.Contains(c.Stderr(), s) {
+					t.Errorf("standard error lacks %q:\n%s", s, c.Stderr())
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkRoundTrip storms a confined and an unconfined engine in turn, 0.5 s
+// each, and reports what a target sees: the ratio of the two in one iteration,
+// the median over all iterations. Inline path, one target.
+func BenchmarkRoundTrip(b *testing.B) {
+	for _, level := range []Level{Private, Shared} {
+		b.Run(level.String(), func(b *testing.B) {
+			var medians, means []float64
+			for i := range b.N {
+				var p50, mean [2]float64
+				for j := range 2 {
+					confined := (i + j) % 2
+					p50[confined], mean[confined] = roundTrip(b, confined == 1, level)
+				}
+				medians, means = append(medians, p50[1]/p50[0]), append(means, mean[1]/mean[0])
+			}
+			sort.Float64s(medians)
+			sort.Float64s(means)
+			b.ReportMetric(medians[len(medians)/2], "p50-ratio")
+			b.ReportMetric(means[len(means)/2], "time-ratio")
+			b.ReportMetric(0, "ns/op") // of no meaning here
+		})
+	}
+}
+
+func roundTrip(b *testing.B, confined bool, level Level) (p50, mean float64) {
+	ec := engine.Config{Handler: engine.HandlerFunc(answer), Inline: true}
+	var e *engine.Engine
+	var err error
+	if confined {
+		e, _, err = confinedEngine(Config{Level: level}, ec)
+	} else {
+		e, err = engine.New(ec)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	st, err := storm.Start(b.Context(), storm.Config{Targets: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := e.Add(st.Listener()); err != nil {
+		b.Fatal(err)
+	}
+	stop := runEngine(e)
+	if err := errors.Join(st.Go(), st.Rages(b.Context(), 10*time.Second)); err != nil {
+		b.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond) // warm up
+	before, n, start := st.RoundTrip(), st.Counts().OK, time.Now()
+	time.Sleep(500 * time.Millisecond)
+	after, m, took := st.RoundTrip(), st.Counts().OK, time.Since(start)
+	after.Sub(before)
+	rep, err := st.Stop(10 * time.Second)
+	if err = errors.Join(err, stop()); err != nil || rep.Lost > 0 {
+		b.Fatal(err, rep)
+	}
+	return after.Quantile(.5), float64(took) / float64(m-n)
+}

@@ -1,0 +1,3 @@
+package confine
+
+//go:generate go run ./internal/page -o ../docs/confine.md

@@ -1,0 +1,68 @@
+//go:build cgo
+
+package confine
+
+import (
+	"fmt"
+
+	"github.com/seccomp/libseccomp-golang"
+	"github.com/unknot/unknot/internal/seccompbpf"
+	"golang.org/x/sys/unix"
+)
+
+// compiler names what compile uses.
+func compiler() string {
+	major, minor, micro := seccomp.GetLibraryVersion()
+	return fmt.Sprintf("libseccomp %d.%d.%d", major, minor, micro)
+}
+
+// compile has libseccomp compile the rules, as a binary tree over the numbers.
+// Loading is ours: libseccomp's Load would filter all threads.
+func compile(rules []Rule, otherwise Action) ([]unix.SockFilter, error) {
+	fail := func(what string, err error) ([]unix.SockFilter, error) {
+		return nil, fmt.Errorf("confine: libseccomp: %s: %w", what, err)
+	}
+	f, err := seccomp.NewFilter([...]seccomp.ScmpAction{seccomp.ActKillProcess, seccomp.ActTrap, seccomp.ActLog}[otherwise])
+	if err != nil {
+		return fail("new filter", err)
+	}
+	defer f.Release()
+	if err := f.SetBadArchAction(seccomp.ActKillProcess); err != nil {
+		return fail("other ABIs", err)
+	}
+	if err := f.SetOptimize(2); err != nil { // libseccomp 2.5
+		return fail("binary tree", err)
+	}
+	for _, r := range rules {
+		nr, ok := r.nr()
+		if !ok {
+			continue
+		}
+		action := seccomp.ActAllow
+		if r.Errno != 0 {
+			action = seccomp.ActErrno.SetReturnCode(int16(r.Errno))
+		}
+		var conds []seccomp.ScmpCondition
+		for _, c := range r.When {
+			var cond seccomp.ScmpCondition
+			if c.Mask == all64 {
+				cond, err = seccomp.MakeCondition(c.Arg, seccomp.CompareEqual, c.Value)
+			} else {
+				cond, err = seccomp.MakeCondition(c.Arg, seccomp.CompareMaskedEqual, c.Mask, c.Value)
+			}
+			if err != nil {
+				return fail(r.Key, err)
+			}
+			conds = append(conds, cond)
+		}
+		// By number, since libseccomp may be older than a name.
+		if err := f.AddRuleConditionalExact(seccomp.ScmpSyscall(nr), action, conds); err != nil {
+			return fail(r.Key, err)
+		}
+	}
+	p, err := seccompbpf.Export(f)
+	if err != nil {
+		return nil, fmt.Errorf("confine: %w", err)
+	}
+	return p, nil
+}

@@ -1,0 +1,69 @@
+package confine
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// verifier starts the goroutine that will look at thread tid once the thread
+// asks it to. It runs elsewhere, since tid is locked to its own goroutine. drop
+// ends it.
+func verifier(tid int, blocked uint64, st *Status) (ask func() error, drop func()) {
+	asked, answer := make(chan struct{}), make(chan error, 1)
+	go func() {
+		if _, ok := <-asked; ok {
+			answer <- verify(tid, blocked, st)
+		}
+	}()
+	ask = func() error {
+		asked <- struct{}{}
+		return <-answer
+	}
+	return ask, func() { close(asked) }
+}
+
+// verify compares what /proc says of the thread with what it should be.
+func verify(tid int, blocked uint64, st *Status) error {
+	dir := "/proc/self/task/" + strconv.Itoa(tid)
+	b, err := os.ReadFile(dir + "/status")
+	if err != nil {
+		return err
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		k, v, _ := strings.Cut(line, ":")
+		got[k] = strings.TrimSpace(v)
+	}
+	for _, want := range [][2]string{
+		{"Seccomp", "2"}, // a filter
+		{"NoNewPrivs", "1"},
+		{"SigBlk", fmt.Sprintf("%016x", blocked)},
+	} {
+		if got[want[0]] != want[1] {
+			return fmt.Errorf("%s/status has %s %q, not %q", dir, want[0], got[want[0]], want[1])
+		}
+	}
+	if st.Level != Private {
+		return nil
+	}
+	entries, err := os.ReadDir(dir + "/fd")
+	if err != nil {
+		return err
+	}
+	var fds []int
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			return fmt.Errorf("%s/fd has %q", dir, e.Name())
+		}
+		fds = append(fds, fd)
+	}
+	slices.Sort(fds)
+	if !slices.Equal(fds, st.FDs) {
+		return fmt.Errorf("%s/fd has %v, not %v", dir, fds, st.FDs)
+	}
+	return nil
+}
