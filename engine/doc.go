@@ -3,14 +3,19 @@
 //
 // A notification travels so:
 //
-//	target traps → receive thread (epoll, RECV) → ring → worker → handler → SEND
+//	target traps → receive thread (RECV) → ring → worker → handler → SEND
 //
-// One OS thread of the engine's own receives: locked, pinned to a CPU, on
-// level-triggered epoll, one RECV per readiness. With [Config.Inline] it also
-// runs the handler and answers; otherwise notifications wait in a bounded ring
-// for the workers. When the ring is full, the oldest are answered EINTR in
-// batches, so that fresh calls keep a bounded wait and nothing is ever lost: an
-// unanswered call is a hung program.
+// One OS thread of the engine's own receives: locked, pinned to a CPU, by
+// level-triggered epoll, or by blocking RECV from a lone busy listener. With
+// [Config.Inline] it also runs the handler and answers; otherwise notifications
+// wait for the workers, in a bounded ring for each listener. When a ring is full
+// the oldest give way ([Config.Policy] has other choices). They are answered
+// EINTR in batches, at a pace at which those who try again do no harm, so that
+// fresh calls keep a bounded wait and nothing is ever lost: an unanswered call is
+// a hung program.
+//
+// What [Config] leaves to the engine follows the load: the wake-up mode of each
+// listener, the workers' number and place, batches and pace of drops.
 //
 // The engine owns its listeners from [Engine.Add] on and closes each after the
 // last answer on it. Whatever a handler does (panic, runtime.Goexit, no answer,
