@@ -277,13 +277,21 @@ func (e *Engine) closeAll() {
 			close(src.ended)
 		}
 	}
-	go func() {
-		// A late inline handler still has the receive thread; closing its
-		// descriptors now would give their numbers to somebody else.
-		<-e.ended
+	closeOurs := func() {
 		_ = unix.Close(e.epfd)
 		_ = unix.Close(e.wakefd)
-	}()
+	}
+	select {
+	case <-e.ended:
+		closeOurs()
+	default:
+		// A late inline handler still has the receive thread; closing its
+		// descriptors now would give their numbers to somebody else.
+		go func() {
+			<-e.ended
+			closeOurs()
+		}()
+	}
 }
 
 // Add has the engine supervise l, before or while it runs. On success l is the
