@@ -198,7 +198,7 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 		if err != nil {
 			return err
 		}
-		if after > fds || threadsAfter > threads+10 {
+		if after != fds || threadsAfter > threads+10 {
 			return fmt.Errorf("%d descriptors and %d threads became %d and %d", fds, threads, after, threadsAfter)
 		}
 		return c.Say("%d descriptors before and after", fds)

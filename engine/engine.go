@@ -448,7 +448,9 @@ func (e *Engine) keep(ctx context.Context) {
 				ticking = true
 			}
 		case <-tick.C:
-			if !l.look(e) {
+			more := l.look(e)
+			e.setBatch() // it may have opened the bench
+			if !more {
 				tick.Stop()
 				ticking = false
 			}

@@ -91,14 +91,14 @@ func (e *Engine) place(at int64) {
 	}
 	// Worker 1 is never on the bench. Its median stands for all.
 	t := (*e.workers.Load())[1].typical.Load()
-	switch near := e.bench.closed.Load(); {
+	switch {
 	case t == 0:
-	case !near && t < nearBelow && at > e.bench.openUntil.Load():
+	case !e.bench.closed.Load() && t < nearBelow && at > e.bench.openUntil.Load():
 		e.placement.Store(e.rxCPU.Load())
 		e.bench.close()
 		e.ask() // for somebody to look after the lone worker
-	case near && t > farAbove:
-		e.spread(at)
+	case e.placement.Load() != anywhere && t > farAbove:
+		e.spread(at) // also from near with the bench open, as at first and after a pause
 	}
 }
 
@@ -215,7 +215,6 @@ func (l *lookout) look(e *Engine) bool {
 			e.spread(now() + benchOff)
 		case l.idle > 0:
 			// What comes after a pause may be different.
-			e.placement.Store(e.rxCPU.Load())
 			e.bench.open()
 		}
 		l.state = state
