@@ -1,0 +1,168 @@
+package tune
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/engine/hist"
+)
+
+// A Load is what the targets ask for.
+type Load struct {
+	// Targets is how many threads may have a call in flight at once.
+	Targets int
+	// Arrivals says when calls are made. In a closed loop, Closed, each thread
+	// calls again once it has its answer and has thought for Think; what is
+	// dropped is tried again. In an open loop calls come on their own, whatever
+	// the answers; an idle thread makes each, and a drop is final.
+	Arrivals Arrivals
+	Service  Service
+}
+
+// A Process is a kind of arrival process.
+type Process uint8
+
+const (
+	Closed   Process = iota
+	Poisson          // exponential gaps
+	Constant         // equal gaps
+	OnOff            // Poisson in bursts, silence between them
+	Recorded         // the gaps of a recording, again and again
+)
+
+var processNames = [...]string{"closed loop", "poisson", "constant", "on-off bursts", "recorded"}
+
+func (p Process) String() string { return processNames[p] }
+
+// Arrivals say when calls are made.
+type Arrivals struct {
+	Process Process
+	// Think is between an answer and the next call of a thread of the closed
+	// loop. ThinkComputes says that it has a CPU meanwhile, not sleep.
+	Think         dist.Dist
+	ThinkComputes bool
+	// Rate is in calls per second, over bursts and silences, of the other processes.
+	Rate float64
+	// On and Off are the lengths of bursts and silences of OnOff, on average:
+	// both are exponentially distributed.
+	On, Off time.Duration
+	// Gaps are in ns, of Recorded.
+	Gaps []int64
+}
+
+// Open reports whether calls come whatever the answers.
+func (a Arrivals) Open() bool { return a.Process != Closed }
+
+// Peak is the rate in a burst, in calls per second.
+func (a Arrivals) Peak() float64 {
+	if a.Process == OnOff {
+		return a.Rate * float64(a.On+a.Off) / float64(a.On)
+	}
+	return a.Rate
+}
+
+func (a Arrivals) String() string {
+	switch a.Process {
+	case Closed:
+		if a.Think.Mean == 0 {
+			return "closed loop"
+		}
+		return fmt.Sprintf("closed loop, think time %v", a.Think)
+	case OnOff:
+		return fmt.Sprintf("%.0f calls/s in bursts: %v on, %v off", a.Rate, a.On, a.Off)
+	}
+	return fmt.Sprintf("%.0f calls/s, %v", a.Rate, a.Process)
+}
+
+// A Service is how long a handler takes.
+type Service struct {
+	dist.Dist
+	// Times, if not nil, are the times in ns themselves, instead of Dist.
+	Times *hist.Snapshot
+	// Sleeps says that a handler is blocked, not computing: it needs no CPU.
+	Sleeps bool
+}
+
+// Moments are the mean in ns and the coefficient of variation.
+func (s Service) Moments() (mean, cv float64) {
+	if s.Times == nil {
+		return float64(s.Mean), s.CV
+	}
+	return Moments(s.Times)
+}
+
+// sampler returns a function that draws service times in ns.
+func (s Service) sampler(r *rand.Rand) func() float64 {
+	if s.Times == nil || s.Times.Count == 0 {
+		return func() float64 { return s.Draw(r) }
+	}
+	return Sampler(s.Times, r)
+}
+
+// Check refuses what cannot be simulated or stormed.
+func (l Load) Check() error {
+	a := l.Arrivals
+	mean, cv := l.Service.Moments()
+	switch {
+	case l.Targets < 1:
+		return fmt.Errorf("%d targets: want at least 1", l.Targets)
+	case !(mean > 0):
+		return fmt.Errorf("a service time of %v: without work there is nothing to queue for; give the time that handlers take", time.Duration(mean))
+	case !(cv >= 0 && cv <= dist.MaxCV):
+		return fmt.Errorf("service times with a coefficient of variation of %.3g: want at most %d; a few calls take nearly all the time: give them an engine of their own", cv, dist.MaxCV)
+	case a.Open() && !(a.Rate > 0):
+		return fmt.Errorf("%v calls per second: want more than 0", a.Rate)
+	case a.Process == OnOff && (a.On <= 0 || a.Off < 0):
+		return fmt.Errorf("bursts of %v with %v between them: want more than 0", a.On, a.Off)
+	case a.Process == Recorded && len(a.Gaps) == 0:
+		return fmt.Errorf("a recording without calls")
+	}
+	return nil
+}
+
+// Moments are the mean in ns and the coefficient of variation of a histogram.
+func Moments(h *hist.Snapshot) (mean, cv float64) {
+	var n, sum, squares float64
+	for i, k := range h.Counts {
+		if k > 0 {
+			lo, hi := hist.Bounds(i)
+			x := float64(lo+hi-1) / 2
+			n += float64(k)
+			sum += x * float64(k)
+			squares += x * x * float64(k)
+		}
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	mean = sum / n
+	return h.Mean(), sqrt(squares/n-mean*mean) / mean
+}
+
+// Sampler returns a function that draws times in ns like those in h.
+func Sampler(h *hist.Snapshot, r *rand.Rand) func() float64 {
+	var upTo []uint64
+	var of []int
+	var n uint64
+	for i, k := range h.Counts {
+		if k > 0 {
+			n += k
+			upTo, of = append(upTo, n), append(of, i)
+		}
+	}
+	return func() float64 {
+		k := r.Uint64N(n)
+		i, j := 0, len(upTo)-1
+		for i < j {
+			if m := (i + j) / 2; upTo[m] > k {
+				j = m
+			} else {
+				i = m + 1
+			}
+		}
+		lo, hi := hist.Bounds(of[i])
+		return float64(lo) + r.Float64()*float64(hi-lo)
+	}
+}
