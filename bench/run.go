@@ -27,8 +27,10 @@ type Result struct {
 	Wait      *hist.Snapshot // ns, receive → dispatch; by Clock
 	Clock     string         // ClockEngine, ClockTracepoints
 	OwnWait   *hist.Snapshot // the engine's own clock in the run that Wait is of
+	Service   *hist.Snapshot // ns, dispatch → answered, SEND included, by the engine's own clock; nil if it has none
 	Lost      int            // targets that hung
 	CPU       time.Duration  // the supervisor's, user and system
+	TargetCPU time.Duration  // the targets'
 	Allocs    uint64         // the supervisor's heap allocations
 
 	// Whole is of the whole storm, in which every call was answered.
@@ -143,7 +145,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	}
 	st.Close()
 	r := &Result{Spec: s, Lost: rep.Lost, Clock: ClockEngine,
-		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, Allocs: after.allocs - before.allocs}
+		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, TargetCPU: after.targetCPU - before.targetCPU, Allocs: after.allocs - before.allocs}
 	r.Whole.Stats, r.Whole.Targets = sup.Stats(), st.Counts()
 	r.Stats, r.Targets, r.RoundTrip, r.Wait = after.stats, after.counts, after.roundTrip, after.waits
 	r.Stats.sub(before.stats)
@@ -156,6 +158,9 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 		r.Wait.Sub(before.waits)
 	}
 	r.OwnWait = r.Wait
+	if r.Service = after.services; r.Service != nil {
+		r.Service.Sub(before.services)
+	}
 	return r, nil
 }
 
@@ -196,7 +201,9 @@ type measure struct {
 	stats     Stats
 	roundTrip *hist.Snapshot
 	waits     *hist.Snapshot
+	services  *hist.Snapshot
 	cpu       time.Duration
+	targetCPU time.Duration
 	allocs    uint64
 }
 
@@ -222,6 +229,7 @@ func (m *measure) window(st *storm.Storm, sup Supervisor) {
 	if unix.Getrusage(unix.RUSAGE_SELF, &ru) == nil {
 		m.cpu = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 	}
+	m.targetCPU = st.CPU()
 }
 
 func (m *measure) memory() {
@@ -232,4 +240,7 @@ func (m *measure) memory() {
 
 func (m *measure) histograms(st *storm.Storm, sup Supervisor) {
 	m.roundTrip, m.waits = st.RoundTrip(), sup.Waits()
+	if s, ok := sup.(interface{ Services() *hist.Snapshot }); ok {
+		m.services = s.Services()
+	}
 }

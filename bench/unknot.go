@@ -49,6 +49,9 @@ func (u *unknot) Serve(l *notify.Listener) error {
 
 func (u *unknot) Waits() *hist.Snapshot { return u.e.Latencies().Wait }
 
+// Services are the times from dispatch to answer so far, in ns.
+func (u *unknot) Services() *hist.Snapshot { return u.e.Latencies().Service }
+
 func (u *unknot) Stats() Stats {
 	c := u.e.Counters()
 	return Stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/unknot/unknot/bench/dist"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,45 +17,56 @@ type Work struct {
 	// Spin is for works of few microseconds: reading the thread's CPU clock is a
 	// system call, and so the least work by it is about 2 µs.
 	Spin bool
+	// CV is the coefficient of variation of the times, whose mean is Time; 0:
+	// every call takes as long. See dist.Dist.
+	CV float64
 }
 
-// ParseWork reads "50us" (CPU time), "sleep:1ms" (blocked) or "spin:1us".
+// ParseWork reads "50us" (CPU time), "sleep:1ms" (blocked) or "spin:1us"; a ~ and
+// the coefficient of variation may follow: "50us~1".
 func ParseWork(s string) (Work, error) {
 	d, sleep := strings.CutPrefix(s, "sleep:")
 	d, spin := strings.CutPrefix(d, "spin:")
-	t, err := time.ParseDuration(d)
-	if d == "0" {
-		t, err = 0, nil
+	t, err := dist.Parse(d)
+	if err != nil || sleep && spin {
+		return Work{}, fmt.Errorf("work %q: want a duration such as 50us (CPU time), sleep:1ms (blocked) or spin:1us (wall clock), or 50us~1 for times that vary, with their coefficient of variation", s)
 	}
-	if err != nil || t < 0 || sleep && spin {
-		return Work{}, fmt.Errorf("work %q: want a duration such as 50us (CPU time), sleep:1ms (blocked) or spin:1us (wall clock)", s)
-	}
-	return Work{t, sleep, spin}, nil
+	return Work{t.Mean, sleep, spin, t.CV}, nil
 }
 
 func (w Work) String() string {
+	t := w.dist().String()
 	if w.Sleep {
-		return "sleep:" + w.Time.String()
+		return "sleep:" + t
 	}
 	if w.Spin {
-		return "spin:" + w.Time.String()
+		return "spin:" + t
 	}
-	return w.Time.String()
+	return t
 }
+
+func (w Work) dist() dist.Dist { return dist.Dist{Mean: w.Time, CV: w.CV} }
 
 // Do works. CPU time is that of the thread, so that a handler that loses its CPU
 // does not get away with less; the goroutine may change threads while it
 // computes, so the wall clock bounds it as well, at 100 times the work.
+//
+// Sleep blocks the thread, as a handler does that waits for a file or for another
+// program. (time.Sleep would not do: in an otherwise idle process it returns
+// after 1.1 ms, asked for 200 µs.)
 func (w Work) Do() {
+	t := int64(w.dist().Draw(nil))
 	switch {
-	case w.Time == 0:
+	case t == 0:
 	case w.Sleep:
-		time.Sleep(w.Time)
+		ts := unix.NsecToTimespec(t)
+		for unix.Nanosleep(&ts, &ts) == unix.EINTR {
+		}
 	case w.Spin:
-		for end := now() + int64(w.Time); now() < end; {
+		for end := now() + t; now() < end; {
 		}
 	default:
-		end, limit := threadCPU()+int64(w.Time), now()+100*int64(w.Time)
+		end, limit := threadCPU()+t, now()+100*t
 		for threadCPU() < end && now() < limit {
 		}
 	}

@@ -167,6 +167,17 @@ func (s *Storm) Listener() *notify.Listener { return s.listener }
 // PID is the target process.
 func (s *Storm) PID() int { return s.cmd.Process.Pid }
 
+// CPU is what the target process has used so far, user and system; 0 once it has
+// ended.
+func (s *Storm) CPU() time.Duration {
+	var ts unix.Timespec
+	// CPUCLOCK_SCHED of a process, as clock_getcpuclockid makes it.
+	if unix.ClockGettime(int32(^s.PID()<<3|2), &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
 // Go releases the threads.
 func (s *Storm) Go() error {
 	s.mu.RLock()

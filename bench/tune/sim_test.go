@@ -191,7 +191,7 @@ func TestSameSeedSameStorm(t *testing.T) {
 		o.Wait = nil
 		return fmt.Sprint(*o, wait)
 	}
-	if outcome(1) != outcome(1) {
+	if first, again := outcome(1), outcome(1); first != again {
 		t.Error("one seed, two outcomes")
 	}
 	if outcome(1) == outcome(2) {

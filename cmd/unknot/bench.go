@@ -66,7 +66,7 @@ targets saw, by errno, are not those that the engine counts, 2 wrong usage.`,
 	fl.StringSliceVar(&f.engines, "engine", bench.EngineNames(), "engines to compare")
 	fl.StringSliceVar(&f.paths, "path", []string{bench.PathInline, bench.PathQueue}, "paths of a notification: inline, queue")
 	fl.StringSliceVar(&f.targets, "targets", []string{"1", "16"}, "threads that make trapped calls")
-	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, sleep:1ms, or spin:1us of wall-clock time")
+	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, sleep:1ms, or spin:1us of wall-clock time; 50us~1 varies, with a coefficient of variation of 1")
 	fl.StringSliceVar(&f.workers, "workers", []string{"2"}, "workers of the queue path")
 	fl.StringSliceVar(&f.queue, "queue", []string{"64"}, "capacity of the queue in notifications")
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{bench.Auto}, "how many of the oldest calls a full queue drops at least; auto adapts")
