@@ -1,0 +1,19 @@
+// Package record stores what load a supervisor had: when calls were made, by
+// how many threads, and how long they waited and were served. It is what
+// `unknot record` writes, what `unknot tune --from` sizes a queue for and what
+// `unknot bench --profile` makes a storm of. docs/recording.md has the file
+// format.
+//
+// A [Recording] is one row for each call; every figure (rate, burstiness, think
+// time, service times by system call, calls in flight) is computed from the rows
+// by its methods. No arguments, paths, values or names are stored.
+//
+// Traps:
+//
+//   - Service times are known only where dispatch is visible; see [Service].
+//   - In a closed loop the arrivals depend on the answers: they are those of the
+//     supervisor that was recorded, and a faster one would have got more. See
+//     [Feedback] and [Think].
+//   - A call whose trap was not seen is put at its receive, and then the
+//     supervisor's own backlog looks like bursts. See [Recording.Trapped].
+package record
