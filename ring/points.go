@@ -12,4 +12,5 @@ const (
 	pointPark                 // a consumer has announced itself and not yet looked again
 	pointSleep                // a consumer has looked again and does not sleep yet
 	pointLocked               // a consumer of a Queue holds its mutex
+	pointAwait                // a producer has announced that it waits for room and not yet looked again
 )

@@ -24,6 +24,8 @@ type Queue[T any] struct {
 	shut    bool
 	yield   bool
 	top     *queueWaiter // sleeping consumers, last in first out
+	room    sync.Cond    // producers that wait for room
+	waiting int          // how many
 }
 
 type queueWaiter struct {
@@ -41,11 +43,13 @@ func NewQueue[T any](capacity int, opts ...Option) *Queue[T] {
 	for _, o := range opts {
 		o(&c)
 	}
-	return &Queue[T]{
+	q := &Queue[T]{
 		buf:     make([]T, capacity),
 		quantum: min(max(c.quantum, 1), capacity),
 		yield:   c.yield,
 	}
+	q.room.L = &q.mu
+	return q
 }
 
 // Cap reports the capacity.
@@ -72,6 +76,30 @@ func (q *Queue[T]) Push(src []T) int {
 	}
 	q.append(src[:n])
 	q.unlockAndWake(q.yield)
+	return n
+}
+
+// PushWait appends all of src and sleeps while there is no room. It reports the
+// number appended, fewer than asked only if the queue is closed. Like [Ring.PushWait] it
+// is woken when half of the queue is free.
+func (q *Queue[T]) PushWait(src []T) int {
+	n := q.Push(src)
+	for n < len(src) {
+		q.mu.Lock()
+		for q.n == len(q.buf) && !q.shut {
+			q.waiting++
+			q.room.Wait()
+			q.waiting--
+		}
+		if q.shut {
+			q.mu.Unlock()
+			return n
+		}
+		k := min(len(src)-n, len(q.buf)-q.n)
+		q.append(src[n : n+k])
+		q.unlockAndWake(q.yield)
+		n += k
+	}
 	return n
 }
 
@@ -115,6 +143,7 @@ func (q *Queue[T]) TryPop(dst []T) int {
 func (q *Queue[T]) Close() {
 	q.mu.Lock()
 	q.shut = true
+	q.room.Broadcast()
 	w := q.top
 	q.top = nil
 	q.mu.Unlock()
@@ -148,6 +177,9 @@ func (q *Queue[T]) remove(dst []T) int {
 		q.first -= len(q.buf)
 	}
 	q.n -= n
+	if q.waiting > 0 && q.n <= len(q.buf)/2 {
+		q.room.Broadcast()
+	}
 	return n
 }
 

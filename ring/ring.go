@@ -27,27 +27,32 @@ type pad [128]byte
 type Ring[H Handle] struct {
 	_ pad
 
+	// Constant after New, and read by everybody with every operation: nothing
+	// that is ever written may share a cache line with it.
+	single  bool
+	yield   bool
+	light   bool   // publish with a light fence; the consumers have the heavy one
+	owned   bool   // the set is this ring's own, and closes with it
+	limit   uint64 // capacity, exact
+	quantum uint64 // least number of entries an eviction removes
+	slots   slots[H]
+	lot     *lot
+	set     *Set[H]
+
+	_ pad
+
 	// The producers' own. Guarded by pmu, or by the promise of SingleProducer.
 	pmu       mutex
 	next      uint64 // the producers' copy of tail
 	headCache uint64 // a head seen earlier: head never falls below it
 	shut      bool   // Close has been called
 
-	// Constant after New.
-	single  bool
-	yield   bool
-	light   bool   // publish with a light fence; the consumers have the heavy one
-	limit   uint64 // capacity, exact
-	quantum uint64 // least number of entries an eviction removes
-	slots   slots[H]
-	lot     *lot
-	set     *Set[H]
-	owned   bool // the set is this ring's own, and closes with it
-
 	_    pad
 	tail atomicUint64 // next position to publish; written only by producers
 	_    pad
 	head atomicUint64 // next position to hand out; whoever advances it owns what it passes
+
+	gate gate // between padding of its own
 	_    pad
 }
 
@@ -124,6 +129,7 @@ func newRing[H Handle](s *Set[H], capacity int, opts []Option) *Ring[H] {
 		lot:     &s.lot,
 		set:     s,
 	}
+	r.gate.tok.init()
 	// The slots are a power of two for the mask; limit keeps the capacity exact.
 	r.slots.init(1 << bits.Len64(r.limit-1))
 	return r
@@ -241,6 +247,7 @@ func (r *Ring[H]) makeRoom(t, n uint64, evicted []H) int {
 			// overwrite slots, and the others wait.
 			r.slots.get(h, evicted[:k])
 			r.headCache = h + k
+			r.gate.passed(h + k)
 			return int(k)
 		}
 	}
@@ -311,6 +318,7 @@ func (r *Ring[H]) pop(dst []H, seen *uint64) int {
 		r.slots.get(h, dst[:n])
 		at(pointPop)
 		if r.head.CompareAndSwap(h, h+n) {
+			r.gate.passed(h + n)
 			// A producer wakes one consumer per push, and each consumer
 			// that leaves something behind wakes the next.
 			if left > n && r.lot.nwait.Load() != 0 {
@@ -341,6 +349,9 @@ func (r *Ring[H]) Close() {
 	r.shut = true
 	if !r.single {
 		r.pmu.Unlock()
+		if w := r.gate.resume.Load(); w != 0 {
+			r.gate.wake(w)
+		}
 	}
 	if r.owned {
 		r.lot.close()

@@ -16,14 +16,7 @@ func newMutex[T element](l load) *mutexForm[T] {
 func (f *mutexForm[T]) send(_ int, s span) {
 	buf := make([]T, f.push)
 	for i := s.first; i <= s.last; {
-		src := fill(buf, &i, s.last)
-		for {
-			src = src[f.q.Push(src):]
-			if len(src) == 0 {
-				break
-			}
-			yield()
-		}
+		f.q.PushWait(fill(buf, &i, s.last))
 	}
 }
 

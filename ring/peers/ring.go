@@ -52,14 +52,7 @@ func fillWords(src []uint64, next *uint64, last uint64) []uint64 {
 func (f *wordsForm) send(_ int, s span) {
 	buf := make([]uint64, f.push)
 	for i := s.first; i <= s.last; {
-		src := fillWords(buf, &i, s.last)
-		for {
-			src = src[f.r.Push(src):]
-			if len(src) == 0 {
-				break
-			}
-			yield()
-		}
+		f.r.PushWait(fillWords(buf, &i, s.last))
 	}
 }
 
@@ -158,14 +151,7 @@ func (l *loader[T]) fill(next *uint64, last uint64) []uint64 {
 func (f *cellsForm[T]) send(p int, s span) {
 	l := f.loader(p)
 	for i := s.first; i <= s.last; {
-		src := l.fill(&i, s.last)
-		for {
-			src = src[f.r.Push(src):]
-			if len(src) == 0 {
-				break
-			}
-			yield()
-		}
+		f.r.PushWait(l.fill(&i, s.last))
 	}
 }
 
