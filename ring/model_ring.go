@@ -26,7 +26,7 @@ type scenario struct {
 
 // A step is one operation of a thread.
 type step struct {
-	do   byte // p: Push, d: PushDrop, t: TryPop, w: Pop, W: Pop until 0, L: Len, c: Close, C: Set.Close
+	do   byte // p: Push, b: PushWait, d: PushDrop, t: TryPop, w: Pop, W: Pop until 0, L: Len, c: Close, C: Set.Close
 	ring int
 	n    int  // batch
 	futx bool // w, W: ThreadConsumer
@@ -86,6 +86,14 @@ var scenarios = []scenario{
 	{name: "set", caps: []int{1, 1}, opts: single, threads: programs("p1 d1", "p1'", "W1")},
 	{name: "set2", caps: []int{1, 1}, opts: single, threads: programs("p1 p1'", "w1", "w1")},
 	{name: "setclose", caps: []int{1, 1}, threads: programs("p1 p1' C", "W1")},
+	// Producers that wait for room.
+	{name: "room", caps: []int{1}, opts: single, threads: programs("b1 b1 b1", "w1 w1 w1")},
+	{name: "roomhalf", caps: []int{2}, opts: single, threads: programs("b2 b2", "t1 t1 t1")},
+	{name: "roomproducers", caps: []int{2}, threads: programs("b2 b1", "b1", "t2")},
+	{name: "roomdrop", caps: []int{2}, opts: []Option{EvictAtLeast(2)}, threads: programs("b2 b1", "d1 d1")},
+	{name: "roomclose", caps: []int{1}, threads: programs("b2 b1", "c", "t1")},
+	{name: "roomwrap", caps: []int{2}, opts: single, start: ^uint64(1), threads: programs("b2 b2 b1", "W1")},
+	{name: "lightroom", caps: []int{1}, opts: light, threads: programs("b1 b1 b1", "W1")},
 	// A light fence for producers, and a heavy one for consumers.
 	{name: "lightdrop", caps: []int{2}, opts: light, threads: programs("p2 d1 d2 p1", "t1 t2")},
 	{name: "lightchain", caps: []int{2}, opts: light, threads: programs("p2", "w1", "w1")},
@@ -106,6 +114,8 @@ var scenarios = []scenario{
 	{name: "producers3", large: true, caps: []int{2}, threads: programs("d1 p2", "p1 d2", "W1")},
 	{name: "set22", large: true, caps: []int{1, 1}, opts: single, threads: programs("p1", "p1'", "W1", "W1")},
 	{name: "set3", large: true, caps: []int{1, 2}, opts: single, threads: programs("p1 d1", "p1' d1'", "W1", "W1")},
+	{name: "room3", large: true, caps: []int{2}, opts: single, threads: programs("b2 b2 b1", "W1", "W2")},
+	{name: "roomproducers3", large: true, caps: []int{1}, threads: programs("b1 b1", "b1", "w1 w1")},
 	{name: "lightpark2", large: true, caps: []int{2}, opts: light, threads: programs("p2 d1", "W1", "W2")},
 	{name: "lightset22", large: true, caps: []int{1, 1}, opts: light, threads: programs("p1", "p1'", "W1", "W1")},
 	{name: "cap4", large: true, caps: []int{4}, opts: single, threads: programs("p3 d2 d4", "W2", "t3 t3")},
@@ -157,6 +167,7 @@ type actor struct {
 	t       *model.Thread
 	c       *Consumer[uint64]
 	src     []uint64 // what it is pushing
+	sent    uint64   // how much of it is in the ring
 	do      byte     // what it is doing
 	busy    bool     // it is in an operation
 	ring    int      // of the operation
@@ -183,6 +194,9 @@ func (sc *scenario) setup() *model.Program {
 		r.head.Register(fmt.Sprint("head", i))
 		r.tail.Register(fmt.Sprint("tail", i))
 		r.pmu.Register(fmt.Sprint("pmu", i))
+		r.gate.resume.Register(fmt.Sprint("resume", i))
+		r.gate.mu.Register(fmt.Sprint("gate.mu", i))
+		r.gate.tok.Register(fmt.Sprint("producer", i))
 		for j := range r.slots.w {
 			r.slots.w[j].Register(fmt.Sprint("slot", i, ".", j))
 		}
@@ -202,7 +216,7 @@ func (sc *scenario) setup() *model.Program {
 			a := current()
 			if g.lags() {
 				// The operation may be over; run looks at what it stored.
-			} else if new-old > uint64(len(a.src)) || a.ring != i || !a.busy {
+			} else if new-old > uint64(len(a.src))-a.sent || a.ring != i || !a.busy {
 				a.t.Fail("moves the tail by %d", int64(new-old))
 				return
 			}
@@ -216,8 +230,11 @@ func (sc *scenario) setup() *model.Program {
 				if g.lags() {
 					g.ids[p] = g.late[p]
 				} else {
-					g.ids[p] = a.src[p-old]
+					g.ids[p] = a.src[a.sent+p-old]
 				}
+			}
+			if !g.lags() {
+				a.sent += new - old
 			}
 		}
 		r.head.Write = func(old, new uint64) {
@@ -333,6 +350,7 @@ func (sc *scenario) setup() *model.Program {
 			if !a.busy {
 				continue
 			}
+			h = model.Mix(h, a.sent)
 			h = model.Mix(h, a.free)
 			h = model.Mix(h, a.lens)
 			for _, id := range a.claimed {
@@ -361,10 +379,15 @@ func (sc *scenario) setup() *model.Program {
 		for i, a := range actors {
 			switch {
 			case a.t.Done():
-			case a.t.Blocks != "sleep":
+			case a.t.Blocks != "sleep" && !strings.HasPrefix(a.t.Blocks, "gate"): // at a gate one waits behind the other
 				return fmt.Errorf("deadlock: thread %d waits for %s", i, a.t.Blocks)
 			case closed:
 				return fmt.Errorf("thread %d sleeps after Close", i)
+			case a.do == 'b':
+				// The gate opens when half of the ring is free.
+				if g := rings[a.ring]; g.len() <= g.r.limit/2 {
+					return fmt.Errorf("lost wake-up: thread %d waits for room with %d of %d places taken", i, g.len(), g.r.limit)
+				}
 			default:
 				for _, g := range rings {
 					if g.len() != 0 {
@@ -383,12 +406,12 @@ func (a *actor) run(t *model.Thread, n int, x step, rings []*ghost, set *Set[uin
 	r := rings[x.ring].r
 	for {
 		t.Op(n, private())
-		a.busy, a.ring, a.do, a.src, a.claimed = true, x.ring, x.do, nil, a.claimed[:0]
+		a.busy, a.ring, a.do, a.src, a.sent, a.claimed = true, x.ring, x.do, nil, 0, a.claimed[:0]
 		a.free, a.lens, a.empty = r.limit, 0, false
 		observe()
 		again := false
 		switch x.do {
-		case 'p', 'd':
+		case 'p', 'b', 'd':
 			a.src = make([]uint64, x.n)
 			for i := range a.src {
 				id++
@@ -399,7 +422,8 @@ func (a *actor) run(t *model.Thread, n int, x step, rings []*ghost, set *Set[uin
 			for i, id := range a.src {
 				rings[x.ring].late[tail+uint64(i)] = id
 			}
-			if x.do == 'p' {
+			switch x.do {
+			case 'p':
 				got := r.Push(a.src)
 				if got < x.n && a.free > uint64(got) && !r.shut {
 					t.Fail("Push of %d = %d, but there was always room for %d", x.n, got, a.free)
@@ -407,18 +431,16 @@ func (a *actor) run(t *model.Thread, n int, x step, rings []*ghost, set *Set[uin
 				if r.single && rings[x.ring].tail() != tail+uint64(got) {
 					t.Fail("Push = %d, but appended %d", got, rings[x.ring].tail()-tail)
 				}
-				break
-			}
-			k := r.PushDrop(a.src, ev)
-			switch {
-			case len(a.claimed) == 0 && k == x.n && slices.Equal(ev[:k], a.src):
-				if !r.shut {
-					t.Fail("an open ring evicts what it is given")
+			case 'b':
+				got := r.PushWait(a.src)
+				if got < x.n && !r.shut {
+					t.Fail("PushWait of %d = %d, but the ring is open", x.n, got)
 				}
-			case !slices.Equal(ev[:k], a.claimed):
-				t.Fail("PushDrop evicted %v, owns %v", ev[:k], a.claimed)
-			case r.single && rings[x.ring].tail() != tail+uint64(x.n):
-				t.Fail("PushDrop appended %d of %d", rings[x.ring].tail()-tail, x.n)
+				if r.single && rings[x.ring].tail() != tail+uint64(got) || !rings[x.ring].lags() && a.sent != uint64(got) {
+					t.Fail("PushWait = %d, but appended %d", got, a.sent)
+				}
+			case 'd':
+				a.pushDrop(t, rings[x.ring], ev, tail)
 			}
 		case 't':
 			dst := make([]uint64, x.n)
@@ -459,5 +481,21 @@ func (a *actor) run(t *model.Thread, n int, x step, rings []*ghost, set *Set[uin
 		if !again {
 			return id
 		}
+	}
+}
+
+// pushDrop is PushDrop of a.src, the ring's tail being at tail.
+func (a *actor) pushDrop(t *model.Thread, g *ghost, ev []uint64, tail uint64) {
+	n := len(a.src)
+	k := g.r.PushDrop(a.src, ev)
+	switch {
+	case len(a.claimed) == 0 && k == n && slices.Equal(ev[:k], a.src):
+		if !g.r.shut {
+			t.Fail("an open ring evicts what it is given")
+		}
+	case !slices.Equal(ev[:k], a.claimed):
+		t.Fail("PushDrop evicted %v, owns %v", ev[:k], a.claimed)
+	case g.r.single && g.tail() != tail+uint64(n):
+		t.Fail("PushDrop appended %d of %d", g.tail()-tail, n)
 	}
 }

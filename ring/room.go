@@ -31,7 +31,7 @@ func (r *Ring[H]) PushWait(src []H) int {
 	if !r.single {
 		r.gate.mu.Lock()
 	}
-	for n < len(src) && !r.isShut() {
+	for m := mark(); n < len(src) && !r.isShut(); rewind(m) {
 		r.awaitRoom()
 		n += r.Push(src[n:])
 	}
