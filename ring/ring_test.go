@@ -12,6 +12,7 @@ import (
 // both is what Ring and Queue have in common.
 type both interface {
 	Push(src []uint64) int
+	PushWait(src []uint64) int
 	PushDrop(src, evicted []uint64) int
 	TryPop(dst []uint64) int
 	Len() int
@@ -84,6 +85,59 @@ func TestPushUntilFull(t *testing.T) {
 	})
 }
 
+// TestPushWait has a producer meet a full queue: it must wait until half of it is free, and then
+// append the rest, in order.
+func TestPushWait(t *testing.T) {
+	kinds(t, func(t *testing.T, mk func(int, ...Option) both) {
+		q := mk(4)
+		if n := q.PushWait([]uint64{1, 2, 3}); n != 3 {
+			t.Fatalf("PushWait of 3 into 4 = %d", n)
+		}
+		done := make(chan int, 1)
+		go func() { done <- q.PushWait([]uint64{4, 5, 6, 7, 8, 9, 10}) }()
+		var got []uint64
+		buf := make([]uint64, 1)
+		within(t, 10*time.Second, "the wait for room", func() {
+			for len(got) < 10 {
+				got = append(got, buf[:q.TryPop(buf)]...)
+			}
+			if n := <-done; n != 7 {
+				t.Errorf("PushWait of 7 = %d", n)
+			}
+		})
+		if want := []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}; !slices.Equal(got, want) {
+			t.Errorf("popped %v, want %v", got, want)
+		}
+	})
+}
+
+// TestCloseEndsPushWait: what is not in the queue stays the caller's.
+func TestCloseEndsPushWait(t *testing.T) {
+	for name, q := range map[string]both{"Ring": New[uint64](2), "Queue": NewQueue[uint64](2)} {
+		t.Run(name, func(t *testing.T) {
+			var waiting sync.WaitGroup
+			counts := make([]int, 3)
+			for i := range counts {
+				waiting.Go(func() { counts[i] = q.PushWait([]uint64{1, 2, 3}) })
+			}
+			within(t, 10*time.Second, "PushWait of a closed queue", func() {
+				for q.Len() != 2 {
+					time.Sleep(time.Millisecond)
+				}
+				time.Sleep(time.Millisecond) // most often, they sleep by now
+				q.Close()
+				waiting.Wait()
+			})
+			if sum := counts[0] + counts[1] + counts[2]; sum != 2 || q.Len() != 2 {
+				t.Errorf("PushWait = %v, but %d are in the queue", counts, q.Len())
+			}
+			if n := q.PushWait([]uint64{4}); n != 0 {
+				t.Errorf("PushWait after Close = %d", n)
+			}
+		})
+	}
+}
+
 func TestPushDropEvictsTheOldest(t *testing.T) {
 	kinds(t, func(t *testing.T, mk func(int, ...Option) both) {
 		q := mk(3)
@@ -135,11 +189,11 @@ func TestEvictAtLeast(t *testing.T) {
 func TestNothingAsked(t *testing.T) {
 	kinds(t, func(t *testing.T, mk func(int, ...Option) both) {
 		q := mk(1)
-		if q.Push(nil) != 0 || q.PushDrop(nil, nil) != 0 || q.TryPop(nil) != 0 {
+		if q.Push(nil) != 0 || q.PushWait(nil) != 0 || q.PushDrop(nil, nil) != 0 || q.TryPop(nil) != 0 {
 			t.Fatal("an empty batch moved something")
 		}
 		q.Push([]uint64{1})
-		if q.Push(nil) != 0 || q.PushDrop(nil, nil) != 0 || q.TryPop(nil) != 0 || q.Len() != 1 {
+		if q.Push(nil) != 0 || q.PushWait(nil) != 0 || q.PushDrop(nil, nil) != 0 || q.TryPop(nil) != 0 || q.Len() != 1 {
 			t.Fatal("an empty batch moved something")
 		}
 	})

@@ -55,8 +55,10 @@ func (r *Ring[H]) isShut() bool {
 // awaitRoom sleeps while the ring is full and open, normally until half of it is free.
 func (r *Ring[H]) awaitRoom() {
 	h := r.head.Load()
-	t := r.next
-	if !r.single {
+	var t uint64
+	if r.single {
+		t = r.next
+	} else {
 		t = r.tail.Load()
 	}
 	if t-h != r.limit {

@@ -291,16 +291,19 @@ func TestExactlyOnce(t *testing.T) {
 		name                 string
 		producers, consumers int
 		batch, pop           int
-		drop, thread         bool
+		drop, thread, wait   bool
 		opts                 []Option
 	}{
-		{"OneProducer", 1, 3, 1, 1, false, false, []Option{SingleProducer()}},
-		{"OneProducerDrop", 1, 3, 4, 3, true, false, []Option{SingleProducer()}},
-		{"OneProducerDropQuantum", 1, 2, 1, 5, true, false, []Option{SingleProducer(), EvictAtLeast(8), YieldOnWake()}},
-		{"OneProducerDropAsymmetric", 1, 3, 1, 1, true, false, []Option{SingleProducer(), AsymmetricFence()}},
-		{"Producers", 3, 3, 3, 2, false, false, nil},
-		{"ProducersDrop", 3, 3, 3, 2, true, false, nil},
-		{"ThreadsDrop", 2, 2, 2, 4, true, true, nil},
+		{"OneProducer", 1, 3, 1, 1, false, false, false, []Option{SingleProducer()}},
+		{"OneProducerDrop", 1, 3, 4, 3, true, false, false, []Option{SingleProducer()}},
+		{"OneProducerDropQuantum", 1, 2, 1, 5, true, false, false, []Option{SingleProducer(), EvictAtLeast(8), YieldOnWake()}},
+		{"OneProducerDropAsymmetric", 1, 3, 1, 1, true, false, false, []Option{SingleProducer(), AsymmetricFence()}},
+		{"Producers", 3, 3, 3, 2, false, false, false, nil},
+		{"ProducersDrop", 3, 3, 3, 2, true, false, false, nil},
+		{"ThreadsDrop", 2, 2, 2, 4, true, true, false, nil},
+		{"OneProducerWaits", 1, 2, 3, 2, false, false, true, []Option{SingleProducer()}},
+		{"OneProducerWaitsAsymmetric", 1, 3, 1, 1, false, false, true, []Option{SingleProducer(), AsymmetricFence()}},
+		{"ProducersWait", 3, 2, 4, 3, false, true, true, nil},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			defer stops()()
@@ -340,8 +343,10 @@ func TestExactlyOnce(t *testing.T) {
 							i += len(src)
 							continue
 						}
-						n := r.Push(src)
-						if n == 0 {
+						n := 0
+						if m.wait {
+							n = r.PushWait(src)
+						} else if n = r.Push(src); n == 0 {
 							runtime.Gosched()
 						}
 						pushed.Add(int64(n))
@@ -520,7 +525,7 @@ func TestNoAllocs(t *testing.T) {
 		for r.Len() > 0 {
 			s.Put(buf[:c.TryPop(buf)]...)
 		}
-		r.Push(is)
+		r.PushWait(is)
 		r.TryPop(buf)
 		q.Push(qbuf)
 		q.PushDrop(qbuf, qbuf)
@@ -561,7 +566,7 @@ func TestNoAllocs(t *testing.T) {
 	}
 }
 
-// TestSleepersUseNoCPU parks consumers of both kinds for a second.
+// TestSleepersUseNoCPU parks consumers of both kinds, and producers, for a second.
 func TestSleepersUseNoCPU(t *testing.T) {
 	second := func() time.Duration {
 		before := cpuTime(t)
@@ -582,8 +587,13 @@ func TestSleepersUseNoCPU(t *testing.T) {
 			r.ThreadConsumer().Pop(make([]uint64, 1))
 		})
 	}
+	full := New[uint64](8)
+	full.Push(make([]uint64, 8))
+	for range each {
+		ended.Go(func() { full.PushWait(make([]uint64, 1)) })
+	}
 	within(t, 10*time.Second, "falling asleep", func() {
-		for r.lot.nwait.Load() != 2*each {
+		for r.lot.nwait.Load() != 2*each || full.gate.resume.Load() == 0 {
 			time.Sleep(time.Millisecond)
 		}
 	})
@@ -597,11 +607,12 @@ func TestSleepersUseNoCPU(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d sleeping consumers used %v of CPU in 1 s beyond the %v of an idle process", 2*each, used, idle)
+	t.Logf("%d sleeping consumers and producers used %v of CPU in 1 s beyond the %v of an idle process", 3*each, used, idle)
 	if used >= limit {
-		t.Errorf("sleeping consumers used %v of CPU in 1 s beyond the %v of an idle process", used, idle)
+		t.Errorf("sleepers used %v of CPU in 1 s beyond the %v of an idle process", used, idle)
 	}
 	r.Close()
+	full.Close()
 	within(t, 10*time.Second, "waking up", ended.Wait)
 }
 
