@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/unknot/unknot/ring"
 )
@@ -19,6 +21,7 @@ import (
 type handoffQueue struct {
 	name   string
 	thread bool // the consumer is a wired thread
+	near   bool // on the producer's own processor, if that is a wired thread too
 	make   func() (push func(uint64), pop func() uint64, close func())
 }
 
@@ -37,14 +40,15 @@ func ringHandoff(thread bool, opts ...ring.Option) func() (func(uint64), func() 
 }
 
 var handoffQueues = []handoffQueue{
-	{"chan", false, func() (func(uint64), func() uint64, func()) {
+	{"chan", false, false, func() (func(uint64), func() uint64, func()) {
 		c := make(chan uint64, 64)
 		return func(v uint64) { c <- v }, func() uint64 { return <-c }, func() { close(c) }
 	}},
-	{"ring", false, ringHandoff(false)},
-	{"ring-yield", false, ringHandoff(false, ring.YieldOnWake())},
-	{"ring-thread", true, ringHandoff(true)},
-	{"queue", false, func() (func(uint64), func() uint64, func()) {
+	{"ring", false, false, ringHandoff(false)},
+	{"ring-yield", false, false, ringHandoff(false, ring.YieldOnWake())},
+	{"ring-thread", true, false, ringHandoff(true)},
+	{"ring-thread-near", true, true, ringHandoff(true)},
+	{"queue", false, false, func() (func(uint64), func() uint64, func()) {
 		q := ring.NewQueue[uint64](64)
 		c := q.Consumer()
 		src, dst := make([]uint64, 1), make([]uint64, 1)
@@ -52,7 +56,7 @@ var handoffQueues = []handoffQueue{
 			func() uint64 { dst[0] = 0; c.Pop(dst); return dst[0] },
 			q.Close
 	}},
-	{"flume", false, func() (func(uint64), func() uint64, func()) {
+	{"flume", false, false, func() (func(uint64), func() uint64, func()) {
 		q := newFlumeQueue[uint64](64)
 		return q.send, func() uint64 { v, _ := q.recv(); return v }, q.close
 	}},
@@ -64,7 +68,11 @@ var handoffQueues = []handoffQueue{
 func BenchmarkHandoff(b *testing.B) {
 	const pause = 150 * time.Microsecond
 	for _, producer := range []string{"goroutine-syscall", "locked-syscall", "goroutine-runs", "locked-runs"} {
+		locked := strings.HasPrefix(producer, "locked-")
 		for _, q := range handoffQueues {
+			if q.near && !locked {
+				continue
+			}
 			b.Run(fmt.Sprintf("producer=%s/queue=%s", producer, q.name), func(b *testing.B) {
 				push, pop, end := q.make()
 				base := time.Now()
@@ -75,7 +83,10 @@ func BenchmarkHandoff(b *testing.B) {
 				consumer.Go(func() {
 					if q.thread {
 						runtime.LockOSThread()
-						defer runtime.UnlockOSThread()
+						defer unlockOSThread(q.near)
+					}
+					if q.near {
+						stayOnFirstCPU(b)
 					}
 					for {
 						sent := pop()
@@ -88,9 +99,12 @@ func BenchmarkHandoff(b *testing.B) {
 				})
 				var cpu time.Duration
 				done.Go(func() {
-					if producer == "locked-syscall" || producer == "locked-runs" {
+					if locked {
 						runtime.LockOSThread()
-						defer runtime.UnlockOSThread()
+						defer unlockOSThread(q.near)
+					}
+					if q.near {
+						stayOnFirstCPU(b)
 					}
 					runs := producer == "goroutine-runs" || producer == "locked-runs"
 					nap := func() {
@@ -139,4 +153,29 @@ func cpuTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
+
+// stayOnFirstCPU binds the calling thread to the first processor that the process may use.
+func stayOnFirstCPU(b *testing.B) {
+	var set [16]uint64 // a cpu_set_t
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, unsafe.Sizeof(set), uintptr(unsafe.Pointer(&set))); errno != 0 {
+		b.Error("sched_getaffinity:", errno)
+	}
+	for i, w := range set {
+		if w != 0 {
+			clear(set[:])
+			set[i] = w & -w
+			break
+		}
+	}
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(set), uintptr(unsafe.Pointer(&set))); errno != 0 {
+		b.Error("sched_setaffinity:", errno)
+	}
+}
+
+// unlockOSThread ends a LockOSThread, unless the thread is bound: then it must end with its goroutine.
+func unlockOSThread(bound bool) {
+	if !bound {
+		runtime.UnlockOSThread()
+	}
 }
