@@ -7,7 +7,8 @@
 // word, normally an index into a [Slab]; whoever a handle is given to owns
 // what it names, and no handle is ever given to two callers or to none:
 //
-//   - [Ring.Push] and [Ring.PushDrop] take ownership of what they append;
+//   - [Ring.Push], [Ring.PushWait] and [Ring.PushDrop] take ownership of what they append;
+//   - [Ring.PushWait] sleeps while there is no room;
 //   - [Ring.PushDrop] hands the oldest entries back in evicted when there is
 //     no room;
 //   - [Ring.TryPop] and [Consumer.Pop] hand entries to a consumer.

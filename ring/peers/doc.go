@@ -19,7 +19,7 @@
 //     element until all have come out. With wait=sleep consumers sleep while there is
 //     nothing; with wait=poll they yield and look again, which is all that
 //     queues without sleeping consumers offer. Producers that find no room
-//     sleep where the queue can do that (chan, flume), else yield.
+//     sleep where the queue can do that (chan, ring, queue, flume), else yield.
 //   - Overload: producers push all they can and drop the oldest, consumers
 //     work for about 1 µs on each element, capacity 256; producers' time per element.
 //   - Handoff: one element at a time to a consumer that sleeps; the time from
@@ -36,8 +36,13 @@
 //   - ring-evict16: with EvictAtLeast(16)
 //   - ring-asym, ring-asym-evict64: with AsymmetricFence and EvictAtLeast(16), or 64
 //   - ring-yield, ring-thread: with YieldOnWake; with a ThreadConsumer
+//   - ring-thread-near: a ThreadConsumer bound to the processor that its producer is bound to
 //   - queue: ring.Queue, the mutex sibling
 //   - flume: one mutex, a deque that grows, a list of sleepers, one element at a time
 //   - xsync: xsync.MPMCQueue; Try methods only
 //   - vyukov, rts: forms of ring/internal/forms, with batches
+//
+// A row is absent for code.hybscloud.com/lfq: proxy.golang.org refuses that
+// module in every version (403 Forbidden, 2026-11-24; under the name
+// github.com/hayabusa-cloud/lfq too), so its figures could not be reproduced.
 package peers
