@@ -33,6 +33,19 @@
 // Every word is linearizable without locks between consumers and a single
 // producer. Several producers exclude each other with a mutex.
 //
+// # Where the time goes
+//
+// One atomic read-modify-write is most of a push, and most of a pop, of a single
+// entry. A cache line that goes to another processor costs more, so none
+// goes without need: constants are apart from what producers write,
+// producers remember a head and consumers a tail, and the words that say who
+// sleeps are written only by those who fall asleep or wake somebody.
+//
+// A consumer does not spin before it sleeps: one that looks at the tail while
+// it is being written makes each push pay for the line. It is cheaper to take
+// long turns, often on one processor; hence a producer in [Ring.PushWait]
+// sleeps until half of the ring is free.
+//
 // # Traps
 //
 // An entry that a consumer has popped can no longer be evicted: besides the
