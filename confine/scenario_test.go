@@ -204,6 +204,11 @@ func (r *rig) over() bool {
 // storm has the target call, and does work beside, for as long as ordered.
 func (r *rig) storm(work func()) error {
 	end, worked := time.Now().Add(r.For), make(chan struct{})
+	// What package engine's pulse is for: the target is a thread of this process,
+	// and a stop of the world that waits for it waits for its supervisor, which
+	// in strict mode no signal of the runtime interrupts.
+	pulse := time.NewTicker(100 * time.Millisecond)
+	defer pulse.Stop()
 	go func() {
 		defer close(worked)
 		for time.Now().Before(end) {

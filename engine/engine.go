@@ -416,6 +416,13 @@ func (e *Engine) leave(s *Source) {
 // kernels before 6.11 tell only there that the last target is gone.
 const idleAfter = 20 * time.Millisecond
 
+// pulse bounds how long Go 1.26 may take to stop the world. A thread that enters
+// a system call just as a stop begins can keep its P (reentersyscall looks at
+// sched.gcwaiting before it becomes _Gsyscall), and then only the end of that call
+// or sysmon frees it; sysmon sleeps until the next timer, for up to a minute. That
+// may be the very call that waits for our answer. A timer is all it takes.
+const pulse = 200 * time.Millisecond
+
 // ask has the keeper look at what the receive thread wants done.
 func (e *Engine) ask() {
 	select {
@@ -428,9 +435,8 @@ func (e *Engine) ask() {
 // has no time for: it retires listeners whose targets are gone, sets wake-up
 // modes, and takes it out of RECV when no calls come.
 func (e *Engine) keep(ctx context.Context) {
-	tick := time.NewTicker(lookEvery)
-	tick.Stop()
-	ticking := false
+	tick := time.NewTicker(pulse)
+	ticking := false // at lookEvery
 	var l lookout
 	for {
 		select {
@@ -448,10 +454,13 @@ func (e *Engine) keep(ctx context.Context) {
 				ticking = true
 			}
 		case <-tick.C:
+			if !ticking {
+				continue
+			}
 			more := l.look(e)
 			e.setBatch() // it may have opened the bench
 			if !more {
-				tick.Stop()
+				tick.Reset(pulse)
 				ticking = false
 			}
 		}
