@@ -244,7 +244,8 @@ func (e *Engine) dropAll(src *Source) {
 	for src.ring.TryPop(h[:]) == 1 {
 		e.held.Add(1)
 		c := src.slab.At(uint32(h[0]))
-		e.sendDrop(&e.tallies[0], src, &heldCall{id: c.notif.ID, stats: c.stats, receivedAt: c.receivedAt, errno: e.dropErrno(&c.notif.Data)})
+		d := e.drops(&c.notif, c.stats, c.receivedAt)
+		e.sendDrop(&e.tallies[0], src, &d)
 		e.held.Add(-1)
 		src.slab.Put(uint32(h[0]))
 	}

@@ -64,7 +64,7 @@ func (rx *receiver) hold(src *Source, c *cell) {
 	rx.e.held.Add(1)
 	rx.answer(src, s.policy.Room(1))
 	s.policy.Hold(now(), 1)
-	s.held[(s.first+s.policy.Held()-1)%len(s.held)] = heldCall{id: c.notif.ID, stats: c.stats, receivedAt: c.receivedAt, errno: rx.e.dropErrno(&c.notif.Data)}
+	s.held[(s.first+s.policy.Held()-1)%len(s.held)] = rx.e.drops(&c.notif, c.stats, c.receivedAt)
 }
 
 // answer tells the n oldest held calls.

@@ -293,38 +293,52 @@ func (rx *receiver) woken() bool {
 // receive makes one RECV, which may block if so said, and sees to what it
 // brought. It reports whether the listener may have more.
 func (rx *receiver) receive(src *Source, block bool) bool {
-	e := rx.e
-	if e.cfg.Inline {
-		w := rx.inline
-		r := &w.req
-		if !rx.recv(src, &r.notif, block) {
+	e, s := rx.e, &src.rx
+	r := &rx.inline.req
+	n := &r.notif
+	var c *cell
+	if !e.cfg.Inline {
+		for !s.hasCell {
+			if s.hasCell = src.slab.Take(s.cell[:]) == 1; !s.hasCell {
+				runtime.Gosched() // a worker is between taking a handle and giving its cell back
+			}
+		}
+		c = src.slab.At(s.cell[0])
+		n = &c.notif
+	}
+	var err error
+	if block {
+		// Announced before the look at pokes: whoever pokes after that look
+		// sees it, and signals until we are out.
+		e.inRecv.Store(true)
+		if e.pokes.Load() != rx.seen {
+			e.inRecv.Store(false)
 			return false
 		}
-		r.src, r.receivedAt, r.stats = src, now(), nil
-		if e.syscalls != nil {
-			r.stats = e.syscalls.received(&r.notif.Data)
-		}
-		rx.received(src, &r.notif, r.receivedAt)
-		// Received is dispatched here, and fresh: no need to ask whether it is alive.
-		w.serve(false, r.receivedAt)
-		return true
+		err = src.l.Recv(n)
+		e.inRecv.Store(false)
+	} else {
+		err = src.l.RecvReady(n) // the only reader, and epoll said readable
 	}
-	s := &src.rx
-	for !s.hasCell {
-		if s.hasCell = src.slab.Take(s.cell[:]) == 1; !s.hasCell {
-			runtime.Gosched() // a worker is between taking a handle and giving its cell back
-		}
-	}
-	c := src.slab.At(s.cell[0])
-	if !rx.recv(src, &c.notif, block) {
+	if err != nil {
+		rx.recvFailed(src, err)
 		return false
 	}
-	c.receivedAt, c.stats = now(), nil
+	at := now()
+	var stats *syscallEntry
 	if e.syscalls != nil {
-		c.stats = e.syscalls.received(&c.notif.Data)
+		stats = e.syscalls.received(&n.Data)
 	}
+	if c == nil {
+		r.src, r.receivedAt, r.stats = src, at, stats
+		rx.received(src, n, at)
+		// Received is dispatched here, and fresh: no need to ask whether it is alive.
+		rx.inline.serve(false, at)
+		return true
+	}
+	c.receivedAt, c.stats = at, stats
 	s.received++
-	rx.received(src, &c.notif, c.receivedAt)
+	rx.received(src, n, at)
 	rx.admit(src, c)
 	return true
 }
@@ -350,25 +364,8 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 	rx.e.place(at)
 }
 
-// recv receives and counts what went wrong.
-func (rx *receiver) recv(src *Source, n *notify.Notif, block bool) bool {
-	var err error
-	if block {
-		// Announced before the look at pokes: whoever pokes after that look
-		// sees it, and signals until we are out.
-		rx.e.inRecv.Store(true)
-		if rx.e.pokes.Load() != rx.seen {
-			rx.e.inRecv.Store(false)
-			return false
-		}
-		err = src.l.Recv(n)
-		rx.e.inRecv.Store(false)
-	} else {
-		err = src.l.RecvReady(n) // the only reader, and epoll said readable
-	}
-	if err == nil {
-		return true
-	}
+// recvFailed counts what went wrong with a RECV.
+func (rx *receiver) recvFailed(src *Source, err error) {
 	switch notify.OutcomeOf(err) {
 	case notify.Stale: // the target died or was interrupted before we came
 		rx.t.recvStale.Add(1)
@@ -382,7 +379,6 @@ func (rx *receiver) recv(src *Source, n *notify.Notif, block bool) bool {
 		default:
 		}
 	}
-	return false
 }
 
 // received is of, and counts.

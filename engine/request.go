@@ -130,16 +130,15 @@ func (r *Request) answer(resp *notify.Resp) error {
 		r.t.twice.Add(1)
 		return ErrAnswered
 	}
-	err := r.send(resp)
+	start := now()
+	err := r.src.l.Send(resp) // here, not in a function of its own: see notify.Listener.Recv
+	err = r.sent(resp, err, start)
 	r.state.Store(r.seq - running + answered)
 	return err
 }
 
-// send is the one place where an answer goes out and is counted. The caller
-// has won the right to answer.
-func (r *Request) send(resp *notify.Resp) error {
-	start := now()
-	err := r.src.l.Send(resp)
+// sent counts an answer by what SEND, begun at the given time, made of it.
+func (r *Request) sent(resp *notify.Resp, err error, start int64) error {
 	end := now()
 	r.endedAt = end
 	r.t.answer.Record(end - start)
@@ -170,7 +169,8 @@ func (r *Request) send(resp *notify.Resp) error {
 // sendDefault answers for the handler. The caller has won the right to.
 func (r *Request) sendDefault(errno syscall.Errno) {
 	resp := errnoResp(r.notif.ID, errno)
-	if r.send(&resp) == nil {
+	start := now()
+	if r.sent(&resp, r.src.l.Send(&resp), start) == nil {
 		r.t.defaulted.Add(1)
 	}
 }

@@ -65,6 +65,11 @@ type heldCall struct {
 	errno      syscall.Errno
 }
 
+// drops is the call n, received at the given time, as one to be told that it was dropped.
+func (e *Engine) drops(n *notify.Notif, stats *syscallEntry, receivedAt int64) heldCall {
+	return heldCall{id: n.ID, stats: stats, receivedAt: receivedAt, errno: e.dropErrno(&n.Data)}
+}
+
 // A handle names a cell of a source: the source's index and the cell's.
 func handle(s *Source, cell uint32) uint64 { return uint64(s.index)<<32 | uint64(cell) }
 

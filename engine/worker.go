@@ -97,7 +97,8 @@ func (w *worker) dropAged() {
 	r := &w.req
 	w.e.held.Add(1)
 	r.t.aged.Add(1)
-	w.e.sendDrop(r.t, r.src, &heldCall{id: r.notif.ID, stats: r.stats, receivedAt: r.receivedAt, errno: w.e.dropErrno(&r.notif.Data)})
+	h := w.e.drops(&r.notif, r.stats, r.receivedAt)
+	w.e.sendDrop(r.t, r.src, &h)
 	w.e.held.Add(-1)
 }
 

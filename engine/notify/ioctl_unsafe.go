@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,32 +17,53 @@ var (
 
 // blockingIoctl tells the scheduler that the call may sleep.
 func (l *Listener) blockingIoctl(req uintptr, arg unsafe.Pointer) (uintptr, unix.Errno) {
-	r, _, e := unix.Syscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), req, uintptr(arg), l.cookies[0], l.cookies[1], l.cookies[2])
+	r, _, e := syscall.Syscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), req, uintptr(arg), l.cookies[0], l.cookies[1], l.cookies[2])
 	return r, e
 }
 
 // rawIoctl keeps the goroutine's P: for calls that hold the kernel's list lock
 // for microseconds and do not sleep.
 func (l *Listener) rawIoctl(req uintptr, arg unsafe.Pointer) (uintptr, unix.Errno) {
-	r, _, e := unix.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), req, uintptr(arg), l.cookies[0], l.cookies[1], l.cookies[2])
+	r, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), req, uintptr(arg), l.cookies[0], l.cookies[1], l.cookies[2])
 	return r, e
 }
 
-func (l *Listener) recv(n *Notif) unix.Errno {
+// Recv, RecvReady and Send make their system call themselves, without a function
+// in between, and through package syscall, which package unix only jumps to: the
+// CPU does not predict the returns of the functions that were open when it
+// entered the kernel (the kernel clears the return stack), so each of them costs.
+
+// Recv waits for the next notification and stores it in n
+// (SECCOMP_IOCTL_NOTIF_RECV). It blocks while nothing is pending; EINTR is
+// returned so that a signal can end the wait.
+func (l *Listener) Recv(n *Notif) error {
 	*n = Notif{} // the kernel answers EINVAL to a buffer that is not zero
-	_, e := l.blockingIoctl(IoctlRecv, unsafe.Pointer(n))
-	return e
+	_, _, e := syscall.Syscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlRecv, uintptr(unsafe.Pointer(n)), l.cookies[0], l.cookies[1], l.cookies[2])
+	return opError(OpRecv, e)
 }
 
-func (l *Listener) recvReady(n *Notif) unix.Errno {
+// RecvReady is Recv for a listener that is known to be readable: it does not
+// tell the Go scheduler that it may block. If it does block, it holds up the
+// garbage collector.
+func (l *Listener) RecvReady(n *Notif) error {
 	*n = Notif{}
-	_, e := l.rawIoctl(IoctlRecv, unsafe.Pointer(n))
-	return e
+	_, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlRecv, uintptr(unsafe.Pointer(n)), l.cookies[0], l.cookies[1], l.cookies[2])
+	return opError(OpRecv, e)
 }
 
-func (l *Listener) send(r *Resp) unix.Errno {
-	_, e := l.rawIoctl(IoctlSend, unsafe.Pointer(r))
-	return e
+// Send answers a notification (SECCOMP_IOCTL_NOTIF_SEND); r.ID names it. It
+// returns an error that wraps [ErrBadResp] without asking the kernel for an
+// answer that must not be sent, and repeats the call while it is interrupted.
+func (l *Listener) Send(r *Resp) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	for {
+		_, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlSend, uintptr(unsafe.Pointer(r)), l.cookies[0], l.cookies[1], l.cookies[2])
+		if e != unix.EINTR {
+			return opError(OpSend, e)
+		}
+	}
 }
 
 func (l *Listener) idValid(id *uint64) unix.Errno {
@@ -56,7 +78,7 @@ func (l *Listener) addFD(a *AddFD) (int, unix.Errno) {
 
 // setFlags passes its argument by value; a pointer would be EINVAL.
 func (l *Listener) setFlags(flags uint64) unix.Errno {
-	_, _, e := unix.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlSetFlags, uintptr(flags), l.cookies[0], l.cookies[1], l.cookies[2])
+	_, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlSetFlags, uintptr(flags), l.cookies[0], l.cookies[1], l.cookies[2])
 	return e
 }
 

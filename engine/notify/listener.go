@@ -51,30 +51,6 @@ func (l *Listener) SetCookies(c [3]uintptr) { l.cookies = c }
 // FD returns the descriptor, -1 once closed. It remains the listener's.
 func (l *Listener) FD() int { return int(l.fd.Load()) }
 
-// Recv waits for the next notification and stores it in n
-// (SECCOMP_IOCTL_NOTIF_RECV). It blocks while nothing is pending; EINTR is
-// returned so that a signal can end the wait.
-func (l *Listener) Recv(n *Notif) error { return opError(OpRecv, l.recv(n)) }
-
-// RecvReady is Recv for a listener that is known to be readable: it does not
-// tell the Go scheduler that it may block. If it does block, it holds up the
-// garbage collector.
-func (l *Listener) RecvReady(n *Notif) error { return opError(OpRecv, l.recvReady(n)) }
-
-// Send answers a notification (SECCOMP_IOCTL_NOTIF_SEND); r.ID names it. It
-// returns an error that wraps [ErrBadResp] without asking the kernel for an
-// answer that must not be sent, and repeats the call while it is interrupted.
-func (l *Listener) Send(r *Resp) error {
-	if err := r.Check(); err != nil {
-		return err
-	}
-	for {
-		if e := l.send(r); e != unix.EINTR {
-			return opError(OpSend, e)
-		}
-	}
-}
-
 // IDValid reports (nil or ENOENT) whether the notification still waits for its
 // answer (SECCOMP_IOCTL_NOTIF_ID_VALID). Check again after you looked at
 // /proc/PID: the thread may have died and its number may be another's.
@@ -138,6 +114,13 @@ const maxErrno = 4095
 // its internal restart codes (512 to 517) would reach the program as errnos
 // that nobody knows.
 func (r *Resp) Check() error {
+	if r.Error == 0 && r.Flags == 0 {
+		return nil // inlined
+	}
+	return r.check()
+}
+
+func (r *Resp) check() error {
 	switch {
 	case r.Error < -maxErrno || r.Error > 0:
 		return fmt.Errorf("%w: error %d is not in -%d..0", ErrBadResp, r.Error, maxErrno)
