@@ -49,11 +49,15 @@ func (s Spec) Name() string {
 	case policy.Immediately:
 		pace = NoPace
 	}
+	think := ""
+	if s.Think > 0 {
+		think = "/think=" + s.Think.String()
+	}
 	if s.Confine != nil {
 		confine = "/confine=" + s.Confine.String()
 	}
-	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%s/policy=%v/pace=%s%s-%d",
-		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, batch, s.Policy, pace, confine, runtime.GOMAXPROCS(0))
+	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v%s/queue=%d/workers=%d/batch=%s/policy=%v/pace=%s%s-%d",
+		s.Engine, s.Path, s.Targets, s.Work, think, s.Queue, s.Workers, batch, s.Policy, pace, confine, runtime.GOMAXPROCS(0))
 }
 
 // per returns v for each served call; with none served there is no such number

@@ -113,7 +113,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	// interrupt ends the storm in order, not by killing it under its supervisor.
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+warmUp+4*hangDeadline)
 	defer cancel()
-	st, err := storm.Start(bound, storm.Config{Targets: s.Targets, CPU: s.TargetCPU})
+	st, err := storm.Start(bound, storm.Config{Targets: s.Targets, CPU: s.TargetCPU, Think: s.Think, ThinkSleeps: true})
 	if err != nil {
 		return nil, err
 	}

@@ -62,6 +62,7 @@ type Spec struct {
 	Queue     int
 	DropBatch int
 	TargetCPU storm.CPU
+	Think     time.Duration // that targets sleep between two calls
 	Policy    policy.Kind   // of engine unknot, as are the following; the others drop the oldest
 	Pace      time.Duration // as engine.Config's
 	// CheckAfter is engine.Config's. [Once] has every dispatch checked in a

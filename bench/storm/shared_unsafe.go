@@ -49,3 +49,11 @@ func (h *header) start() {
 	h.started.Store(1)
 	_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&h.started)), futexWake, math.MaxInt32, 0, 0, 0)
 }
+
+// nap sleeps without telling the Go scheduler, as a target's calls do.
+//
+//go:nosplit
+func nap(ns int64) {
+	ts := unix.Timespec{Sec: ns / 1e9, Nsec: ns % 1e9}
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+}

@@ -34,7 +34,9 @@ func OnCPU(n int) CPU { return CPU(n + 1) }
 type Config struct {
 	Targets int           // threads, at least 1
 	Think   time.Duration // how long a thread computes between two calls, by the wall clock
-	CPU     CPU
+	// ThinkSleeps has the threads sleep for that time instead, so that they leave the CPUs to others.
+	ThinkSleeps bool
+	CPU         CPU
 }
 
 // A Report is what the targets saw from Go to Halt.

@@ -58,7 +58,7 @@ func target(arg string) error {
 		go func() {
 			runtime.LockOSThread()
 			shm.head.awaitStart()
-			shm.threads[i].hammer(shm.head, int64(c.Think))
+			shm.threads[i].hammer(shm.head, int64(c.Think), c.ThinkSleeps)
 		}()
 	}
 	for int(shm.head.waiting.Load()) < c.Targets {
@@ -104,7 +104,7 @@ func pinAll(cpu int) error {
 // yield, and for a thread-locked goroutine that is a hand-over through several
 // futexes. With 256 threads it halved the storm: all callees are nosplit, and
 // asynchronous preemption is off (see Start).
-func (t *thread) hammer(h *header, think int64) {
+func (t *thread) hammer(h *header, think int64, sleeps bool) {
 	t.state.Store(inLoop)
 	defer t.state.Store(ended)
 	last := mono.Now()
@@ -125,7 +125,10 @@ func (t *thread) hammer(h *header, think int64) {
 			}
 		}
 		last = end
-		if think > 0 {
+		if think > 0 && sleeps {
+			nap(think)
+			last = mono.Now()
+		} else if think > 0 {
 			for last-end < think {
 				last = mono.Now()
 			}

@@ -1,6 +1,9 @@
 package tune
 
-import "container/heap"
+import (
+	"container/heap"
+	"time"
+)
 
 // A thread is what the simulated CPUs run: a worker, the receive thread or a
 // target. It runs one burst at a time.
@@ -21,6 +24,7 @@ type cpus struct {
 	endless bool
 	all     []cpu
 	queue   threadHeap
+	first   bool // pinned threads come first
 	grain   float64
 	slice   int64
 	idle    int64   // ns until a CPU that idled runs a thread
@@ -36,8 +40,8 @@ type cpu struct {
 	end   func()
 }
 
-func newCPUs(s *sim, n int, idle int64) *cpus {
-	c := &cpus{s: s, endless: n == 0, all: make([]cpu, n), idle: idle, grain: float64(wakeGrain), slice: int64(timeSlice)}
+func newCPUs(s *sim, n int, m Model) *cpus {
+	c := &cpus{s: s, endless: n == 0, all: make([]cpu, n), idle: int64(m.Idle), grain: float64(m.Grain), slice: max(int64(m.Slice), int64(time.Microsecond)), first: m.ReceiverFirst}
 	for i := range c.all {
 		c.all[i].index = i
 		c.all[i].end = func() { c.ended(&c.all[i]) }
@@ -56,6 +60,9 @@ func (c *cpus) run(t *thread, need int64) {
 		return // it goes on where it is: ended looks at need
 	}
 	t.vtime = max(t.vtime, c.floor)
+	if c.first && t.pin > 0 {
+		t.vtime = c.floor - c.grain - float64(c.slice)
+	}
 	var victim *cpu
 	for i := range c.all {
 		p := &c.all[i]

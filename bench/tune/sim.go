@@ -10,8 +10,9 @@ import (
 	"github.com/unknot/unknot/engine/policy"
 )
 
-// Costs are what a call costs beside its handler, in ns of CPU on this machine.
-type Costs struct {
+// A Model is the machine and the programs on it: what a call costs beside its
+// handler, in ns of CPU, and how the scheduler shares the CPUs out.
+type Model struct {
 	Recv    float64 // the receive thread, for a call, its wake-up included
 	Send    float64 // a worker, for a call: to take it and to answer it
 	Drop    float64 // the receive thread, to answer a dropped call
@@ -19,6 +20,13 @@ type Costs struct {
 	Target  float64 // a target, from its answer to its next call
 	Idle    float64 // until a CPU that idled runs a thread
 	PerCall float64 // what each call in flight adds to each of Recv, Send and Drop
+
+	// A thread that wakes up takes the CPU from one that has had more than it, by
+	// more than Grain; one that runs gives way to others after a Slice.
+	Grain, Slice time.Duration
+	// ReceiverFirst says that the receive thread never waits for its CPU: it
+	// sleeps more than others, which the scheduler makes up for.
+	ReceiverFirst bool
 }
 
 // A Setting is how the engine is set up.
@@ -89,7 +97,7 @@ type sim struct {
 
 	load    Load
 	set     Setting
-	costs   Costs
+	costs   Model
 	cpus    *cpus
 	service func() float64
 	rng     *rand.Rand
@@ -130,7 +138,7 @@ type worker struct {
 }
 
 // Simulate runs the engine's policy under a load.
-func Simulate(l Load, set Setting, costs Costs, run Run) (*Outcome, error) {
+func Simulate(l Load, set Setting, costs Model, run Run) (*Outcome, error) {
 	if err := l.Check(); err != nil {
 		return nil, err
 	}
@@ -142,7 +150,7 @@ func Simulate(l Load, set Setting, costs Costs, run Run) (*Outcome, error) {
 	}
 	s := &sim{load: l, set: set, costs: costs, rng: rand.New(rand.NewPCG(run.Seed, 0x7e57)), m: policy.New(set.Config)}
 	s.service = l.Service.sampler(rand.New(rand.NewPCG(run.Seed, 0x5e41)))
-	s.cpus = newCPUs(s, set.CPUs, int64(costs.Idle))
+	s.cpus = newCPUs(s, set.CPUs, costs)
 	s.out.Wait = new(hist.Snapshot)
 	s.rx.blocked = true
 	s.rx.pin = set.CPUs // the last one

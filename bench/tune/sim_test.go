@@ -33,7 +33,7 @@ func repeated(t *testing.T, l Load, set Setting, run Run, of ...func(*Outcome) f
 	sum, squares := make([]float64, len(of)), make([]float64, len(of))
 	for i := range uint64(reps) {
 		run.Seed = 1000*run.Seed + i
-		o, err := Simulate(l, set, Costs{}, run)
+		o, err := Simulate(l, set, Model{}, run)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +120,7 @@ func TestClosedForms(t *testing.T) {
 
 // Every call's time, added up, is the integral of how many there were, to the ns.
 func TestLittlesLawExactly(t *testing.T) {
-	costs := Costs{Recv: 4000, Send: 9000, Drop: 3000, Nudge: 2000, Target: 5000, Idle: 8000, PerCall: 15}
+	costs := Model{Recv: 4000, Send: 9000, Drop: 3000, Nudge: 2000, Target: 5000, Idle: 8000, PerCall: 15}
 	for i, l := range []Load{
 		{Targets: 64, Service: Service{Dist: dist.Dist{Mean: 50 * us}}},
 		{Targets: 64, Service: Service{Dist: dist.Dist{Mean: 50 * us, CV: 1}, Sleeps: true}, Arrivals: Arrivals{Think: dist.Dist{Mean: 300 * us, CV: 1}}},
@@ -156,7 +156,7 @@ func TestLittlesLawExactly(t *testing.T) {
 // With more to compute than there are CPUs, what is served is what the CPUs
 // yield, and a machine with more of them yields more.
 func TestComputingHandlersShareTheCPUs(t *testing.T) {
-	costs := Costs{Recv: 5000, Send: 5000, Target: 10000}
+	costs := Model{Recv: 5000, Send: 5000, Target: 10000}
 	l := Load{Targets: 32, Service: Service{Dist: dist.Dist{Mean: 80 * us}}}
 	for cpus, want := range map[int]float64{1: 1e4, 2: 2e4, 4: 4e4} {
 		set := Setting{Config: policy.Config{Capacity: 64}, Workers: 4, CPUs: cpus}
@@ -170,7 +170,7 @@ func TestComputingHandlersShareTheCPUs(t *testing.T) {
 	}
 	// Workers that sleep do not care.
 	l.Service.Sleeps = true
-	o, err := Simulate(l, Setting{Config: policy.Config{Capacity: 64}, Workers: 4, CPUs: 1}, Costs{Recv: 100, Send: 100, Target: 100}, Run{Length: time.Second})
+	o, err := Simulate(l, Setting{Config: policy.Config{Capacity: 64}, Workers: 4, CPUs: 1}, Model{Recv: 100, Send: 100, Target: 100}, Run{Length: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestSameSeedSameStorm(t *testing.T) {
 	l := Load{Targets: 64, Service: Service{Dist: dist.Dist{Mean: 50 * us, CV: 1}}, Arrivals: Arrivals{Process: Poisson, Rate: 20000}}
 	set := Setting{Config: policy.Config{Capacity: 16}, Workers: 2, CPUs: 2}
 	outcome := func(seed uint64) string {
-		o, err := Simulate(l, set, Costs{Recv: 3000, Send: 5000, Target: 4000}, Run{Seed: seed, Length: 200 * time.Millisecond})
+		o, err := Simulate(l, set, Model{Recv: 3000, Send: 5000, Target: 4000}, Run{Seed: seed, Length: 200 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,11 +211,11 @@ func TestBadLoads(t *testing.T) {
 	} {
 		l := good
 		change(&l)
-		if _, err := Simulate(l, exact(policy.DropOldest, 1, 1), Costs{}, Run{Length: time.Millisecond}); err == nil {
+		if _, err := Simulate(l, exact(policy.DropOldest, 1, 1), Model{}, Run{Length: time.Millisecond}); err == nil {
 			t.Errorf("%+v was simulated", l)
 		}
 	}
-	if _, err := Simulate(good, exact(policy.DropOldest, 0, 1), Costs{}, Run{Length: time.Millisecond}); err == nil {
+	if _, err := Simulate(good, exact(policy.DropOldest, 0, 1), Model{}, Run{Length: time.Millisecond}); err == nil {
 		t.Error("no workers were simulated")
 	}
 }
@@ -225,7 +225,7 @@ func BenchmarkSimulate(b *testing.B) {
 	set := Setting{Config: policy.Config{Capacity: 16}, Workers: 2, CPUs: 2}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Simulate(l, set, Costs{Recv: 10000, Send: 20000, Target: 20000}, Run{Length: 100 * time.Millisecond}); err != nil {
+		if _, err := Simulate(l, set, Model{Recv: 10000, Send: 20000, Target: 20000}, Run{Length: 100 * time.Millisecond}); err != nil {
 			b.Fatal(err)
 		}
 	}
