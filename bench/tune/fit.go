@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/unknot/unknot/engine/hist"
 )
 
 // A Sample is one measured storm: what was asked for and what came of it.
@@ -17,6 +19,7 @@ type Sample struct {
 	TargetCPU     float64 // ns for each served call
 	// ServiceMean and ServiceCV are of the handlers by the wall clock, answer included.
 	ServiceMean, ServiceCV float64
+	Services               *hist.Snapshot
 }
 
 // A Fit is a Model found from samples.

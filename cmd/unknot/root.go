@@ -51,6 +51,7 @@ var subcommands = []func() *cobra.Command{
 	newCompareCmd,
 	newRunCmd,
 	newStormCmd,
+	newTuneCmd,
 	newDoctorCmd,
 	newVersionCmd,
 }

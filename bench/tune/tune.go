@@ -1,0 +1,414 @@
+package tune
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/policy"
+)
+
+// A Request is what is asked for.
+type Request struct {
+	Load     Load
+	Workers  int
+	WaitP99  time.Duration // the target
+	MaxDrop  float64       // part of the received calls; 1: no limit
+	Duration time.Duration // of one storm
+	Rounds   int           // of the verification
+	Seed     uint64        // of orders and simulations
+	Confine  bench.Confiner
+	// Progress, if not nil, is told what is done.
+	Progress func(done, total int, what string)
+}
+
+// A Candidate is a capacity with what is expected of it.
+type Candidate struct {
+	Capacity int
+	Goodput  float64 // calls per second
+	P99      float64 // ns
+	Drop     float64
+	Meets    bool
+}
+
+// A Check is one capacity under one arrival process: predicted and measured.
+type Check struct {
+	Process  string
+	Capacity int
+	Chosen   bool
+	Predicted,
+	Measured Candidate
+	P99Low, P99High float64 // the rounds' range
+	Rounds          int
+	Agrees          bool
+}
+
+// A Result is the answer.
+type Result struct {
+	Request    Request
+	CPUs       int
+	Fit        *Fit
+	Samples    []*Sample
+	Service    struct{ Mean, CV float64 } // of handlers by the wall clock, ns
+	Knee       float64
+	KneeLow    float64 // 95%, by bootstrap
+	KneeHigh   float64
+	Capacity   float64 // of the engine, calls/s
+	Deadline   int     // bound
+	Candidates []Candidate
+	Chosen     Candidate
+	Checks     []Check
+	// Curves are the p99 waits by threads in the closed loop, for the report: for
+	// each capacity of CurveCapacities, at each of CurveTargets.
+	CurveCapacities, CurveTargets []int
+	Curves                        [][]Candidate
+}
+
+// Agrees reports whether every check of the chosen capacity agrees.
+func (r *Result) Agrees() bool {
+	for _, c := range r.Checks {
+		if c.Chosen && !c.Agrees {
+			return false
+		}
+	}
+	return true
+}
+
+// A Refusal is the reason why there is no answer.
+type Refusal struct{ Reason string }
+
+func (r *Refusal) Error() string { return r.Reason }
+
+func refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
+
+// Agreement: within 25% of the p99 and 2 points of the drop rate.
+const (
+	agreeP99  = .25
+	agreeDrop = .02
+)
+
+func (r *Request) setting(capacity int) Setting {
+	return Setting{Config: policy.Config{Capacity: capacity}, Workers: r.Workers, CPUs: cpuCount()}
+}
+
+// Tune measures, fits, chooses and verifies.
+func Tune(ctx context.Context, r Request) (*Result, error) {
+	if err := r.Load.Check(); err != nil {
+		return nil, err
+	}
+	res := &Result{Request: r, CPUs: cpuCount()}
+	n := r.Load.Targets
+	if n <= r.Workers {
+		return nil, refuse("%d targets and %d workers: no call ever waits in the queue, whatever its capacity; tune needs more targets than workers", n, r.Workers)
+	}
+	sweep := sweepCapacities(n)
+	rounds := 2
+	total := rounds*(len(sweep)+2) + r.Rounds*6
+	done := 0
+	measure := func(l Load, capacity int, what string) (*Sample, error) {
+		if r.Progress != nil {
+			r.Progress(done, total, fmt.Sprintf("%s: %d targets, capacity %d", what, l.Targets, capacity))
+		}
+		done++
+		return Storm(ctx, l, r.setting(capacity), r.Confine, r.Duration)
+	}
+	type point struct{ targets, capacity int }
+	var points []point
+	for range rounds {
+		for _, k := range sweep {
+			points = append(points, point{n, k})
+		}
+		points = append(points, point{r.Workers, n}, point{max(n/2, r.Workers+1), n})
+	}
+	shuffle(points, r.Seed)
+	for _, p := range points {
+		l := r.Load
+		l.Targets = p.targets
+		s, err := measure(l, p.capacity, "sweep")
+		if err != nil {
+			return nil, err
+		}
+		res.Samples = append(res.Samples, s)
+	}
+	if err := sameTwice(res.Samples); err != nil {
+		return nil, err
+	}
+	model := simulated(r.Load, res.Samples)
+	var at []Sample
+	for _, s := range res.Samples {
+		m := *s
+		m.Load = simulated(s.Load, res.Samples)
+		if s.Load.Targets > r.Workers {
+			at = append(at, m)
+		}
+	}
+	fit, err := FitModel(at)
+	if err != nil {
+		return nil, err
+	}
+	res.Fit = fit
+	if fit.Misfit > MaxMisfit {
+		return nil, refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know; measure with bench instead", 100*(math.Exp(fit.Misfit)-1), 100*(math.Exp(MaxMisfit)-1))
+	}
+	res.describe()
+	if err := res.choose(model); err != nil {
+		return nil, err
+	}
+	if err := res.verify(model, measure); err != nil {
+		return nil, err
+	}
+	return res, res.curves(model)
+}
+
+// sweepCapacities are those that are measured: from few to all targets.
+func sweepCapacities(n int) []int {
+	ks := []int{4, max(n/8, 5), max(n/3, 6), n}
+	slices.Sort(ks)
+	return slices.Compact(ks)
+}
+
+// sameTwice refuses samples that say different things of one setting.
+func sameTwice(samples []*Sample) error {
+	for i, a := range samples {
+		for _, b := range samples[:i] {
+			if a.Load.Targets == b.Load.Targets && a.Setting.Capacity == b.Setting.Capacity {
+				if x := a.Goodput() / b.Goodput(); x > 1.6 || x < 1/1.6 {
+					return refuse("the load is not stationary: two storms of one setting (%d targets, capacity %d) served %.0f and %.0f calls/s; keep the machine otherwise idle, or give a longer --duration", a.Load.Targets, a.Setting.Capacity, a.Goodput(), b.Goodput())
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// describe reads the service time, the knee and the capacity off the samples.
+func (res *Result) describe() {
+	var lone, full []*Sample
+	for _, s := range res.Samples {
+		switch {
+		case s.Load.Targets == res.Request.Workers:
+			lone = append(lone, s)
+		case s.Load.Targets == res.Request.Load.Targets:
+			full = append(full, s)
+		}
+	}
+	knee := func(pick func([]*Sample) []*Sample) float64 {
+		var trip, x, fx float64
+		for _, s := range pick(lone) {
+			trip += s.InFlight / s.Goodput() // of a call that does not queue, s
+			x++
+		}
+		var g float64
+		for _, s := range pick(full) {
+			g += s.Goodput()
+			fx++
+		}
+		return g / fx * (trip/x + res.Request.Load.Arrivals.Think.Mean.Seconds())
+	}
+	same := func(s []*Sample) []*Sample { return s }
+	res.Knee = knee(same)
+	rng := rand.New(rand.NewPCG(res.Request.Seed, 0xb007))
+	var boot []float64
+	for range 1000 {
+		boot = append(boot, knee(func(s []*Sample) []*Sample {
+			out := make([]*Sample, len(s))
+			for i := range out {
+				out[i] = s[rng.IntN(len(s))]
+			}
+			return out
+		}))
+	}
+	slices.Sort(boot)
+	res.KneeLow, res.KneeHigh = boot[25], boot[975]
+	for _, s := range full {
+		res.Capacity += s.Goodput() / float64(len(full))
+		m, cv := s.ServiceMean, s.ServiceCV
+		res.Service.Mean += m / float64(len(full))
+		res.Service.CV += cv / float64(len(full))
+	}
+	// c/S, but never more than the CPUs yield.
+	res.Deadline = int(math.Floor(res.Capacity*res.Request.WaitP99.Seconds())) + res.Request.Workers - 1
+}
+
+func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, error) {
+	p, err := res.Fit.Predict(l, res.Request.setting(capacity), seed)
+	if err != nil {
+		return Candidate{}, err
+	}
+	c := Candidate{Capacity: capacity, Goodput: p.Goodput(), P99: p.P99, Drop: p.DropRate()}
+	c.Meets = c.P99 <= float64(res.Request.WaitP99) && c.Drop <= res.Request.MaxDrop
+	return c, nil
+}
+
+// choose takes the smallest capacity that meets the target and serves at least 98%
+// of what the best of those serves.
+func (res *Result) choose(l Load) error {
+	best := 0.
+	for _, k := range candidates(l.Targets) {
+		c, err := res.candidate(l, k, res.Request.Seed+1)
+		if err != nil {
+			return err
+		}
+		res.Candidates = append(res.Candidates, c)
+		if c.Meets {
+			best = max(best, c.Goodput)
+		}
+	}
+	for _, c := range res.Candidates {
+		if c.Meets && c.Goodput >= .98*best {
+			res.Chosen = c
+			return nil
+		}
+	}
+	return res.nothingWorks(l)
+}
+
+// candidates are about a sixth apart.
+func candidates(n int) (ks []int) {
+	top := min(max(n, 2), engine.MaxQueue)
+	for k := 1.; int(k) < top; k = max(k+1, k*1.19) {
+		ks = append(ks, int(k))
+	}
+	return append(ks, top)
+}
+
+// nothingWorks says so, and what would.
+func (res *Result) nothingWorks(l Load) error {
+	r := res.Request
+	least := res.Candidates[0]
+	for _, c := range res.Candidates {
+		if c.Drop <= r.MaxDrop && (least.Drop > r.MaxDrop || c.P99 < least.P99) {
+			least = c
+		}
+	}
+	msg := fmt.Sprintf("no capacity meets wait-p99=%v", r.WaitP99)
+	if r.MaxDrop < 1 {
+		msg += fmt.Sprintf(" with at most %.3g%% dropped", 100*r.MaxDrop)
+	}
+	msg += fmt.Sprintf(" under %d targets: ", l.Targets)
+	if least.Drop > r.MaxDrop {
+		msg += fmt.Sprintf("every one drops more. A target of --max-drop %.3g%% works", 100*least.Drop)
+	} else {
+		msg += fmt.Sprintf("at best, at capacity %d, p99 is %v with %.2g%% dropped. A target of wait-p99=%v works", least.Capacity, bench.Duration(least.P99), 100*least.Drop, bench.Duration(1.1*least.P99))
+	}
+	if r.Load.Service.Sleeps {
+		for w := r.Workers * 2; w <= min(64*r.Workers, engine.MaxWorkers) && w < l.Targets; w *= 2 {
+			for _, k := range candidates(l.Targets) {
+				set := r.setting(k)
+				set.Workers = w
+				p, err := res.Fit.Predict(l, set, r.Seed)
+				if err == nil && p.P99 <= float64(r.WaitP99) && p.DropRate() <= r.MaxDrop {
+					return refuse("%s; so do %d workers with a capacity of %d", msg, w, k)
+				}
+			}
+		}
+	} else if r.Workers < res.CPUs {
+		msg += fmt.Sprintf("; or add workers: %d of %d CPUs have one", r.Workers, res.CPUs)
+	} else {
+		msg += "; handlers compute, so more workers do not help: shorten them, or add CPUs"
+	}
+	return refuse("%s", msg)
+}
+
+// verify storms the chosen capacity, half and twice of it, interleaved, under the
+// load itself and under another arrival process, and holds the predictions against them.
+func (res *Result) verify(l Load, measure func(Load, int, string) (*Sample, error)) error {
+	r := res.Request
+	other := r.Load
+	if other.Arrivals.Think.Mean == 0 {
+		// A third of the time a call takes when all call at once: still overloaded, and calls
+		// no longer come the moment that others are answered.
+		other.Arrivals.Think = dist.Dist{Mean: time.Duration(float64(l.Targets) / res.Capacity / 3 * 1e9).Round(time.Microsecond)}
+	} else {
+		other.Arrivals.Think = dist.Dist{}
+	}
+	ks := []int{max(res.Chosen.Capacity/2, 1), res.Chosen.Capacity, 2 * res.Chosen.Capacity}
+	ks = slices.Compact(ks)
+	type point struct{ process, k int }
+	var points []point
+	loads := []Load{r.Load, other}
+	for p := range loads {
+		for k := range ks {
+			points = append(points, point{p, k})
+		}
+	}
+	got := make(map[point][]*Sample)
+	for round := range r.Rounds {
+		shuffle(points, r.Seed+uint64(round)+100)
+		for _, p := range points {
+			s, err := measure(loads[p.process], ks[p.k], "verify")
+			if err != nil {
+				return err
+			}
+			got[p] = append(got[p], s)
+		}
+	}
+	for p, load := range loads {
+		for i, k := range ks {
+			pred, err := res.candidate(simulated(load, res.Samples), k, r.Seed+2)
+			if err != nil {
+				return err
+			}
+			c := Check{Process: load.Arrivals.String(), Capacity: k, Chosen: k == res.Chosen.Capacity, Predicted: pred, Rounds: r.Rounds}
+			var p99, drop, x []float64
+			for _, s := range got[point{p, i}] {
+				p99, drop, x = append(p99, s.P99()), append(drop, s.DropRate()), append(x, s.Goodput())
+			}
+			for _, xs := range [][]float64{p99, drop, x} {
+				slices.Sort(xs)
+			}
+			c.Measured = Candidate{Capacity: k, P99: median(p99), Drop: median(drop), Goodput: median(x)}
+			c.Measured.Meets = c.Measured.P99 <= float64(r.WaitP99) && c.Measured.Drop <= r.MaxDrop
+			c.P99Low, c.P99High = p99[0], p99[len(p99)-1]
+			c.Agrees = math.Abs(pred.P99/c.Measured.P99-1) <= agreeP99 && math.Abs(pred.Drop-c.Measured.Drop) <= agreeDrop
+			res.Checks = append(res.Checks, c)
+		}
+	}
+	return nil
+}
+
+func median(sorted []float64) float64 {
+	n := len(sorted)
+	if n == 0 {
+		return math.NaN()
+	}
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// curves predicts the wait by the number of targets, for the report.
+func (res *Result) curves(l Load) error {
+	n := l.Targets
+	for i := 1; i <= 8; i++ {
+		res.CurveTargets = append(res.CurveTargets, max(n*i/8, 1))
+	}
+	res.CurveTargets = slices.Compact(res.CurveTargets)
+	k := res.Chosen.Capacity
+	res.CurveCapacities = []int{max(k/2, 1), k, 2 * k}
+	res.CurveCapacities = slices.Compact(res.CurveCapacities)
+	for _, k := range res.CurveCapacities {
+		var row []Candidate
+		for _, t := range res.CurveTargets {
+			l.Targets = t
+			c, err := res.candidate(l, k, res.Request.Seed+3)
+			if err != nil {
+				return err
+			}
+			row = append(row, c)
+		}
+		res.Curves = append(res.Curves, row)
+	}
+	return nil
+}
+
+// IsRefusal reports whether err says that there is no answer, not that something failed.
+func IsRefusal(err error) bool {
+	var r *Refusal
+	return errors.As(err, &r)
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/bench/tune"
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/notify"
+)
+
+type tuneFlags struct {
+	target, maxDrop, work, think string
+	targets, workers, rounds     int
+	duration                     time.Duration
+	seed                         uint64
+	confine                      string
+	config, goFile, html         string
+}
+
+func newTuneCmd() *cobra.Command {
+	var f tuneFlags
+	c := &cobra.Command{
+		Use:   "tune --target wait-p99=DURATION [flags]",
+		Short: "find the queue size that meets a latency target, and prove it",
+		Long: `tune finds the capacity of the queue with which calls wait no longer than the
+target under a load: it measures storms with the given handlers, fits a
+simulation of the engine to them, takes the smallest capacity that the
+simulation says meets the target and serves as much as any, and storms it, half
+of it and twice of it, under that load and under another arrival process.
+Predicted stands beside measured; a prediction that is off by more than 25% of
+the p99 or 2 points of the drop rate is said to DISAGREE.
+
+The load is a closed loop: --targets threads, each of which calls again when it
+has its answer and has thought for --think. Handlers that compute share the
+machine's CPUs with the targets; handlers that sleep do not.
+
+Exit codes: 0 there is an answer and its prediction agrees, 1 something failed,
+or no capacity works (the reason, and what would, is on standard error), 2 wrong
+usage, 3 the answer's prediction disagrees with what was measured.`,
+		Example: `  unknot tune --target wait-p99=1ms --targets 64 --work 50us --workers 2
+  unknot tune --target wait-p99=5ms --targets 64 --work sleep:1ms --workers 4 --html report.html --go config.go`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runTune(cmd, &f) },
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.target, "target", "", "what is asked for: wait-p99=200us")
+	fl.StringVar(&f.maxDrop, "max-drop", "100%", "part of the calls that may be dropped at most")
+	fl.StringVar(&f.work, "work", "", "what the handler does: 50us of CPU time, or sleep:1ms; 50us~1 varies, with a coefficient of variation of 1")
+	fl.StringVar(&f.think, "think", "0", "time that a thread sleeps between two calls")
+	fl.IntVar(&f.targets, "targets", 64, "threads that make trapped calls")
+	fl.IntVar(&f.workers, "workers", 2, "workers of the engine")
+	fl.IntVar(&f.rounds, "rounds", 5, "of the verification")
+	fl.DurationVar(&f.duration, "duration", 500*time.Millisecond, "of one storm")
+	fl.Uint64Var(&f.seed, "seed", 1, "of the order of the storms and of the simulation")
+	fl.StringVar(&f.confine, "confine", "private", confineUsage)
+	fl.StringVar(&f.config, "config", "", "write the settings for run --config to this `file`")
+	fl.StringVar(&f.goFile, "go", "", "write them as Go code to this `file`")
+	fl.StringVar(&f.html, "html", "", "write a report to this `file`")
+	return c
+}
+
+func (f *tuneFlags) request() (r tune.Request, err error) {
+	if f.target == "" {
+		return r, usageErrorf("tune for what? give a --target, as in --target wait-p99=200us")
+	}
+	if r.WaitP99, err = tune.ParseTarget(f.target); err != nil {
+		return r, usageErrorf("--target: %w", err)
+	}
+	if r.MaxDrop, err = parsePart(f.maxDrop); err != nil {
+		return r, usageErrorf("--max-drop: %w", err)
+	}
+	if f.work == "" {
+		return r, usageErrorf("tune for which handlers? give --work, as in --work 50us or --work sleep:1ms")
+	}
+	w, err := bench.ParseWork(f.work)
+	if err != nil {
+		return r, usageErrorf("--work: %w", err)
+	}
+	if w.Spin {
+		return r, usageErrorf("--work %q: tune knows handlers that compute (50us) and handlers that sleep (sleep:1ms)", f.work)
+	}
+	think, err := dist.Parse(f.think)
+	if err != nil || think.CV != 0 {
+		return r, usageErrorf("--think %q: want a duration such as 1ms", f.think)
+	}
+	for _, l := range []struct {
+		flag   string
+		v, max int
+	}{{"targets", f.targets, storm.MaxTargets}, {"workers", f.workers, engine.MaxWorkers}, {"rounds", f.rounds, 1000}} {
+		if l.v < 1 || l.v > l.max {
+			return r, usageErrorf("--%s %d: want 1 to %d", l.flag, l.v, l.max)
+		}
+	}
+	if f.duration < 10*time.Millisecond {
+		return r, usageErrorf("--duration %v: want at least 10ms", f.duration)
+	}
+	confiners, err := parseConfinements([]string{f.confine})
+	if err != nil {
+		return r, err
+	}
+	r.Load = tune.Load{Targets: f.targets, Arrivals: tune.Arrivals{Think: think}, Service: tune.Service{Dist: dist.Dist{Mean: w.Time, CV: w.CV}, Sleeps: w.Sleep}}
+	if err := r.Load.Check(); err != nil {
+		return r, usageErrorf("%w", err)
+	}
+	r.Workers, r.Rounds, r.Duration, r.Seed, r.Confine = f.workers, f.rounds, f.duration, f.seed, confiners[0]
+	return r, nil
+}
+
+// parsePart reads "0.1%" or "0.001".
+func parsePart(s string) (float64, error) {
+	v, percent := strings.CutSuffix(s, "%")
+	x, err := strconv.ParseFloat(v, 64)
+	if percent {
+		x /= 100
+	}
+	if err != nil || !(x >= 0 && x <= 1) {
+		return 0, fmt.Errorf("%q: want a part such as 0.1%%", s)
+	}
+	return x, nil
+}
+
+func runTune(cmd *cobra.Command, f *tuneFlags) error {
+	r, err := f.request()
+	if err != nil {
+		return err
+	}
+	for _, out := range []*string{&f.config, &f.goFile, &f.html} {
+		if *out != "" {
+			if *out, err = probeOutput(*out); err != nil {
+				return err
+			}
+		}
+	}
+	if err := notify.FeatureNotify.Probe(); err != nil {
+		return err
+	}
+	confineNote(cmd.ErrOrStderr(), []string{f.confine})
+	p := newProgress(cmd.ErrOrStderr(), 1)
+	r.Progress = func(done, total int, what string) {
+		p.total = total
+		p.show(done, what)
+	}
+	res, err := tune.Tune(cmd.Context(), r)
+	p.clear()
+	if err != nil {
+		return err
+	}
+	if err := res.Text(cmd.OutOrStdout()); err != nil {
+		return fmt.Errorf("print report: %w", err)
+	}
+	for _, out := range []struct {
+		path string
+		text func() string
+	}{{f.config, res.Settings}, {f.goFile, res.Go}, {f.html, res.HTML}} {
+		if out.path != "" {
+			if err := writeWhole(out.path, []byte(out.text())); err != nil {
+				return err
+			}
+		}
+	}
+	if !res.Agrees() {
+		return &exitError{3, fmt.Errorf("at the recommended capacity, %d, the prediction DISAGREES with what was measured: trust the measured figures", res.Chosen.Capacity)}
+	}
+	return nil
+}
