@@ -247,10 +247,12 @@ func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, erro
 	return c, nil
 }
 
-// choose takes the smallest capacity that meets the target and serves at least 98%
-// of what the best of those serves.
+// choose takes the smallest capacity that meets the target, of those that serve at
+// least 98% of what the best serves and drop at most a point more than the best,
+// and have two places for each worker, if any has: below that, chance decides
+// whether a worker finds something to do.
 func (res *Result) choose(l Load) error {
-	best := 0.
+	best, least := 0., 1.
 	for _, k := range candidates(l.Targets) {
 		c, err := res.candidate(l, k, res.Request.Seed+1)
 		if err != nil {
@@ -258,14 +260,19 @@ func (res *Result) choose(l Load) error {
 		}
 		res.Candidates = append(res.Candidates, c)
 		if c.Meets {
-			best = max(best, c.Goodput)
+			best, least = max(best, c.Goodput), min(least, c.Drop)
 		}
 	}
 	for _, c := range res.Candidates {
-		if c.Meets && c.Goodput >= .98*best {
+		if c.Meets && c.Goodput >= .98*best && c.Drop <= least+.01 {
 			res.Chosen = c
-			return nil
+			if c.Capacity >= 2*res.Request.Workers {
+				break
+			}
 		}
+	}
+	if res.Chosen.Capacity > 0 {
+		return nil
 	}
 	return res.nothingWorks(l)
 }

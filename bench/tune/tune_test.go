@@ -1,0 +1,293 @@
+package tune
+
+import (
+	"context"
+	"encoding/xml"
+	"flag"
+	"go/parser"
+	"go/token"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/engine/policy"
+)
+
+var heldOut = flag.Bool("heldout", false, "hold predictions against 12 measured settings; takes minutes and an idle machine")
+
+func TestMain(m *testing.M) {
+	storm.Main()
+	os.Exit(m.Run())
+}
+
+// truth is a machine that is known, since it is simulated.
+func truth(l Load, set Setting, seed uint64) *Sample {
+	m := Model{Recv: 12000, Send: 25000, Drop: 8000, Nudge: 3000, Target: 18000, Idle: 8000, Grain: time.Millisecond, Slice: 3 * time.Millisecond, ReceiverFirst: true}
+	o, err := Simulate(l, set, m, Run{Seed: seed, WarmUp: 50 * time.Millisecond, Length: 500 * time.Millisecond})
+	if err != nil {
+		panic(err)
+	}
+	mean, cv := l.Service.Moments()
+	return &Sample{Load: l, Setting: set, Outcome: *o, SupervisorCPU: mean + m.Recv + m.Send, TargetCPU: m.Target, ServiceMean: mean, ServiceCV: cv}
+}
+
+func TestFitPredictsWhatItHasNotSeen(t *testing.T) {
+	l := Load{Targets: 32, Service: Service{Dist: dist.Dist{Mean: 100 * us, CV: .5}}}
+	set := func(k int) Setting { return Setting{Config: policy.Config{Capacity: k}, Workers: 2, CPUs: 2} }
+	var samples []Sample
+	for i, k := range []int{4, 10, 32} {
+		samples = append(samples, *truth(l, set(k), uint64(i)))
+	}
+	fit, err := FitModel(samples)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []int{6, 8, 16, 20} {
+		got, err := fit.Predict(l, set(k), 99)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := truth(l, set(k), 77)
+		t.Logf("capacity %d: p99 %.0f, truth %.0f; drops %.3f, truth %.3f", k, got.P99, want.P99(), got.DropRate(), want.DropRate())
+		if math.Abs(got.P99/want.P99()-1) > .25 || math.Abs(got.DropRate()-want.DropRate()) > .02 {
+			t.Errorf("capacity %d: predicted p99 %.0f and drops %.3f, truth %.0f and %.3f", k, got.P99, got.DropRate(), want.P99(), want.DropRate())
+		}
+	}
+}
+
+func TestServiceSlope(t *testing.T) {
+	var s []Sample
+	for n := range 6 {
+		s = append(s, Sample{Outcome: Outcome{InFlight: float64(10 * n)}, SupervisorCPU: 5000 + 14*float64(10*n) + float64(n%2)})
+	}
+	if l := serviceLine(s); math.Abs(l.Slope-14) > .5 || math.Abs(l.Intercept-5000) > 20 {
+		t.Errorf("S(n) = %+v, want 5000 + 14n", l)
+	}
+	for i := range s {
+		s[i].SupervisorCPU = 5000 + 3000*float64(i%2)
+	}
+	if l := serviceLine(s); l.Slope != 0 {
+		t.Errorf("noise has a slope: %+v", l)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	// The example of the theory: 12 µs, two workers, a wait of 200 µs.
+	if k := DeadlineBound(2, 12e3, 200e3); k != 34 {
+		t.Errorf("deadline bound %d", k)
+	}
+	if k := BurstBound(2, 50e3, 100e3/1e9, 1e6); k != 60 {
+		t.Errorf("burst bound %d", k)
+	}
+	if k := BurstBound(2, 50e3, 10e3/1e9, 1e6); k != 0 {
+		t.Errorf("burst bound %d where workers keep up", k)
+	}
+	if n := Knee(2, 50, 150); n != 8 {
+		t.Errorf("knee %v", n)
+	}
+}
+
+// answered is a Result as Tune makes it, of the known machine.
+func answered(t *testing.T, target time.Duration, maxDrop float64) (*Result, error) {
+	t.Helper()
+	r := Request{Load: Load{Targets: 32, Service: Service{Dist: dist.Dist{Mean: 100 * us}}}, Workers: 2, WaitP99: target, MaxDrop: maxDrop, Rounds: 3, Seed: 5, Duration: time.Second}
+	res := &Result{Request: r, CPUs: 2}
+	measure := func(l Load, k int, _ string) (*Sample, error) {
+		set := r.setting(k)
+		set.CPUs = 2
+		return truth(l, set, uint64(k)), nil
+	}
+	var at []Sample
+	for _, p := range [][2]int{{2, 32}, {2, 32}, {16, 32}, {32, 4}, {32, 10}, {32, 32}} {
+		l := r.Load
+		l.Targets = p[0]
+		s, _ := measure(l, p[1], "")
+		res.Samples = append(res.Samples, s)
+		if p[0] > 2 {
+			at = append(at, *s)
+		}
+	}
+	var err error
+	if res.Fit, err = FitModel(at); err != nil {
+		t.Fatal(err)
+	}
+	res.describe()
+	if err := res.choose(r.Load); err != nil {
+		return nil, err
+	}
+	if err := res.verify(r.Load, measure); err != nil {
+		t.Fatal(err)
+	}
+	if err := res.curves(r.Load); err != nil {
+		t.Fatal(err)
+	}
+	return res, nil
+}
+
+func TestChoiceMeetsTheTarget(t *testing.T) {
+	res, err := answered(t, 2*time.Millisecond, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := res.Chosen; c.P99 > 2e6 || c.Capacity < 4 || c.Capacity > res.Deadline {
+		t.Errorf("chose %+v; the deadline bound is %d", c, res.Deadline)
+	}
+	var text strings.Builder
+	if err := res.Text(&text); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("\n%s", &text)
+	for _, want := range []string{"service ", "knee at ", "recommend ", "AGREES"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the report lacks %q", want)
+		}
+	}
+	page := res.HTML()
+	if n := strings.Count(page, "<svg"); n != 3 {
+		t.Errorf("%d charts", n)
+	}
+	for _, svg := range regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(page, -1) {
+		for d := xml.NewDecoder(strings.NewReader(svg)); ; {
+			if _, err := d.Token(); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("a chart is no XML: %v", err)
+			}
+		}
+	}
+	if m := regexp.MustCompile(`NaN|Inf|(?:src|href)=`).FindString(page); m != "" {
+		t.Errorf("the page has %q", m)
+	}
+}
+
+func TestImpossibleTargetSaysWhatWouldWork(t *testing.T) {
+	_, err := answered(t, time.Microsecond, 1)
+	if !IsRefusal(err) || !regexp.MustCompile(`no capacity meets.*works`).MatchString(err.Error()) {
+		t.Errorf("refused by %v", err)
+	}
+	_, err = answered(t, 500*us, 0)
+	if !IsRefusal(err) || !strings.Contains(err.Error(), "at most 0% dropped") {
+		t.Errorf("refused by %v", err)
+	}
+}
+
+func TestGeneratedGoCompiles(t *testing.T) {
+	res := &Result{Request: Request{Workers: 3, WaitP99: time.Millisecond}, Chosen: Candidate{Capacity: 24}}
+	if _, err := parser.ParseFile(token.NewFileSet(), "config.go", res.Go(), parser.AllErrors); err != nil {
+		t.Fatal(err)
+	}
+	// Inside the module, so that its packages are found; the name keeps it out of ./... .
+	dir, err := os.MkdirTemp(".", "_compiled")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "config.go")
+	if err := os.WriteFile(file, []byte(res.Go()+"\nfunc main() { _ = engineConfig(nil) }\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("go", "vet", "./"+file).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestNoisyMachineIsRefused(t *testing.T) {
+	a := truth(Load{Targets: 8, Service: exponential(us * 100)}, Setting{Config: policy.Config{Capacity: 8}, Workers: 2, CPUs: 2}, 1)
+	b := *a
+	b.Served /= 2
+	if err := sameTwice([]*Sample{a, &b}); !IsRefusal(err) || !strings.Contains(err.Error(), "not stationary") {
+		t.Errorf("refused by %v", err)
+	}
+	if err := sameTwice([]*Sample{a, a}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Twelve settings, measured and predicted: the capacities and arrival processes were
+// not measured before, and the tool says for itself where it is off.
+func TestHeldOut(t *testing.T) {
+	if !*heldOut {
+		t.Skip("takes minutes and an idle machine: -heldout")
+	}
+	agreed, settings := 0, 0
+	for _, c := range []struct {
+		work             string
+		targets, workers int
+		think            time.Duration
+		capacity         int
+	}{
+		{"sleep:200us", 32, 2, 0, 12}, {"sleep:500us~1", 64, 4, 0, 16}, {"sleep:1ms", 64, 2, 5 * time.Millisecond, 24},
+		{"sleep:1ms~0.5", 128, 8, 0, 32}, {"sleep:2ms", 32, 4, 4 * time.Millisecond, 8}, {"sleep:400us~1", 96, 2, 10 * time.Millisecond, 40},
+		{"50us", 64, 2, 0, 12}, {"100us~1", 32, 2, 0, 6}, {"200us", 64, 2, 3 * time.Millisecond, 16},
+		{"300us~0.5", 128, 2, 0, 24}, {"500us", 32, 2, 0, 8}, {"1ms~0.5", 48, 2, 10 * time.Millisecond, 16},
+	} {
+		w, err := bench.ParseWork(c.work)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := Load{Targets: c.targets, Service: Service{Dist: dist.Dist{Mean: w.Time, CV: w.CV}, Sleeps: w.Sleep}}
+		set := func(k int) Setting {
+			return Setting{Config: policy.Config{Capacity: k}, Workers: c.workers, CPUs: cpuCount()}
+		}
+		held := l
+		held.Arrivals.Think = dist.Dist{Mean: c.think}
+		var seen, measured []*Sample
+		run := func(to *[]*Sample, l Load, k int) {
+			s, err := Storm(context.Background(), l, set(k), nil, 500*time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			*to = append(*to, s)
+		}
+		for range 2 { // interleaved
+			for _, k := range sweepCapacities(c.targets) {
+				run(&seen, l, k)
+			}
+			run(&measured, held, c.capacity)
+		}
+		run(&measured, held, c.capacity)
+		var at []Sample
+		for _, s := range seen {
+			m := *s
+			m.Load = simulated(s.Load, seen)
+			at = append(at, m)
+		}
+		fit, err := FitModel(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := fit.Predict(simulated(held, seen), set(c.capacity), 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p99, drop := make([]float64, 3), make([]float64, 3)
+		for i, s := range measured {
+			p99[i], drop[i] = s.P99(), s.DropRate()
+		}
+		m, d := median3(p99), median3(drop)
+		ok := math.Abs(p.P99/m-1) <= agreeP99 && math.Abs(p.DropRate()-d) <= agreeDrop
+		settings++
+		if ok {
+			agreed++
+		}
+		t.Logf("%-14s %3d targets, %d workers, think %-4v capacity %2d: p99 predicted %8s measured %8s, drops %s and %s: %s (misfit %s)", c.work, c.targets, c.workers, c.think, c.capacity,
+			bench.Duration(p.P99), bench.Duration(m), percent(p.DropRate()), percent(d), verdict(ok), percent(fit.Misfit))
+	}
+	t.Logf("%d of %d agree", agreed, settings)
+	if agreed < 10 {
+		t.Errorf("%d of %d predictions agree, want 10", agreed, settings)
+	}
+}
+
+func median3(x []float64) float64 {
+	return max(min(x[0], x[1]), min(max(x[0], x[1]), x[2]))
+}
