@@ -161,14 +161,15 @@ func serviceLine(samples []Sample) Line {
 // predictLength is how long a prediction simulates.
 const predictLength = 2 * time.Second
 
-// A Prediction is what is expected of a setting. P99 is corrected, Outcome is as
-// it was simulated.
+// A Prediction is what is expected of a setting. P99 and Drop are corrected,
+// Outcome is as it was simulated.
 type Prediction struct {
 	*Outcome
-	P99 float64 // ns
+	P99  float64 // ns
+	Drop float64 // part of the received calls
 }
 
-// Predict simulates a setting and corrects the 99th percentile by what the
+// Predict simulates a setting and corrects the 99th percentile and the drop rate by what the
 // simulation was off at the capacities that were measured, interpolated over the
 // logarithm of the capacity: what it does not know, it mostly does not know in
 // one way for neighbouring capacities.
@@ -177,32 +178,35 @@ func (f *Fit) Predict(l Load, set Setting, seed uint64) (Prediction, error) {
 	if err != nil {
 		return Prediction{}, err
 	}
-	return Prediction{o, o.P99() * math.Exp(f.correction(set.Capacity))}, nil
+	p99, drop := f.correction(set.Capacity)
+	return Prediction{o, o.P99() * math.Exp(p99), max(0, min(1, o.DropRate()+drop))}, nil
 }
 
-// correction is ln(measured / simulated) at a capacity.
-func (f *Fit) correction(capacity int) float64 {
+// correction is, at a capacity, ln(measured / simulated) of the 99th percentile and
+// measured − simulated of the drop rate.
+func (f *Fit) correction(capacity int) (p99, drop float64) {
 	x := math.Log(float64(capacity))
 	for i, k := range f.knots {
 		if x <= k.x {
 			if i == 0 {
-				return k.y
+				return k.p99, k.drop
 			}
 			b := f.knots[i-1]
-			return b.y + (k.y-b.y)*(x-b.x)/(k.x-b.x)
+			w := (x - b.x) / (k.x - b.x)
+			return b.p99 + w*(k.p99-b.p99), b.drop + w*(k.drop-b.drop)
 		}
 	}
 	if n := len(f.knots); n > 0 {
-		return f.knots[n-1].y
+		return f.knots[n-1].p99, f.knots[n-1].drop
 	}
-	return 0
+	return 0, 0
 }
 
-type knot struct{ x, y float64 }
+type knot struct{ x, p99, drop float64 }
 
 // correct learns the correction from samples of the load that is tuned for.
 func (f *Fit) correct(samples []Sample) error {
-	sums := map[int]*[2]float64{}
+	sums := map[int]*[3]float64{}
 	for _, s := range samples {
 		o, err := Simulate(s.Load, s.Setting, f.Model, Run{Seed: 3, WarmUp: 100 * time.Millisecond, Length: predictLength})
 		if err != nil {
@@ -210,14 +214,15 @@ func (f *Fit) correct(samples []Sample) error {
 		}
 		k := sums[s.Setting.Capacity]
 		if k == nil {
-			k = new([2]float64)
+			k = new([3]float64)
 			sums[s.Setting.Capacity] = k
 		}
 		k[0] += math.Log(max(s.P99(), 1) / max(o.P99(), 1))
-		k[1]++
+		k[1] += s.DropRate() - o.DropRate()
+		k[2]++
 	}
 	for capacity, k := range sums {
-		f.knots = append(f.knots, knot{math.Log(float64(capacity)), max(-1, min(1, k[0]/k[1]))})
+		f.knots = append(f.knots, knot{math.Log(float64(capacity)), max(-1, min(1, k[0]/k[2])), k[1] / k[2]})
 	}
 	slices.SortFunc(f.knots, func(a, b knot) int { return cmp.Compare(a.x, b.x) })
 	return nil

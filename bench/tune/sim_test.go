@@ -156,7 +156,7 @@ func TestLittlesLawExactly(t *testing.T) {
 // With more to compute than there are CPUs, what is served is what the CPUs
 // yield, and a machine with more of them yields more.
 func TestComputingHandlersShareTheCPUs(t *testing.T) {
-	costs := Model{Recv: 5000, Send: 5000, Target: 10000}
+	costs := Model{Recv: 5000, Send: 5000, Target: 10000, Slice: 3 * time.Millisecond}
 	l := Load{Targets: 32, Service: Service{Dist: dist.Dist{Mean: 80 * us}}}
 	for cpus, want := range map[int]float64{1: 1e4, 2: 2e4, 4: 4e4} {
 		set := Setting{Config: policy.Config{Capacity: 64}, Workers: 4, CPUs: cpus}

@@ -242,7 +242,7 @@ func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, erro
 	if err != nil {
 		return Candidate{}, err
 	}
-	c := Candidate{Capacity: capacity, Goodput: p.Goodput(), P99: p.P99, Drop: p.DropRate()}
+	c := Candidate{Capacity: capacity, Goodput: p.Goodput(), P99: p.P99, Drop: p.Drop}
 	c.Meets = c.P99 <= float64(res.Request.WaitP99) && c.Drop <= res.Request.MaxDrop
 	return c, nil
 }
@@ -311,7 +311,7 @@ func (res *Result) nothingWorks(l Load) error {
 				set := r.setting(k)
 				set.Workers = w
 				p, err := res.Fit.Predict(l, set, r.Seed)
-				if err == nil && p.P99 <= float64(r.WaitP99) && p.DropRate() <= r.MaxDrop {
+				if err == nil && p.P99 <= float64(r.WaitP99) && p.Drop <= r.MaxDrop {
 					return refuse("%s; so do %d workers with a capacity of %d", msg, w, k)
 				}
 			}
