@@ -105,7 +105,7 @@ func FitModel(samples []Sample) (*Fit, error) {
 }
 
 // fitLength is how long a candidate is simulated for each sample.
-const fitLength = 300 * time.Millisecond
+const fitLength = 150 * time.Millisecond
 
 // misfit is the mean distance between the samples and what m makes of them; it
 // gives up, and returns more than limit, once it is above that for certain.
