@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -448,6 +449,7 @@ func (e *Engine) keep(ctx context.Context) {
 			go e.retire(s, true)
 		case <-e.asks:
 			e.setWakeUps()
+			e.checkMasks()
 			e.setBatch()
 			if !ticking && (e.staying.Load() || e.bench.closed.Load()) {
 				l = lookout{}
@@ -497,6 +499,35 @@ func (e *Engine) setWakeUps() {
 		}
 		e.switches.Add(1)
 		e.cfg.Logger.Debug("wake-up mode follows the load", "listener", s.l.FD(), "sync", s.applied == Sync)
+	}
+}
+
+// checkMasks warns, once for each listener, when a target may not run on the
+// receive thread's CPU while SYNC_WAKE_UP is to keep the two together.
+func (e *Engine) checkMasks() {
+	cpu := int(e.rxCPU.Load())
+	if cpu < 0 {
+		return // not pinned: it follows its targets
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range *e.sources.Load() {
+		if s == nil || s.masked || s.applied != Sync {
+			continue
+		}
+		tid := int(s.caller.Load())
+		if tid == 0 {
+			continue
+		}
+		cpus, err := osthread.AllowedTo(tid)
+		if err != nil {
+			continue // it has ended; the next time the keeper is asked
+		}
+		s.masked = true
+		if !slices.Contains(cpus, cpu) {
+			e.cfg.Logger.Warn("a CPU mask defeats SYNC_WAKE_UP: this target may not run on the receive thread's CPU. Put the receive thread on a CPU that the target may use, or let the target run on this one",
+				"target", tid, "its CPUs", cpus, "receive thread's CPU", cpu)
+		}
 	}
 }
 

@@ -357,6 +357,9 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 	if !full {
 		return
 	}
+	if src.caller.Swap(n.PID) == 0 && n.PID != 0 {
+		rx.e.ask() // for somebody to look at its CPU mask
+	}
 	if rx.e.cfg.WakeUp == AutoWakeUp && mode != AutoWakeUp && mode != src.WakeUp() {
 		src.wakeUp.Store(uint32(mode))
 		rx.e.ask() // a confined thread may not call SET_FLAGS

@@ -8,12 +8,15 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine/filter"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +31,7 @@ type check struct {
 
 func newDoctorCmd() *cobra.Command {
 	var format string
+	var pid int
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "say what this kernel and this user can do, and the remedy for each no",
@@ -37,16 +41,23 @@ by looking at version numbers, and says what would help where the answer is no.
 The exit status is 0 if the main job can run here: supervise a command and
 measure a storm on the engine's own clock. It is 1 if something needed for that
 (marked "needed") is missing. What is merely useful does not count: without BPF
-permission, for example, waits are measured by the engine's clock.`,
+permission, for example, waits are measured by the engine's clock.
+
+With --pid it also looks at the CPU masks of a process that is or will be
+supervised: one that leaves out the receive thread's CPU defeats SYNC_WAKE_UP.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "text" && format != "json" {
 				return usageErrorf("no format %q: there are text and json", format)
 			}
-			return doctorReport(cmd.OutOrStdout(), format, examine())
+			if pid < 0 {
+				return usageErrorf("--pid %d: must be a process's number", pid)
+			}
+			return doctorReport(cmd.OutOrStdout(), format, append(examine(), checkPlacement(pid)))
 		},
 	}
 	c.Flags().StringVar(&format, "format", "text", "text or json")
+	c.Flags().IntVar(&pid, "pid", 0, "look at this process's CPU masks too")
 	return c
 }
 
@@ -306,5 +317,54 @@ func checkTracefs() check {
 	default:
 		c.Detail, c.Remedy = err.Error(), "as root: mount -t tracefs nodev /sys/kernel/tracing"
 	}
+	return c
+}
+
+// checkPlacement tells whether targets may run where the receive thread is
+// pinned unless told otherwise: the last CPU that we may use. Programs that are
+// started from here may, by inheritance; those of process pid, if not 0, are asked.
+func checkPlacement(pid int) check {
+	c := check{Name: "CPU placement", OK: true}
+	ours := osthread.Allowed()
+	if len(ours) == 0 {
+		c.OK, c.Detail, c.Remedy = false, "sched_getaffinity tells no CPUs", "something forbids it, such as a container's seccomp profile: allow sched_getaffinity(2) there"
+		return c
+	}
+	cpu := ours[len(ours)-1]
+	c.Detail = fmt.Sprintf("the receive thread takes CPU %d", cpu)
+	if len(ours) == 1 {
+		c.Detail += ", the only one allowed: supervisor and targets started from here share it"
+	}
+	if pid == 0 {
+		return c
+	}
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		c.OK, c.Detail, c.Remedy = false, err.Error(), "name a process that runs and is visible in /proc"
+		return c
+	}
+	apart, looked := 0, 0
+	var theirs []int
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			continue
+		}
+		cpus, err := osthread.AllowedTo(tid)
+		if err != nil {
+			continue // it has ended
+		}
+		looked++
+		if !slices.Contains(cpus, cpu) {
+			apart, theirs = apart+1, cpus
+		}
+	}
+	if apart == 0 {
+		c.Detail += fmt.Sprintf(", and so may all %d threads of process %d", looked, pid)
+		return c
+	}
+	c.OK = false
+	c.Detail += fmt.Sprintf("; %d of %d threads of process %d may not run there (theirs: %v), which defeats SYNC_WAKE_UP", apart, looked, pid, theirs)
+	c.Remedy = fmt.Sprintf("put the receive thread on one of their CPUs (--cpu %d), or let them run on CPU %d too (taskset)", theirs[0], cpu)
 	return c
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,7 +39,7 @@ func TestDoctorHere(t *testing.T) {
 		t.Errorf("ok is %t, status %d, errors %q", ok, code, stderr)
 	}
 	for _, name := range []string{"kernel", "privileges", "seccomp user notification", "answer by continuing the call", "ADDFD", "ADDFD with answer",
-		"WAIT_KILLABLE_RECV", "SYNC_WAKE_UP", "TSYNC_ESRCH", "landlock", "confinement", "BTF", "system call tracepoints", "BPF permission", "tracefs", "libseccomp"} {
+		"WAIT_KILLABLE_RECV", "SYNC_WAKE_UP", "TSYNC_ESRCH", "landlock", "confinement", "BTF", "system call tracepoints", "BPF permission", "tracefs", "libseccomp", "CPU placement"} {
 		c, there := checks[name]
 		if !there {
 			t.Errorf("no check %q", name)
@@ -113,6 +116,40 @@ func TestRemedies(t *testing.T) {
 	} {
 		if got := remedy(err, "6.6"); !strings.Contains(got, want) {
 			t.Errorf("%v: %q, want %q", err, got, want)
+		}
+	}
+}
+
+func TestDoctorLooksAtCPUMasks(t *testing.T) {
+	cpus := osthread.Allowed()
+	if len(cpus) < 2 {
+		t.Skip("with one CPU nobody can be kept off it")
+	}
+	// A child inherits this thread's mask.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, c := range []struct {
+		cpu int
+		ok  bool
+	}{{cpus[0], false}, {cpus[len(cpus)-1], true}} {
+		if err := osthread.Pin(c.cpu); err != nil {
+			t.Fatal(err)
+		}
+		child := exec.Command("sleep", "60")
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := osthread.Unpin(cpus); err != nil {
+			t.Fatal(err)
+		}
+		got := checkPlacement(child.Process.Pid)
+		_ = child.Process.Kill()
+		_ = child.Wait()
+		if got.OK != c.ok || !c.ok && !strings.Contains(got.Remedy, fmt.Sprintf("--cpu %d", c.cpu)) {
+			t.Errorf("child on CPU %d: %+v", c.cpu, got)
+		}
+		if got := checkPlacement(child.Process.Pid); got.OK || got.Remedy == "" {
+			t.Errorf("child that is gone: %+v", got)
 		}
 	}
 }

@@ -81,9 +81,17 @@ func Batch(tid int, on bool) error {
 // Allowed returns the CPUs that the calling thread may run on, in order; nil if
 // the kernel does not say.
 func Allowed() []int {
+	cpus, _ := AllowedTo(0)
+	return cpus
+}
+
+// AllowedTo returns the CPUs that the thread tid of any process may run on, in
+// order (sched_getaffinity); 0 is the calling thread. The error wraps
+// unix.ESRCH when there is no such thread.
+func AllowedTo(tid int) ([]int, error) {
 	var s unix.CPUSet
-	if unix.SchedGetaffinity(0, &s) != nil {
-		return nil
+	if err := unix.SchedGetaffinity(tid, &s); err != nil {
+		return nil, fmt.Errorf("read CPU mask of thread %d: %w", tid, err)
 	}
 	var cpus []int
 	for i := range 64 * len(s) {
@@ -91,7 +99,7 @@ func Allowed() []int {
 			cpus = append(cpus, i)
 		}
 	}
-	return cpus
+	return cpus, nil
 }
 
 // SetName names the calling thread in /proc and ps; at most 15 bytes count.
