@@ -13,22 +13,51 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type kernelCause struct {
+	_             structs.HostLayout
+	Entered       uint64
+	ReceiverOff   uint64
+	ReceiverWoken uint64
+	ReceiverBusy  uint64
+	ReceiverWait  uint64
+	HandlerBusy   uint64
+	HandlerWait   uint64
+	Receiver      uint32
+	Handler       uint32
+	Nr            int32
+	Split         uint32
+}
+
 type kernelCounters struct {
-	_         structs.HostLayout
-	Received  uint64
-	Stale     uint64
-	Retried   uint64
-	Unmatched uint64
-	Overflow  uint64
-	Unread    uint64
+	_              structs.HostLayout
+	Released       uint64
+	EnterUnread    uint64
+	WakingUnjoined uint64
+	Seen           uint64
+	Received       uint64
+	Claimed        uint64
+	Overflow       uint64
+	Stale          uint64
+	StaleNs        uint64
+	Forgotten      uint64
+	Retried        uint64
+	Unmatched      uint64
+	ExitUnread     uint64
+	Awake          uint64
+	Unjoined       uint64
+	Broken         uint64
 }
 
 type kernelFlight struct {
-	_          structs.HostLayout
-	Id         uint64
-	Received   uint64
-	Dispatched uint64
-	Answered   uint64
+	_           structs.HostLayout
+	Id          uint64
+	Received    uint64
+	Dispatched  uint64
+	Answered    uint64
+	ReceiverRan uint64
+	Pid         uint32
+	Drop        uint32
+	Pad         [2]uint64
 }
 
 type kernelHist struct {
@@ -38,24 +67,95 @@ type kernelHist struct {
 	Counts [1184]uint64
 }
 
+type kernelSlow struct {
+	_               structs.HostLayout
+	Total           uint64
+	Id              uint64
+	Exited          uint64
+	Trapped         uint64
+	Received        uint64
+	Dispatched      uint64
+	Answered        uint64
+	Woken           uint64
+	Ran             uint64
+	Entered         uint64
+	End             uint64
+	ReceiverRan     uint64
+	ReceiverEntered uint64
+	ReceiverOff     uint64
+	ReceiverWoken   uint64
+	ReceiverBusy    uint64
+	ReceiverWait    uint64
+	HandlerBusy     uint64
+	HandlerWait     uint64
+	Target          uint32
+	Receiver        uint32
+	Handler         uint32
+	Nr              int32
+}
+
+type kernelThread struct {
+	_            structs.HostLayout
+	Exited       uint64
+	Trapped      uint64
+	Ran          uint64
+	Entered      uint64
+	ReceiverRan  uint64
+	Received     uint64
+	Dispatched   uint64
+	Answered     uint64
+	Woken        uint64
+	Id           uint64
+	Joined       uint32
+	Receiver     uint32
+	ReceiverBusy uint64
+	ReceiverWait uint64
+	Cause        kernelCause
+	On           uint64
+	Receiving    uint64
+	SendingId    uint64
+	Sending      uint32
+	Supervises   uint32
+}
+
+type kernelUsage struct {
+	_     structs.HostLayout
+	Busy  uint64
+	Wait  uint64
+	On    uint64
+	Off   uint64
+	Woken uint64
+	Owner uint32
+	Pad   uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	kernelMapCauses    = "causes"
 	kernelMapCounts    = "counts"
 	kernelMapFlights   = "flights"
 	kernelMapHists     = "hists"
+	kernelMapSlowest   = "slowest"
+	kernelMapThreads   = "threads"
+	kernelMapUsages    = "usages"
 	kernelProgEnterBtf = "enter_btf"
 	kernelProgEnterRaw = "enter_raw"
 	kernelProgExitBtf  = "exit_btf"
 	kernelProgExitRaw  = "exit_raw"
+	kernelProgSwitched = "switched"
+	kernelProgWaking   = "waking"
 	kernelVarBank      = "bank"
 	kernelVarDropErrno = "drop_errno"
+	kernelVarExplain   = "explain"
 	kernelVarFarLog2   = "far_log2"
 	kernelVarInPidns   = "in_pidns"
 	kernelVarNearLog2  = "near_log2"
 	kernelVarPidnsDev  = "pidns_dev"
 	kernelVarPidnsIno  = "pidns_ino"
+	kernelVarSampled   = "sampled"
+	kernelVarStages    = "stages"
 	kernelVarTgid      = "tgid"
 )
 
@@ -105,15 +205,21 @@ type kernelProgramSpecs struct {
 	EnterRaw *ebpf.ProgramSpec `ebpf:"enter_raw"`
 	ExitBtf  *ebpf.ProgramSpec `ebpf:"exit_btf"`
 	ExitRaw  *ebpf.ProgramSpec `ebpf:"exit_raw"`
+	Switched *ebpf.ProgramSpec `ebpf:"switched"`
+	Waking   *ebpf.ProgramSpec `ebpf:"waking"`
 }
 
 // kernelMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelMapSpecs struct {
+	Causes  *ebpf.MapSpec `ebpf:"causes"`
 	Counts  *ebpf.MapSpec `ebpf:"counts"`
 	Flights *ebpf.MapSpec `ebpf:"flights"`
 	Hists   *ebpf.MapSpec `ebpf:"hists"`
+	Slowest *ebpf.MapSpec `ebpf:"slowest"`
+	Threads *ebpf.MapSpec `ebpf:"threads"`
+	Usages  *ebpf.MapSpec `ebpf:"usages"`
 }
 
 // kernelVariableSpecs contains global variables before they are loaded into the kernel.
@@ -122,11 +228,14 @@ type kernelMapSpecs struct {
 type kernelVariableSpecs struct {
 	Bank      *ebpf.VariableSpec `ebpf:"bank"`
 	DropErrno *ebpf.VariableSpec `ebpf:"drop_errno"`
+	Explain   *ebpf.VariableSpec `ebpf:"explain"`
 	FarLog2   *ebpf.VariableSpec `ebpf:"far_log2"`
 	InPidns   *ebpf.VariableSpec `ebpf:"in_pidns"`
 	NearLog2  *ebpf.VariableSpec `ebpf:"near_log2"`
 	PidnsDev  *ebpf.VariableSpec `ebpf:"pidns_dev"`
 	PidnsIno  *ebpf.VariableSpec `ebpf:"pidns_ino"`
+	Sampled   *ebpf.VariableSpec `ebpf:"sampled"`
+	Stages    *ebpf.VariableSpec `ebpf:"stages"`
 	Tgid      *ebpf.VariableSpec `ebpf:"tgid"`
 }
 
@@ -150,16 +259,24 @@ func (o *kernelObjects) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelMaps struct {
+	Causes  *ebpf.Map `ebpf:"causes"`
 	Counts  *ebpf.Map `ebpf:"counts"`
 	Flights *ebpf.Map `ebpf:"flights"`
 	Hists   *ebpf.Map `ebpf:"hists"`
+	Slowest *ebpf.Map `ebpf:"slowest"`
+	Threads *ebpf.Map `ebpf:"threads"`
+	Usages  *ebpf.Map `ebpf:"usages"`
 }
 
 func (m *kernelMaps) Close() error {
 	return _KernelClose(
+		m.Causes,
 		m.Counts,
 		m.Flights,
 		m.Hists,
+		m.Slowest,
+		m.Threads,
+		m.Usages,
 	)
 }
 
@@ -169,11 +286,14 @@ func (m *kernelMaps) Close() error {
 type kernelVariables struct {
 	Bank      *ebpf.Variable `ebpf:"bank"`
 	DropErrno *ebpf.Variable `ebpf:"drop_errno"`
+	Explain   *ebpf.Variable `ebpf:"explain"`
 	FarLog2   *ebpf.Variable `ebpf:"far_log2"`
 	InPidns   *ebpf.Variable `ebpf:"in_pidns"`
 	NearLog2  *ebpf.Variable `ebpf:"near_log2"`
 	PidnsDev  *ebpf.Variable `ebpf:"pidns_dev"`
 	PidnsIno  *ebpf.Variable `ebpf:"pidns_ino"`
+	Sampled   *ebpf.Variable `ebpf:"sampled"`
+	Stages    *ebpf.Variable `ebpf:"stages"`
 	Tgid      *ebpf.Variable `ebpf:"tgid"`
 }
 
@@ -185,6 +305,8 @@ type kernelPrograms struct {
 	EnterRaw *ebpf.Program `ebpf:"enter_raw"`
 	ExitBtf  *ebpf.Program `ebpf:"exit_btf"`
 	ExitRaw  *ebpf.Program `ebpf:"exit_raw"`
+	Switched *ebpf.Program `ebpf:"switched"`
+	Waking   *ebpf.Program `ebpf:"waking"`
 }
 
 func (p *kernelPrograms) Close() error {
@@ -193,6 +315,8 @@ func (p *kernelPrograms) Close() error {
 		p.EnterRaw,
 		p.ExitBtf,
 		p.ExitRaw,
+		p.Switched,
+		p.Waking,
 	)
 }
 

@@ -14,6 +14,9 @@ import (
 // BPF programs.
 const minKernel = "5.12"
 
+// stagesKernel is the first whose sched_switch tells why a task left the CPU.
+const stagesKernel = "5.18"
+
 // An UnavailableError says why tracing cannot be done here, and what would help.
 // errors.Is holds for fs.ErrPermission where privileges are missing, and for
 // errors.ErrUnsupported where the kernel is.

@@ -27,19 +27,30 @@ type Report struct {
 	Overflow   uint64 // receives for which the table had no place: raise MaxInFlight
 	Missed     uint64 // ioctls whose argument could not be read, and program runs that the kernel skipped
 
+	// With Config.Stages: by Stage, of all answered calls that were not drops and
+	// whose target was seen. Every pointer is nil without.
+	Stages [NumStages]*hist.Snapshot
+
+	Awake    uint64 // of those, received before their target slept: their trap counts as at the receive
+	Unjoined uint64 // answers whose target was not known, as when it trapped before the tracer started: not in Stages
+	Broken   uint64 // calls that a signal broke off after their answer: not in Stages
+	Slowest  *Call  // with Config.Explain: of those in Stages, the longest; nil if there was none
+
+	StaleTime time.Duration // receive → the end of the stale ones, all together
+
+	Seen    uint64 // RECVs that returned a notification, followed (Config.Sample) or not
 	Elapsed time.Duration
 }
 
-// The rows of the kernel's maps (enum stage and enum side of trace.bpf.c), a set
-// for each bank.
+// Rows of the kernel's histograms (enum stage of trace.bpf.c), a set for each
+// bank. Those of the stages follow.
 const (
-	stageWait uint32 = iota
-	stageAnswer
-	stageDrop
-	stages
+	rowWait uint32 = iota
+	rowAnswer
+	rowDrop
+	rowStages
+	rows = rowStages + uint32(NumStages)
 )
-
-const sides uint32 = 2
 
 // Report returns what was counted since Start or the last Reset.
 func (t *Tracer) Report() (*Report, error) {
@@ -49,34 +60,136 @@ func (t *Tracer) Report() (*Report, error) {
 		return nil, fmt.Errorf("trace: report: %w", os.ErrClosed)
 	}
 	r := &Report{Elapsed: time.Since(t.since)}
-	for s, to := range map[uint32]**hist.Snapshot{stageWait: &r.Wait, stageAnswer: &r.Answer, stageDrop: &r.Drop} {
-		var rows []kernelHist
-		if err := t.coll.Maps[kernelMapHists].Lookup(t.bank*stages+s, &rows); err != nil {
-			return nil, fmt.Errorf("trace: read histograms: %w", err)
+	for _, h := range []struct {
+		row uint32
+		to  **hist.Snapshot
+	}{{rowWait, &r.Wait}, {rowAnswer, &r.Answer}, {rowDrop, &r.Drop}} {
+		if err := t.hist(h.row, h.to); err != nil {
+			return nil, err
 		}
-		*to = sumHists(rows)
+	}
+	if t.c.Stages {
+		for s := range r.Stages {
+			if err := t.hist(rowStages+uint32(s), &r.Stages[s]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if t.c.Explain {
+		var calls []kernelSlow
+		if err := t.coll.Maps[kernelMapSlowest].Lookup(t.bank, &calls); err != nil {
+			return nil, fmt.Errorf("trace: read slowest calls: %w", err)
+		}
+		r.Slowest = slowest(calls)
 	}
 	r.Dispatched, r.Answered, r.Dropped = r.Wait.Count, r.Answer.Count, r.Drop.Count
-	for s := range sides {
-		var rows []kernelCounters
-		if err := t.coll.Maps[kernelMapCounts].Lookup(t.bank*sides+s, &rows); err != nil {
-			return nil, fmt.Errorf("trace: read counters: %w", err)
-		}
-		for _, c := range rows {
-			r.Received += c.Received
-			r.Stale += c.Stale
-			r.Retried += c.Retried
-			r.Unmatched += c.Unmatched
-			r.Overflow += c.Overflow
-			r.Missed += c.Unread
-		}
+	c, err := t.counters(t.bank)
+	if err != nil {
+		return nil, err
 	}
+	r.Seen, r.Received, r.Stale, r.Retried, r.Unmatched = c.Seen, c.Received, c.Stale, c.Retried, c.Unmatched
+	r.Overflow, r.Awake, r.Broken = c.Overflow, c.Awake, c.Broken
+	r.Missed, r.Unjoined = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined
+	r.StaleTime = time.Duration(c.StaleNs)
 	skipped, err := t.skipped()
 	if err != nil {
 		return nil, err
 	}
 	r.Missed += skipped - t.base
 	return r, nil
+}
+
+// hist reads a row of the current bank.
+func (t *Tracer) hist(row uint32, to **hist.Snapshot) error {
+	var cpus []kernelHist
+	if err := t.coll.Maps[kernelMapHists].Lookup(t.bank*rows+row, &cpus); err != nil {
+		return fmt.Errorf("trace: read histograms: %w", err)
+	}
+	*to = sumHists(cpus)
+	return nil
+}
+
+// counters adds up a bank's counters.
+func (t *Tracer) counters(bank uint32) (sum kernelCounters, err error) {
+	var cpus []kernelCounters
+	if err := t.coll.Maps[kernelMapCounts].Lookup(bank, &cpus); err != nil {
+		return sum, fmt.Errorf("trace: read counters: %w", err)
+	}
+	for _, c := range cpus {
+		sum.Released += c.Released
+		sum.EnterUnread += c.EnterUnread
+		sum.WakingUnjoined += c.WakingUnjoined
+		sum.Seen += c.Seen
+		sum.Received += c.Received
+		sum.Claimed += c.Claimed
+		sum.Overflow += c.Overflow
+		sum.Stale += c.Stale
+		sum.StaleNs += c.StaleNs
+		sum.Forgotten += c.Forgotten
+		sum.Retried += c.Retried
+		sum.Unmatched += c.Unmatched
+		sum.ExitUnread += c.ExitUnread
+		sum.Awake += c.Awake
+		sum.Unjoined += c.Unjoined
+		sum.Broken += c.Broken
+	}
+	return sum, nil
+}
+
+// flights is how many more notifications a bank saw begin than end.
+func (t *Tracer) flights(bank uint32) (int64, error) {
+	c, err := t.counters(bank)
+	return int64(c.Claimed - c.Released - c.Forgotten), err
+}
+
+// InFlight returns how many of the followed notifications are received and whose
+// answer is not yet on its way. It looks at counters, not at times, so that
+// Little's law can hold the one against the other ([Occupancy]).
+func (t *Tracer) InFlight() (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.coll == nil {
+		return 0, fmt.Errorf("trace: %w", os.ErrClosed)
+	}
+	n := t.carried
+	for bank := range uint32(2) {
+		m, err := t.flights(bank)
+		if err != nil {
+			return 0, err
+		}
+		n += m
+	}
+	return int(n), nil
+}
+
+// Merge adds what o, a later report of the same tracer, counted.
+func (r *Report) Merge(o *Report) {
+	r.Wait.Merge(o.Wait)
+	r.Answer.Merge(o.Answer)
+	r.Drop.Merge(o.Drop)
+	for s, h := range r.Stages {
+		if h != nil && o.Stages[s] != nil {
+			h.Merge(o.Stages[s])
+		}
+	}
+	r.Received += o.Received
+	r.Dispatched += o.Dispatched
+	r.Answered += o.Answered
+	r.Dropped += o.Dropped
+	r.Stale += o.Stale
+	r.Retried += o.Retried
+	r.Unmatched += o.Unmatched
+	r.Overflow += o.Overflow
+	r.Missed += o.Missed
+	r.Awake += o.Awake
+	r.Unjoined += o.Unjoined
+	r.Broken += o.Broken
+	r.StaleTime += o.StaleTime
+	r.Seen += o.Seen
+	r.Elapsed += o.Elapsed
+	if r.Slowest == nil || o.Slowest != nil && o.Slowest.Total() > r.Slowest.Total() {
+		r.Slowest = o.Slowest
+	}
 }
 
 // sumHists adds up the CPUs' histograms.

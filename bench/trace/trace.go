@@ -3,8 +3,10 @@ package trace
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -25,7 +27,7 @@ const maxErrno = 4095
 
 // nearLog2 is the base-2 logarithm of the slots in the near part of the table:
 // 32 KiB of them.
-const nearLog2 = 10
+const nearLog2 = 9
 
 // Config says what to trace. The zero Config traces every process.
 type Config struct {
@@ -43,6 +45,17 @@ type Config struct {
 	// Only an answer with this errno to a notification that was never
 	// dispatched counts as a drop.
 	DropErrno syscall.Errno
+	// Stages also follows the targets, by the scheduler's tracepoints, so that
+	// Report.Stages tells where each call's time went. It needs the kernel's BTF
+	// and Linux 5.18; where there is no BTF, Start goes on without (see
+	// [Tracer.Stages]).
+	Stages bool
+	// Explain also keeps the slowest call of each interval with what its threads
+	// did meanwhile (Report.Slowest). It implies Stages, and costs more.
+	Explain bool
+	// Sample follows one notification in so many, chosen by its id; 0 and 1
+	// follow all. Only followed ones are in the report, but for Report.Seen.
+	Sample int
 }
 
 // A Tracer counts until it is closed. Its methods may be called from any
@@ -50,24 +63,29 @@ type Config struct {
 type Tracer struct {
 	mu    sync.Mutex
 	coll  *ebpf.Collection // nil: closed
+	c     Config           // as it took effect
 	links []link.Link      // in the order of attachment
 	bank  uint32           // where the programs count now
 	since time.Time        // Start or the last Reset
 	base  uint64           // runs that the kernel had skipped by then
+	// Flights that the banks no longer know: what those that were emptied had
+	// taken into the table, less what they had taken out.
+	carried int64
 }
 
 // A variant is one way to attach the two programs.
 type variant struct {
 	name        string
 	enter, exit string
+	stages      bool // can follow targets
 	attach      func(p *ebpf.Program, tracepoint string) (link.Link, error)
 }
 
 var (
-	btfVariant = variant{"BTF tracepoints", kernelProgEnterBtf, kernelProgExitBtf, func(p *ebpf.Program, _ string) (link.Link, error) {
+	btfVariant = variant{"BTF tracepoints", kernelProgEnterBtf, kernelProgExitBtf, true, func(p *ebpf.Program, _ string) (link.Link, error) {
 		return link.AttachTracing(link.TracingOptions{Program: p})
 	}}
-	rawVariant = variant{"raw tracepoints", kernelProgEnterRaw, kernelProgExitRaw, func(p *ebpf.Program, tracepoint string) (link.Link, error) {
+	rawVariant = variant{"raw tracepoints", kernelProgEnterRaw, kernelProgExitRaw, false, func(p *ebpf.Program, tracepoint string) (link.Link, error) {
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: p})
 	}}
 )
@@ -89,6 +107,12 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	if c.MaxInFlight < 0 || c.MaxInFlight > maxMaxInFlight {
 		return nil, fmt.Errorf("trace: MaxInFlight %d is not in 1..%d", c.MaxInFlight, maxMaxInFlight)
 	}
+	if c.Sample < 0 || c.Sample > math.MaxUint32 {
+		return nil, fmt.Errorf("trace: Sample %d is not in 0..%d", c.Sample, uint32(math.MaxUint32))
+	}
+	c.Sample = max(1, c.Sample)
+	c.Stages = (c.Stages || c.Explain) && v.stages
+	c.Explain = c.Explain && v.stages
 	if c.DropErrno == 0 {
 		c.DropErrno = syscall.EINTR
 	}
@@ -99,8 +123,14 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
+	// Entry before exit: whatever is received from now on is also seen dispatched.
+	programs := []struct{ name, tracepoint string }{{v.enter, "sys_enter"}, {v.exit, "sys_exit"}}
+	if c.Stages {
+		programs = append(programs, struct{ name, tracepoint string }{kernelProgSwitched, "sched_switch"},
+			struct{ name, tracepoint string }{kernelProgWaking, "sched_waking"})
+	}
 	for name := range spec.Programs {
-		if name != v.enter && name != v.exit {
+		if !slices.ContainsFunc(programs, func(p struct{ name, tracepoint string }) bool { return p.name == name }) {
 			delete(spec.Programs, name)
 		}
 	}
@@ -108,7 +138,16 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	far := uint32(bits.Len(uint(c.MaxInFlight*2 - 1)))
 	near := min(far, nearLog2)
 	spec.Maps[kernelMapFlights].MaxEntries = 1<<near + 1<<far
-	set := map[string]any{kernelVarNearLog2: near, kernelVarFarLog2: far, kernelVarDropErrno: -int32(c.DropErrno)}
+	if c.Explain {
+		spec.Maps[kernelMapCauses].MaxEntries = spec.Maps[kernelMapFlights].MaxEntries
+	} else {
+		spec.Maps[kernelMapUsages].MaxEntries = 1
+	}
+	set := map[string]any{
+		kernelVarNearLog2: near, kernelVarFarLog2: far, kernelVarDropErrno: -int32(c.DropErrno),
+		kernelVarStages: c.Stages, kernelVarExplain: c.Explain,
+		kernelVarSampled: uint32(math.MaxUint32 / uint32(c.Sample)),
+	}
 	if c.TGID != 0 {
 		if err := checkProcess(c.TGID); err != nil {
 			return nil, err
@@ -128,12 +167,11 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 		}
 	}
 
-	t := &Tracer{}
+	t := &Tracer{c: c}
 	if t.coll, err = load(spec); err != nil {
 		return nil, explain("load programs", err)
 	}
-	// Entry before exit: whatever is received from now on is also seen dispatched.
-	for _, p := range []struct{ name, tracepoint string }{{v.enter, "sys_enter"}, {v.exit, "sys_exit"}} {
+	for _, p := range programs {
 		l, err := v.attach(t.coll.Programs[p.name], p.tracepoint)
 		if err != nil {
 			_ = t.Close()
@@ -144,6 +182,9 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	t.since = time.Now()
 	return t, nil
 }
+
+// Stages reports whether the targets are followed (Config.Stages).
+func (t *Tracer) Stages() bool { return t.c.Stages }
 
 // Reset forgets what was counted so far, so that a warm-up can be left out. The
 // notifications in flight stay known: their answers count, although their
@@ -156,15 +197,20 @@ func (t *Tracer) Reset() error {
 	}
 	other := 1 - t.bank
 	cpus := ebpf.MustPossibleCPU()
-	for s := range stages {
-		if err := t.coll.Maps[kernelMapHists].Put(other*stages+s, make([]kernelHist, cpus)); err != nil {
+	n, err := t.flights(other)
+	if err != nil {
+		return err
+	}
+	for s := range rows {
+		if err := t.coll.Maps[kernelMapHists].Put(other*rows+s, make([]kernelHist, cpus)); err != nil {
 			return fmt.Errorf("trace: reset histograms: %w", err)
 		}
 	}
-	for s := range sides {
-		if err := t.coll.Maps[kernelMapCounts].Put(other*sides+s, make([]kernelCounters, cpus)); err != nil {
-			return fmt.Errorf("trace: reset counters: %w", err)
-		}
+	if err := t.coll.Maps[kernelMapCounts].Put(other, make([]kernelCounters, cpus)); err != nil {
+		return fmt.Errorf("trace: reset counters: %w", err)
+	}
+	if err := t.coll.Maps[kernelMapSlowest].Put(other, make([]kernelSlow, cpus)); err != nil {
+		return fmt.Errorf("trace: reset slowest calls: %w", err)
 	}
 	skipped, err := t.skipped()
 	if err != nil {
@@ -174,6 +220,7 @@ func (t *Tracer) Reset() error {
 		return fmt.Errorf("trace: switch counters: %w", err)
 	}
 	t.bank, t.base, t.since = other, skipped, time.Now()
+	t.carried += n
 	return nil
 }
 

@@ -379,7 +379,7 @@ func TestCloseDetaches(t *testing.T) {
 	defer counts.Close()
 	received := func() (n uint64) {
 		var rows []kernelCounters
-		if err := counts.Lookup(uint32(1), &rows); err != nil {
+		if err := counts.Lookup(uint32(0), &rows); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range rows {

@@ -44,4 +44,16 @@ INLINE __u32 hist_index(__s64 v)
 	return (e - SUB_BITS + 1) << SUB_BITS | ((__u64)v >> (e - SUB_BITS) & (SUB_COUNT - 1));
 }
 
+INLINE void hist_add(struct hist *h, __u64 v)
+{
+	__u32 i = hist_index(v);
+
+	asm volatile("" : "+r"(i)); /* hides from the compiler that i is in range, which the verifier cannot see */
+	if (i < BUCKETS)
+		h->counts[i]++;
+	h->sum += v;
+	if (v > h->max)
+		h->max = v;
+}
+
 #endif

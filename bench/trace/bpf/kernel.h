@@ -30,7 +30,8 @@ typedef _Bool bool;
 #define __uint(name, val) int(*name)[val]
 #define __type(name, val) typeof(val) *name
 
-enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PERCPU_ARRAY = 6 };
+enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_TASK_STORAGE = 29 };
+enum { BPF_F_NO_PREALLOC = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 
 struct task_struct;
 
@@ -47,9 +48,32 @@ static long (*const bpf_probe_read_user)(void *dst, __u32 size, const void *src)
 static long (*const bpf_probe_read_kernel)(void *dst, __u32 size, const void *src) = (void *)113;
 static long (*const bpf_get_ns_current_pid_tgid)(__u64 dev, __u64 ino, struct bpf_pidns_info *ns, __u32 size) = (void *)120;
 
+static void *(*const bpf_task_storage_get)(void *map, struct task_struct *t, void *value, __u64 flags) = (void *)156;
+
+struct upid {
+	__s32 nr;
+	void *ns;
+} __attribute__((preserve_access_index));
+
+struct pid {
+	__u32 level;
+	struct upid numbers[1]; /* level + 1 of them: a thread's number in each PID namespace that sees it */
+} __attribute__((preserve_access_index));
+
+struct seccomp {
+	__s32 mode;
+} __attribute__((preserve_access_index));
+
+#define SECCOMP_MODE_FILTER 2
+
+/* include/linux/sched.h; stable, since tools read it from sched_switch. */
+#define TASK_INTERRUPTIBLE 1
+
 struct task_struct {
 	__s32 pid;
 	__s32 tgid;
+	struct pid *thread_pid;
+	struct seccomp seccomp;
 } __attribute__((preserve_access_index));
 
 /*
@@ -119,7 +143,19 @@ struct seccomp_notif_addfd {
 	__u32 srcfd;
 };
 
+/* The head of struct seccomp_notif, as far as seccomp_data's nr. */
+struct seccomp_notif {
+	__u64 id;
+	__u32 pid;
+	__u32 flags;
+	__s32 nr;
+};
+
 #define ENOENT 2
 #define EINTR 4
+
+/* include/linux/errno.h: a call that a signal interrupted, to be made again. */
+#define ERESTARTSYS 512
+#define ERESTART_RESTARTBLOCK 516
 
 #endif

@@ -15,15 +15,16 @@
  *
  * Two variants of both programs differ in how they read the registers: tp_btf
  * directly, which needs the kernel's BTF; raw_tp by a helper, which does not.
+ * With stages, which only tp_btf can, two programs on the scheduler's tracepoints
+ * come in, and the target's side is seen too: stages.h.
  */
+#include "flights.h"
 #include "hist.h"
+#include "process.h"
+#include "stages.h"
 
-/* Set before loading; the verifier removes what they make unreachable. */
-volatile const __u32 tgid;    /* 0: every process */
-volatile const bool in_pidns; /* tgid is a number in the PID namespace pidns_dev, pidns_ino */
-volatile const __u64 pidns_dev;
-volatile const __u64 pidns_ino;
 volatile const __s32 drop_errno = -EINTR; /* with which the supervisor answers what it drops */
+volatile const __u32 sampled = ~0U;       /* only ids whose hash is not above this are followed */
 
 /*
  * What is counted goes into one of two banks. To forget everything counted so
@@ -31,12 +32,30 @@ volatile const __s32 drop_errno = -EINTR; /* with which the supervisor answers w
  */
 __u32 bank;
 
-enum stage { WAIT, ANSWER, DROP, STAGES };
+enum stage {
+	/* By the supervisor's calls alone. */
+	WAIT,   /* received to dispatched */
+	ANSWER, /* received to answered */
+	DROP,   /* the same, of drops */
+	/* With stages: they follow each other, of every answered call that was no drop. */
+	BEFORE,  /* the target's last sys_exit to its trap */
+	WAKEUP,  /* to the receiver on a CPU; 0 if it was */
+	RECEIVE, /* to the return of RECV */
+	QUEUE,   /* to dispatch, of those that were dispatched */
+	SERVICE, /* to SEND */
+	REPLY,   /* to the target on a CPU */
+	RETURN,  /* to its sys_exit, or sys_enter if continued */
+	CALL,    /* the continued call, to its sys_exit */
+	/* And together. */
+	TRIP,  /* trap to the target on a CPU */
+	CYCLE, /* between two sys_exits */
+	STAGES
+};
 
 /*
- * Rows per CPU with one writer each, so their increments need not be atomic:
- * WAIT and counts of ENTER belong to the program on sys_enter, the rest to the
- * one on sys_exit, and the kernel lets no program run twice at once on a CPU.
+ * Rows per CPU, in which each word has one writer, so that increments need not be
+ * atomic: WAIT belongs to the program on sys_enter, the other stages to that on
+ * sys_exit, and the kernel lets no program run twice at once on a CPU.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -45,180 +64,151 @@ struct {
 	__type(value, struct hist);
 } hists SEC(".maps");
 
-enum side { ENTER, EXIT, SIDES };
-
 struct counters {
+	/* of sys_enter */
+	__u64 released; /* calls on their way out: SEND entered */
+	__u64 enter_unread;
+	/* of sched_waking */
+	__u64 waking_unjoined;
+	/* of sys_exit */
+	__u64 seen;     /* RECVs, followed or not */
 	__u64 received;
+	__u64 claimed;  /* of these, those that found a place in the table */
+	__u64 overflow; /* and those that did not */
 	__u64 stale;
+	__u64 stale_ns; /* between receive and SEND, or else what found them stale */
+	__u64 forgotten; /* stale without SEND */
 	__u64 retried;
 	__u64 unmatched;
-	__u64 overflow;
-	__u64 unread;
+	__u64 exit_unread;
+	__u64 awake;    /* calls received before their target slept: trapped = received */
+	__u64 unjoined; /* answers whose target was not known yet when it trapped */
+	__u64 broken;   /* calls that a signal ended after their answer */
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2 * SIDES);
+	__uint(max_entries, 2); /* a row for each bank */
 	__type(key, __u32);
 	__type(value, struct counters);
 } counts SEC(".maps");
 
-/*
- * The notifications received and not yet answered: an open hash table in an
- * array, since the kernel's hash map took as long as all the rest of these
- * programs. It has a near part, which fits a core's cache and is enough for some
- * hundred in flight, and a far part for MaxInFlight, used when the near one is
- * full: one large table, whose every slot is touched in turn, cost 3% of a
- * supervisor's throughput. A notification lives in the first free slot of
- * NEAR_WAYS slots from its home in the near part on, then FAR_WAYS in the far
- * part; if none is free it is lost, and counted as overflow.
- *
- * Ids are a counter of each filter with a random 64-bit start, so that two
- * listeners have the same id in flight is not to be expected, and the listener
- * need not be part of the key. Multiplied by 2^64 / golden ratio, the ids of one
- * listener are spread evenly however many there are.
- */
-struct flight {
-	__u64 id; /* 0: the slot is free */
-	__u64 received;
-	__u64 dispatched; /* first ID_VALID; 0: none yet */
-	__u64 answered;   /* entry of the last SEND; 0: none yet */
-};
-
-volatile const __u32 near_log2 = 10; /* log2 of the size of the near part */
-volatile const __u32 far_log2 = 17;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, (1 << 10) + (1 << 17));
-	__type(key, __u32);
-	__type(value, struct flight);
-} flights SEC(".maps");
-
-#define NEAR_WAYS 4
-#define FAR_WAYS 8
-#define WAYS (NEAR_WAYS + FAR_WAYS)
-
-/* slot returns the n-th place where the notification with this hash may be. */
-INLINE struct flight *slot(__u64 hash, __u32 n)
-{
-	__u32 k;
-
-	if (n < NEAR_WAYS)
-		k = ((hash >> (64 - near_log2)) + n) & ((1U << near_log2) - 1);
-	else
-		k = (1U << near_log2) + (((hash >> (64 - far_log2)) + n) & ((1U << far_log2) - 1));
-	return bpf_map_lookup_elem(&flights, &k);
-}
-
-INLINE __u64 hash(__u64 id)
-{
-	return id * 0x9e3779b97f4a7c15ULL;
-}
-
-INLINE struct flight *find(__u64 id)
-{
-	__u64 h = hash(id);
-
-	if (!id)
-		return 0; /* asked for by programs that test whether a descriptor is a listener */
-#pragma unroll
-	for (int i = 0; i < WAYS; i++) {
-		struct flight *f = slot(h, i);
-
-		if (f && f->id == id)
-			return f;
-	}
-	return 0;
-}
-
-/* claim takes a free slot: id goes in first, and nobody asks for it before its RECV returned. */
-INLINE struct flight *claim(__u64 id)
-{
-	__u64 h = hash(id);
-
-#pragma unroll
-	for (int i = 0; i < WAYS; i++) {
-		struct flight *f = slot(h, i);
-
-		if (f && !f->id && !__sync_val_compare_and_swap(&f->id, 0, id))
-			return f;
-	}
-	return 0;
-}
-
-/* release frees a slot: an exchange, so that what was read from it is not read later than that. */
-INLINE void release(struct flight *f)
-{
-	__sync_lock_test_and_set(&f->id, 0);
-}
-
-#define COUNT(side, field)                                                     \
+#define COUNT_BY(field, n)                                                     \
 	do {                                                                   \
-		__u32 _k = (bank & 1) * SIDES + side;                          \
+		__u32 _k = bank & 1;                                           \
 		struct counters *_c = bpf_map_lookup_elem(&counts, &_k);       \
 		if (_c)                                                        \
-			_c->field++;                                           \
+			_c->field += n;                                        \
 	} while (0)
+#define COUNT(field) COUNT_BY(field, 1)
 
 INLINE void record(enum stage stage, __u64 from, __u64 to)
 {
 	__u32 key = (bank & 1) * STAGES + stage;
 	struct hist *h = bpf_map_lookup_elem(&hists, &key);
-	__u64 v = to - from;
-	__u32 i;
 
-	if (!h)
+	if (h)
+		hist_add(h, to - from);
+}
+
+INLINE bool followed(__u64 id)
+{
+	return sampled == ~0U || (__u32)(hash(id) >> 32) <= sampled;
+}
+
+/* The calling thread enters SEND, or ADDFD with an answer. */
+INLINE void enter_send(const void *arg, __u32 cmd, __u64 now)
+{
+	struct task_struct *cur = bpf_get_current_task_btf();
+	struct seccomp_notif_resp resp = {};
+	struct thread *s;
+	struct flight *f;
+	__u32 at = 0;
+
+	if (bpf_probe_read_user(&resp, cmd == NOTIF_SEND ? sizeof(resp) : sizeof(struct seccomp_notif_addfd), arg)) {
+		COUNT(enter_unread);
+		s = thread_made(cur);
+		if (s)
+			s->sending = UNREAD;
 		return;
-	i = hist_index(v);
-	asm volatile("" : "+r"(i)); /* hides from the compiler that i is in range, which the verifier cannot see */
-	if (i < BUCKETS)
-		h->counts[i]++;
-	h->sum += v;
-	if (v > h->max)
-		h->max = v;
+	}
+	if (!followed(resp.id))
+		return;
+	if (cmd == NOTIF_ADDFD && !(resp.val & ADDFD_FLAG_SEND))
+		return;
+	s = thread_made(cur);
+	if (!s)
+		return;
+	f = find(resp.id, &at);
+	if (!f) {
+		s->sending = UNKNOWN;
+		return;
+	}
+	if (!f->answered)
+		COUNT(released);
+	f->answered = now;
+	f->drop = cmd == NOTIF_SEND && resp.error == drop_errno && !f->dispatched;
+	if (explain) {
+		struct cause *c = bpf_map_lookup_elem(&causes, &at);
+		struct usage *u = own_usage(cur, s, now);
+
+		if (c && u && c->handler == (__u32)cur->pid && !c->split) {
+			c->handler_busy = busy_until(u, now) - c->handler_busy;
+			c->handler_wait = wait_until(u, now) - c->handler_wait;
+			c->split = 1;
+		}
+	}
+	s->sending_id = resp.id;
+	s->sending = SLOT + at;
 }
 
-/* The calling process. */
-INLINE __u32 self(bool btf)
+/* The calling thread starts on the flight in a slot: it receives, or asks ID_VALID. */
+INLINE void start_handling(__u32 at, struct task_struct *cur, struct usage *u, __u64 now)
 {
-	struct task_struct *t;
+	struct cause *c = bpf_map_lookup_elem(&causes, &at);
 
-	if (!btf)
-		return bpf_get_current_pid_tgid() >> 32;
-	t = bpf_get_current_task_btf(); /* inlined by newer kernels: a quarter of the time */
-	return t->tgid;
-}
-
-INLINE bool ours(bool btf)
-{
-	struct bpf_pidns_info ns = {};
-
-	if (!tgid)
-		return true;
-	if (!in_pidns)
-		return self(btf) == tgid;
-	return !bpf_get_ns_current_pid_tgid(pidns_dev, pidns_ino, &ns, sizeof(ns)) && ns.tgid == tgid;
+	if (!c || !u)
+		return;
+	c->handler = cur->pid;
+	c->handler_busy = busy_until(u, now);
+	c->handler_wait = wait_until(u, now);
+	c->split = 0;
 }
 
 INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 {
 	struct flight *f;
 	__u64 id, now;
+	__u32 at = 0;
 
-	if (cmd != NOTIF_ID_VALID && cmd != NOTIF_SEND && cmd != NOTIF_ADDFD)
+	if (cmd != NOTIF_ID_VALID && cmd != NOTIF_SEND && cmd != NOTIF_ADDFD && !(btf && explain && cmd == NOTIF_RECV))
 		return;
 	if (!ours(btf))
 		return;
 	now = bpf_ktime_get_ns();
-	if (bpf_probe_read_user(&id, sizeof(id), arg)) {
-		COUNT(ENTER, unread);
+	if (btf && explain && cmd == NOTIF_RECV) {
+		struct thread *s = thread_made(bpf_get_current_task_btf());
+
+		if (s)
+			s->receiving = now;
 		return;
 	}
-	f = find(id);
+	if (btf && stages && cmd != NOTIF_ID_VALID) {
+		enter_send(arg, cmd, now);
+		return;
+	}
+	if (bpf_probe_read_user(&id, sizeof(id), arg)) {
+		COUNT(enter_unread);
+		return;
+	}
+	if (!followed(id))
+		return;
+	f = find(id, &at);
 	if (!f)
 		return;
 	if (cmd != NOTIF_ID_VALID) {
+		if (!f->answered)
+			COUNT(released);
 		f->answered = now;
 		return;
 	}
@@ -226,66 +216,141 @@ INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 		return; /* asked again */
 	f->dispatched = now;
 	record(WAIT, f->received, now);
+	if (btf && explain) {
+		struct task_struct *cur = bpf_get_current_task_btf();
+		struct thread *s = thread_made(cur);
+
+		if (s) {
+			s->supervises = 1;
+			start_handling(at, cur, own_usage(cur, s, now), now);
+		}
+	}
 }
 
-INLINE void exit_receive(const void *arg)
+INLINE void exit_receive(const void *arg, bool btf)
 {
+	struct seccomp_notif n = {};
 	struct flight *f;
-	__u64 id;
+	__u32 at = 0;
+	__u64 now;
 
-	COUNT(EXIT, received);
-	if (bpf_probe_read_user(&id, sizeof(id), arg)) {
-		COUNT(EXIT, unread);
+	COUNT(seen);
+	if (bpf_probe_read_user(&n, btf && explain ? sizeof(n) : btf && stages ? 16 : 8, arg)) {
+		COUNT(exit_unread);
 		return;
 	}
-	f = claim(id);
+	if (!followed(n.id))
+		return;
+	COUNT(received);
+	f = claim(n.id, &at);
 	if (!f) {
-		COUNT(EXIT, overflow);
+		COUNT(overflow);
 		return;
 	}
+	COUNT(claimed);
+	now = bpf_ktime_get_ns();
 	f->dispatched = 0;
 	f->answered = 0;
-	f->received = bpf_ktime_get_ns();
+	f->received = now;
+	if (btf && stages) {
+		struct task_struct *cur = bpf_get_current_task_btf();
+		struct thread *s = thread_made(cur);
+
+		f->pid = n.pid;
+		f->receiver_ran = 0;
+		if (!s)
+			return;
+		s->supervises = 1;
+		f->receiver_ran = s->on;
+		if (explain) {
+			struct cause *c = bpf_map_lookup_elem(&causes, &at);
+			struct usage *u = own_usage(cur, s, now);
+
+			if (!c || !u)
+				return;
+			c->entered = s->receiving;
+			c->receiver_off = u->off;
+			c->receiver_woken = u->woken;
+			c->receiver_busy = busy_until(u, now);
+			c->receiver_wait = wait_until(u, now);
+			c->receiver = cur->pid;
+			c->nr = n.nr;
+			start_handling(at, cur, u, now);
+		}
+	}
 }
 
 /* The notification at f is done with: answered, if ret says so, or stale. */
 INLINE void finish(struct flight *f, bool drop, long ret)
 {
-	__u64 to;
+	/* If the id could not be read at the entry, this moment has to do. */
+	__u64 to = likely(f->answered) ? f->answered : bpf_ktime_get_ns();
 
+	if (!f->answered)
+		COUNT(forgotten);
 	if (ret < 0) {
-		COUNT(EXIT, stale);
+		COUNT(stale);
+		COUNT_BY(stale_ns, to - f->received);
 	} else {
-		/* If the id could not be read at the entry, this moment has to do. */
-		to = likely(f->answered) ? f->answered : bpf_ktime_get_ns();
 		record(drop && !f->dispatched ? DROP : ANSWER, f->received, to);
 	}
 	release(f);
+}
+
+/* What SEND or ADDFD returned ends: an answer was delivered, or the target is gone. */
+INLINE bool ends(long ret, bool answers)
+{
+	if (answers && ret == -EINTR)
+		COUNT(retried);
+	return ret == -ENOENT || (ret >= 0 && answers);
 }
 
 INLINE void exit_other(__u32 cmd, const void *arg, long ret)
 {
 	struct seccomp_notif_resp resp = {};
 	struct flight *f;
+	__u32 at, size;
 	bool answers;
-	__u32 size;
 
 	/* All three begin with the id; ADDFD's flags are where val is. */
 	size = cmd == NOTIF_SEND ? sizeof(resp) : cmd == NOTIF_ADDFD ? sizeof(struct seccomp_notif_addfd) : sizeof(resp.id);
 	if (bpf_probe_read_user(&resp, size, arg)) {
-		COUNT(EXIT, unread);
+		COUNT(exit_unread);
 		return;
 	}
+	if (!followed(resp.id))
+		return;
 	answers = cmd == NOTIF_SEND || (cmd == NOTIF_ADDFD && (resp.val & ADDFD_FLAG_SEND));
-	if (answers && ret == -EINTR)
-		COUNT(EXIT, retried);
-	if (ret != -ENOENT && (ret < 0 || !answers))
+	if (!ends(ret, answers))
 		return; /* still to be answered */
-	f = find(resp.id);
+	f = find(resp.id, &at);
 	if (f)
 		finish(f, cmd == NOTIF_SEND && resp.error == drop_errno, ret);
 	else if (ret >= 0)
-		COUNT(EXIT, unmatched);
+		COUNT(unmatched);
+}
+
+/* The same for SEND with stages, when the entry has left word in the thread. */
+INLINE bool exit_send(long ret)
+{
+	struct thread *s = thread_of(bpf_get_current_task_btf());
+	struct flight *f;
+	__u32 sending;
+
+	if (!s || !s->sending)
+		return true; /* not followed */
+	sending = s->sending;
+	s->sending = NOTHING;
+	if (sending == UNREAD)
+		return false;
+	if (!ends(ret, true))
+		return true;
+	f = sending >= SLOT ? flight_at(sending - SLOT) : 0;
+	if (f && f->id == s->sending_id)
+		finish(f, f->drop, ret);
+	else if (ret >= 0)
+		COUNT(unmatched);
+	return true;
 }
 
 INLINE void on_exit(__u32 cmd, const void *arg, long ret, bool btf)
@@ -296,21 +361,131 @@ INLINE void on_exit(__u32 cmd, const void *arg, long ret, bool btf)
 		return;
 	if (!ours(btf))
 		return;
-	if (cmd != NOTIF_RECV)
+	if (cmd != NOTIF_RECV) {
+		if (btf && stages && cmd == NOTIF_SEND && likely(exit_send(ret)))
+			return;
+		if (btf && stages && cmd == NOTIF_ADDFD) {
+			struct thread *s = thread_of(bpf_get_current_task_btf());
+
+			if (s)
+				s->sending = NOTHING;
+		}
 		exit_other(cmd, arg, ret);
-	else if (likely(!ret))
-		exit_receive(arg);
+	} else if (likely(!ret)) {
+		exit_receive(arg, btf);
+	}
+}
+
+/* keep remembers the call of s as the slowest so far, if it is. */
+INLINE void keep(const struct thread *s, __u64 trapped, __u64 end, __u32 target)
+{
+	__u32 key = bank & 1;
+	struct slow *w = bpf_map_lookup_elem(&slowest, &key);
+
+	if (!w || end - trapped <= w->total)
+		return;
+	w->total = end - trapped;
+	w->id = s->id;
+	w->exited = s->exited;
+	w->trapped = trapped;
+	w->received = s->received;
+	w->dispatched = s->dispatched;
+	w->answered = s->answered;
+	w->woken = s->woken;
+	w->ran = s->ran;
+	w->entered = s->entered;
+	w->end = end;
+	w->receiver_ran = s->receiver_ran;
+	w->receiver_entered = s->cause.entered;
+	w->receiver_off = s->cause.receiver_off;
+	w->receiver_woken = s->cause.receiver_woken;
+	w->receiver_busy = w->receiver_wait = -1;
+	if (s->trapped && s->receiver == s->cause.receiver) {
+		w->receiver_busy = s->cause.receiver_busy - s->receiver_busy;
+		w->receiver_wait = s->cause.receiver_wait - s->receiver_wait;
+	}
+	w->handler_busy = s->cause.split ? s->cause.handler_busy : (__u64)-1;
+	w->handler_wait = s->cause.split ? s->cause.handler_wait : (__u64)-1;
+	w->target = target;
+	w->receiver = s->cause.receiver;
+	w->handler = s->cause.handler;
+	w->nr = s->cause.nr;
+}
+
+/* The call of s has been answered, and the target is at a sys_exit now. */
+INLINE void count_call(struct thread *s, __u64 now, __u32 target)
+{
+	__u64 trapped = s->trapped, to, end;
+
+	if (!trapped || trapped > s->received) {
+		trapped = s->received;
+		COUNT(awake);
+	}
+	record(BEFORE, s->exited, trapped);
+	to = s->receiver_ran > trapped ? s->receiver_ran : trapped;
+	record(WAKEUP, trapped, to);
+	record(RECEIVE, to, s->received);
+	to = s->received;
+	if (s->dispatched) {
+		record(QUEUE, to, s->dispatched);
+		to = s->dispatched;
+	}
+	record(SERVICE, to, s->answered);
+	to = s->ran > s->answered ? s->ran : s->answered;
+	record(REPLY, s->answered, to);
+	record(TRIP, trapped, to);
+	end = s->entered ? s->entered : now;
+	record(RETURN, to, end);
+	if (s->entered)
+		record(CALL, end, now);
+	record(CYCLE, s->exited, now);
+	if (explain) {
+		keep(s, trapped, end, target);
+		s->receiver = s->cause.receiver;
+	}
+}
+
+/* Any sys_exit of a thread with filters, which may be a target. */
+INLINE void exit_target(struct task_struct *cur, long ret)
+{
+	struct thread *s = thread_made(cur);
+	__u64 now;
+
+	if (!s)
+		return;
+	now = bpf_ktime_get_ns();
+	if (s->joined) {
+		s->joined = 0;
+		if (!s->entered && ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK)
+			COUNT(broken);
+		else if (s->exited)
+			count_call(s, now, cur->pid);
+		else
+			COUNT(unjoined);
+	}
+	s->trapped = 0;
+	s->exited = now;
 }
 
 SEC("tp_btf/sys_enter")
 int enter_btf(__u64 *ctx)
 {
+	struct task_struct *cur;
 	struct pt_regs *regs;
+	struct thread *s;
 
-	if (ctx[1] != NR_ioctl)
+	if (ctx[1] == NR_ioctl) {
+		regs = (struct pt_regs *)ctx[0];
+		on_enter(REGS_ARG2(regs), (const void *)REGS_ARG3(regs), true);
+	}
+	if (!stages)
 		return 0;
-	regs = (struct pt_regs *)ctx[0];
-	on_enter(REGS_ARG2(regs), (const void *)REGS_ARG3(regs), true);
+	cur = bpf_get_current_task_btf();
+	if (cur->seccomp.mode != SECCOMP_MODE_FILTER)
+		return 0;
+	s = thread_of(cur);
+	if (s && s->joined && !s->entered)
+		s->entered = bpf_ktime_get_ns();
 	return 0;
 }
 
@@ -318,10 +493,130 @@ SEC("tp_btf/sys_exit")
 int exit_btf(__u64 *ctx)
 {
 	struct pt_regs *regs = (struct pt_regs *)ctx[0];
+	struct task_struct *cur;
 
-	if (REGS_NR(regs) != NR_ioctl)
+	if (REGS_NR(regs) == NR_ioctl)
+		on_exit(REGS_ARG2(regs), (const void *)REGS_ARG3(regs), ctx[1], true);
+	if (!stages)
 		return 0;
-	on_exit(REGS_ARG2(regs), (const void *)REGS_ARG3(regs), ctx[1], true);
+	cur = bpf_get_current_task_btf();
+	if (cur->seccomp.mode == SECCOMP_MODE_FILTER)
+		exit_target(cur, ctx[1]);
+	return 0;
+}
+
+/* A thread leaves the CPU: a target may do so because it is trapped. */
+INLINE void off(struct task_struct *t, struct thread *s, bool preempt, __u32 state, __u64 now)
+{
+	struct usage *u;
+
+	if (!preempt && (state & TASK_INTERRUPTIBLE) && !s->joined && !s->trapped) {
+		s->trapped = now;
+		if (explain && s->receiver) {
+			u = usage_row(s->receiver);
+			if (u) {
+				s->receiver_busy = busy_until(u, now);
+				s->receiver_wait = wait_until(u, now);
+			}
+		}
+	}
+	if (explain && s->supervises) {
+		u = own_usage(t, s, now);
+		if (!u)
+			return;
+		if (u->on)
+			u->busy += now - u->on;
+		u->on = 0;
+		u->off = now;
+		u->woken = preempt || !state ? now : 0;
+	}
+}
+
+/* A thread gets a CPU. */
+INLINE void on(struct task_struct *t, struct thread *s, __u64 now)
+{
+	struct usage *u;
+
+	s->on = now;
+	if (s->joined && !s->ran)
+		s->ran = now;
+	if (explain && s->supervises) {
+		u = own_usage(t, s, now);
+		if (!u)
+			return;
+		if (u->woken)
+			u->wait += now - u->woken;
+		u->on = now;
+	}
+}
+
+SEC("tp_btf/sched_switch")
+int switched(__u64 *ctx)
+{
+	struct task_struct *prev = (struct task_struct *)ctx[1], *next = (struct task_struct *)ctx[2];
+	struct thread *s;
+	__u64 now = 0;
+
+	if (prev->pid) {
+		s = thread_of(prev);
+		if (s) {
+			now = bpf_ktime_get_ns();
+			off(prev, s, ctx[0] & 1, ctx[3], now);
+		}
+	}
+	if (next->pid) {
+		s = thread_of(next);
+		if (s)
+			on(next, s, now ? now : bpf_ktime_get_ns());
+	}
+	return 0;
+}
+
+SEC("tp_btf/sched_waking")
+int waking(__u64 *ctx)
+{
+	struct task_struct *p = (struct task_struct *)ctx[0], *cur = bpf_get_current_task_btf();
+	struct thread *s, *t;
+	struct flight *f;
+
+	if (explain) {
+		t = thread_of(p);
+		if (t && t->supervises) {
+			struct usage *u = usage_row(p->pid);
+
+			if (u && u->owner == (__u32)p->pid && !u->on && !u->woken)
+				u->woken = bpf_ktime_get_ns();
+		}
+	}
+	if (!cur->pid || (tgid && !in_pidns && (__u32)cur->tgid != tgid))
+		return 0;
+	s = thread_of(cur);
+	if (!s || s->sending < SLOT)
+		return 0;
+	f = flight_at(s->sending - SLOT);
+	if (!f || f->id != s->sending_id || f->drop || !is_target(cur, p, f->pid))
+		return 0;
+	t = thread_of(p);
+	if (!t) {
+		COUNT(waking_unjoined);
+		return 0;
+	}
+	t->id = f->id;
+	t->receiver_ran = f->receiver_ran;
+	t->received = f->received;
+	t->dispatched = f->dispatched;
+	t->answered = f->answered;
+	t->ran = 0;
+	t->entered = 0;
+	if (explain) {
+		__u32 at = s->sending - SLOT;
+		struct cause *c = bpf_map_lookup_elem(&causes, &at);
+
+		t->woken = bpf_ktime_get_ns();
+		if (c)
+			t->cause = *c;
+	}
+	t->joined = 1;
 	return 0;
 }
 
