@@ -59,38 +59,11 @@ func (t *Tracer) Report() (*Report, error) {
 	if t.coll == nil {
 		return nil, fmt.Errorf("trace: report: %w", os.ErrClosed)
 	}
-	r := &Report{Elapsed: time.Since(t.since)}
-	for _, h := range []struct {
-		row uint32
-		to  **hist.Snapshot
-	}{{rowWait, &r.Wait}, {rowAnswer, &r.Answer}, {rowDrop, &r.Drop}} {
-		if err := t.hist(h.row, h.to); err != nil {
-			return nil, err
-		}
-	}
-	if t.c.Stages {
-		for s := range r.Stages {
-			if err := t.hist(rowStages+uint32(s), &r.Stages[s]); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if t.c.Explain {
-		var calls []kernelSlow
-		if err := t.coll.Maps[kernelMapSlowest].Lookup(t.bank, &calls); err != nil {
-			return nil, fmt.Errorf("trace: read slowest calls: %w", err)
-		}
-		r.Slowest = slowest(calls)
-	}
-	r.Dispatched, r.Answered, r.Dropped = r.Wait.Count, r.Answer.Count, r.Drop.Count
-	c, err := t.counters(t.bank)
+	r, err := t.read(t.bank)
 	if err != nil {
 		return nil, err
 	}
-	r.Seen, r.Received, r.Stale, r.Retried, r.Unmatched = c.Seen, c.Received, c.Stale, c.Retried, c.Unmatched
-	r.Overflow, r.Awake, r.Broken = c.Overflow, c.Awake, c.Broken
-	r.Missed, r.Unjoined = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined
-	r.StaleTime = time.Duration(c.StaleNs)
+	r.Elapsed = time.Since(t.since)
 	skipped, err := t.skipped()
 	if err != nil {
 		return nil, err
@@ -99,10 +72,71 @@ func (t *Tracer) Report() (*Report, error) {
 	return r, nil
 }
 
-// hist reads a row of the current bank.
-func (t *Tracer) hist(row uint32, to **hist.Snapshot) error {
+// Take is Report and Reset in one: all that was counted is of the same calls, give
+// or take one on each CPU, since counting goes on elsewhere while it is read.
+func (t *Tracer) Take() (*Report, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.coll == nil {
+		return nil, fmt.Errorf("trace: report: %w", os.ErrClosed)
+	}
+	bank, base, since := t.bank, t.base, t.since
+	if err := t.reset(); err != nil {
+		return nil, err
+	}
+	// A program that began before the switch still counts there, for less than
+	// a microsecond unless its CPU was taken away.
+	time.Sleep(time.Millisecond)
+	r, err := t.read(bank)
+	if err != nil {
+		return nil, err
+	}
+	r.Elapsed = t.since.Sub(since)
+	r.Missed += t.base - base
+	return r, nil
+}
+
+// read reads a bank, but for what is not in it.
+func (t *Tracer) read(bank uint32) (*Report, error) {
+	r := new(Report)
+	for _, h := range []struct {
+		row uint32
+		to  **hist.Snapshot
+	}{{rowWait, &r.Wait}, {rowAnswer, &r.Answer}, {rowDrop, &r.Drop}} {
+		if err := t.hist(bank, h.row, h.to); err != nil {
+			return nil, err
+		}
+	}
+	if t.c.Stages {
+		for s := range r.Stages {
+			if err := t.hist(bank, rowStages+uint32(s), &r.Stages[s]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if t.c.Explain {
+		var calls []kernelSlow
+		if err := t.coll.Maps[kernelMapSlowest].Lookup(bank, &calls); err != nil {
+			return nil, fmt.Errorf("trace: read slowest calls: %w", err)
+		}
+		r.Slowest = slowest(calls)
+	}
+	r.Dispatched, r.Answered, r.Dropped = r.Wait.Count, r.Answer.Count, r.Drop.Count
+	c, err := t.counters(bank)
+	if err != nil {
+		return nil, err
+	}
+	r.Seen, r.Received, r.Stale, r.Retried, r.Unmatched = c.Seen, c.Received, c.Stale, c.Retried, c.Unmatched
+	r.Overflow, r.Awake, r.Broken = c.Overflow, c.Awake, c.Broken
+	r.Missed, r.Unjoined = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined
+	r.StaleTime = time.Duration(c.StaleNs)
+	return r, nil
+}
+
+// hist reads a row of a bank.
+func (t *Tracer) hist(bank, row uint32, to **hist.Snapshot) error {
 	var cpus []kernelHist
-	if err := t.coll.Maps[kernelMapHists].Lookup(t.bank*rows+row, &cpus); err != nil {
+	if err := t.coll.Maps[kernelMapHists].Lookup(bank*rows+row, &cpus); err != nil {
 		return fmt.Errorf("trace: read histograms: %w", err)
 	}
 	*to = sumHists(cpus)

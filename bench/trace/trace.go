@@ -195,6 +195,10 @@ func (t *Tracer) Reset() error {
 	if t.coll == nil {
 		return fmt.Errorf("trace: reset: %w", os.ErrClosed)
 	}
+	return t.reset()
+}
+
+func (t *Tracer) reset() error {
 	other := 1 - t.bank
 	cpus := ebpf.MustPossibleCPU()
 	n, err := t.flights(other)

@@ -52,6 +52,7 @@ var subcommands = []func() *cobra.Command{
 	newRunCmd,
 	newStormCmd,
 	newTuneCmd,
+	newTraceCmd,
 	newDoctorCmd,
 	newVersionCmd,
 }
