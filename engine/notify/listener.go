@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -68,10 +69,20 @@ func (l *Listener) IDValid(id uint64) error {
 // AddFD installs a copy of our descriptor a.SrcFD in the target and returns its
 // number there (SECCOMP_IOCTL_NOTIF_ADDFD). It waits for the target to take it.
 // Without AddFDSend the call remains to be answered by Send: the safe way.
-// With AddFDSend the number is also the answer, but kernels before the fix of
-// an interrupted addfd may answer 0 without a descriptor when our thread is
-// signalled meanwhile; EINTR is therefore not repeated with AddFDSend.
+// With AddFDSend the number is also the answer, and signals to the calling thread
+// wait meanwhile: kernels before the fix of an interrupted addfd answer the call
+// without a descriptor and refuse the repetition with EINPROGRESS, and a handler
+// installed with SA_RESTART, as Go's are, repeats it inside the kernel.
 func (l *Listener) AddFD(a *AddFD) (int, error) {
+	if a.Flags&AddFDSend != 0 {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		var old unix.Sigset_t
+		if err := unix.PthreadSigmask(unix.SIG_SETMASK, &everySignal, &old); err != nil {
+			return -1, fmt.Errorf("block signals: %w", err)
+		}
+		defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }() // it worked above
+	}
 	for {
 		fd, e := l.addFD(a)
 		if e == unix.EINTR && a.Flags&AddFDSend == 0 {
@@ -83,6 +94,14 @@ func (l *Listener) AddFD(a *AddFD) (int, error) {
 		return fd, opError(OpAddFD, e)
 	}
 }
+
+// everySignal is a full mask; SIGKILL and SIGSTOP ignore it.
+var everySignal = func() (s unix.Sigset_t) {
+	for i := range s.Val {
+		s.Val[i]--
+	}
+	return s
+}()
 
 // SetFlags sets the listener's flags, [SyncWakeUp] or 0 (SECCOMP_IOCTL_NOTIF_SET_FLAGS).
 func (l *Listener) SetFlags(flags uint64) error {
