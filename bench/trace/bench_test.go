@@ -50,6 +50,12 @@ var attachments = []struct {
 
 func attachEmpty(b *testing.B, spec *ebpf.ProgramSpec, attach func(*ebpf.Program) (link.Link, error)) {
 	b.Helper()
+	l := empty(b, spec, attach)
+	b.Cleanup(func() { _ = l.Close() })
+}
+
+func empty(b *testing.B, spec *ebpf.ProgramSpec, attach func(*ebpf.Program) (link.Link, error)) link.Link {
+	b.Helper()
 	spec.License = "GPL"
 	spec.Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
 	p, err := ebpf.NewProgram(spec)
@@ -61,7 +67,7 @@ func attachEmpty(b *testing.B, spec *ebpf.ProgramSpec, attach func(*ebpf.Program
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = l.Close() })
+	return l
 }
 
 // BenchmarkTracing is what tracing costs a supervisor: one call of 16 targets,

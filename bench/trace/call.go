@@ -117,12 +117,10 @@ func (c *Call) receiver(w *kernelSlow, add func(string, uint64)) {
 	case w.ReceiverRan > w.Trapped:
 		// It is not known what the receiver did at the trap: only its last
 		// stretch off the CPU is told from what it did elsewhere.
-		off := min(max(w.ReceiverOff, w.Trapped), w.ReceiverRan)
-		woken := min(max(w.ReceiverWoken, off), w.ReceiverRan)
-		if w.ReceiverWoken == 0 {
-			woken = off
-		}
-		asleep, wait = woken-off, w.ReceiverRan-woken
+		ran := min(w.ReceiverRan, w.Received)
+		off := min(max(w.ReceiverOff, w.Trapped), ran)
+		woken := min(max(w.ReceiverWoken, off), ran)
+		asleep, wait = woken-off, ran-woken
 	}
 	rest := all - min(all, asleep+wait)
 	recv = min(recv, rest)

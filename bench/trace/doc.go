@@ -16,6 +16,12 @@
 //	                         the end of Drop
 //	any of them, ENOENT      stale
 //
+// With Config.Stages two more, on sched_switch and sched_waking, follow the targets
+// too: each call from its trap until the target is back (Stage), and with
+// Config.Explain what the threads of the slowest did meanwhile (Call). See
+// bpf/stages.h for how a target is told to be a notification's. `unknot trace`
+// prints it all.
+//
 // They attach to the BTF tracepoints sys_enter and sys_exit, or, where the
 // kernel has no BTF, to the raw ones; neither needs tracefs. They see every
 // system call, so others on the machine pay some 150 ns for each. The tracepoints

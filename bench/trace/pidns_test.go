@@ -37,7 +37,7 @@ func bePIDNS() error {
 		return fmt.Errorf("namespace %+v passes for the first", ns)
 	}
 	for _, v := range variants {
-		tr, err := startVariant(Config{TGID: 1}, v)
+		tr, err := startVariant(Config{TGID: 1, Stages: v.stages}, v)
 		if err != nil {
 			return err
 		}
@@ -59,6 +59,9 @@ func bePIDNS() error {
 		}
 		if err := compareCounts(r, s); err != nil {
 			return err
+		}
+		if v.stages && r.Stages[StageCycle].Count == 0 {
+			return fmt.Errorf("no target was told by its id in this namespace: %d unjoined", r.Unjoined)
 		}
 		if err := tr.Close(); err != nil {
 			return err

@@ -46,15 +46,16 @@ func Probe() error {
 	return t.Close()
 }
 
-// explain turns an error of loading or attaching into what is missing.
-func explain(op string, err error) error {
+// explain turns an error of loading or attaching into what is missing; kernel is
+// the first that has all that was asked for.
+func explain(op, kernel string, err error) error {
 	u := &UnavailableError{Op: op, Err: err, kind: errors.ErrUnsupported}
 	var refused *ebpf.VerifierError
 	switch {
 	case errors.As(err, &refused) && !errors.Is(err, unix.EPERM):
 		// EACCES is how the verifier says no: that is no matter of privilege.
 		u.Err = fmt.Errorf("the kernel refuses the program: %w", err)
-		u.Remedy = "needs Linux " + minKernel + " or later; if it is, please report this"
+		u.Remedy = "needs Linux " + kernel + " or later; if it is, please report this"
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		u.kind = fs.ErrPermission
 		u.Err = unix.EPERM // without the guesses that cilium/ebpf adds
@@ -66,7 +67,7 @@ func explain(op string, err error) error {
 	case errors.Is(err, unix.ENOSYS):
 		u.Remedy = "needs a kernel with bpf(2) (CONFIG_BPF_SYSCALL), not hidden by a seccomp filter"
 	default:
-		u.Remedy = "needs Linux " + minKernel + " or later with CONFIG_BPF_SYSCALL and CONFIG_FTRACE_SYSCALLS"
+		u.Remedy = "needs Linux " + kernel + " or later with CONFIG_BPF_SYSCALL and CONFIG_FTRACE_SYSCALLS"
 	}
 	return u
 }

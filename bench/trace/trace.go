@@ -167,15 +167,18 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 		}
 	}
 
-	t := &Tracer{c: c}
+	t, kernel := &Tracer{c: c}, minKernel
+	if c.Stages {
+		kernel = stagesKernel
+	}
 	if t.coll, err = load(spec); err != nil {
-		return nil, explain("load programs", err)
+		return nil, explain("load programs", kernel, err)
 	}
 	for _, p := range programs {
 		l, err := v.attach(t.coll.Programs[p.name], p.tracepoint)
 		if err != nil {
 			_ = t.Close()
-			return nil, explain("attach to "+p.tracepoint, err)
+			return nil, explain("attach to "+p.tracepoint, kernel, err)
 		}
 		t.links = append(t.links, l)
 	}

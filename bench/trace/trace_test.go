@@ -453,7 +453,7 @@ func TestExplain(t *testing.T) {
 		{unix.ENOSYS, errors.ErrUnsupported, "bpf(2)"},
 		{unix.EINVAL, errors.ErrUnsupported, minKernel},
 	} {
-		err := explain("load programs", fmt.Errorf("wrapped: %w", c.err))
+		err := explain("load programs", minKernel, fmt.Errorf("wrapped: %w", c.err))
 		if strings.Contains(err.Error(), "rlimit") {
 			t.Errorf("%v: %v", c.err, err)
 		}

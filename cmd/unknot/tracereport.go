@@ -46,8 +46,14 @@ func (r *traceReport) rows() (rows []traceRow) {
 	if r.stages {
 		for s := range trace.NumStages {
 			from, to := s.Ends()
-			if s == trace.StageService && r.Stages[trace.StageWait].Count == 0 {
-				from, _ = trace.StageWait.Ends()
+			if s == trace.StageService {
+				switch received, _ := trace.StageWait.Ends(); r.undispatched() {
+				case 0:
+				case r.Stages[s].Count:
+					from = received
+				default:
+					from += " or RECV"
+				}
 			}
 			rows = append(rows, traceRow{s.String(), from, to, s.Part(), r.Stages[s]})
 		}
@@ -55,6 +61,11 @@ func (r *traceReport) rows() (rows []traceRow) {
 		rows = append(rows, traceRow{"wait", "RECV returns", "dispatch", false, r.Wait}, traceRow{"answer", "RECV returns", "SEND", false, r.Answer})
 	}
 	return append(rows, traceRow{"drop", "RECV returns", "SEND", false, r.Drop})
+}
+
+// undispatched counts the calls in the stages whose dispatch was not seen.
+func (r *traceReport) undispatched() uint64 {
+	return r.Stages[trace.StageService].Count - min(r.Stages[trace.StageService].Count, r.Stages[trace.StageWait].Count)
 }
 
 func (r *traceReport) text(w *strings.Builder) {
@@ -81,8 +92,12 @@ func (r *traceReport) text(w *strings.Builder) {
 	fmt.Fprintln(w)
 	if r.stages {
 		r.sumText(w)
-		if r.Dispatched == 0 && r.Answered > 0 {
-			fmt.Fprintln(w, "dispatch:      not seen: this supervisor does not ask ID_VALID, so service begins with the receive")
+		switch n, of := r.undispatched(), r.Stages[trace.StageService].Count; {
+		case n == 0:
+		case n == of:
+			fmt.Fprintln(w, "dispatch:      not seen: nobody asked ID_VALID, so service begins when RECV returns")
+		default:
+			fmt.Fprintf(w, "dispatch:      seen of %d calls in %d: of the others nobody asked ID_VALID, and their service begins when RECV returns\n", of-n, of)
 		}
 	}
 	fmt.Fprintln(w, r.littleText())
@@ -154,7 +169,8 @@ func (r *traceReport) explainText(w *strings.Builder, c *trace.Call) {
 	fmt.Fprintf(w, "\nslowest call: %v (system call %d of thread %d, handled by thread %d; %v before its trap)\n", total, c.NR, c.Target, c.Handler, c.Before)
 	for _, p := range c.Causes {
 		share := 100 * float64(p.Time) / float64(total)
-		fmt.Fprintf(w, "  %5.1f%%  %12v  %-26s %s\n", share, p.Time, p.Name, strings.Repeat("*", int(share*.3)))
+		line := fmt.Sprintf("  %5.1f%%  %12v  %-26s %s", share, p.Time, p.Name, strings.Repeat("*", int(share*.3)))
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
 }
 

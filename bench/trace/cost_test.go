@@ -1,0 +1,125 @@
+package trace
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/unknot/unknot/engine/notify"
+)
+
+// emptyStages attaches programs that do nothing to the tracepoints of the stages:
+// what the tracepoints cost by themselves.
+func emptyStages(b *testing.B) (detach func()) {
+	var links []link.Link
+	for _, tp := range []string{"sys_enter", "sys_exit", "sched_switch", "sched_waking"} {
+		links = append(links, empty(b, &ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: tp}, func(p *ebpf.Program) (link.Link, error) {
+			return link.AttachTracing(link.TracingOptions{Program: p})
+		}))
+	}
+	return func() {
+		for _, l := range links {
+			_ = l.Close()
+		}
+	}
+}
+
+func tracing(c Config) func(*testing.B) func() {
+	return func(b *testing.B) func() {
+		c.TGID = os.Getpid()
+		t, err := Start(c)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return func() {
+			if err := t.Close(); err != nil {
+				b.Error(err)
+			}
+		}
+	}
+}
+
+// BenchmarkCost is the throughput of a supervisor of 16 targets, received and
+// answered by one thread, under each tracer, as a ratio to that with empty programs
+// on the same tracepoints, and to that untraced. Each of the b.N rounds measures
+// all in random order, and the ratios are medians of the rounds' ratios: take
+// -benchtime 10x or more.
+func BenchmarkCost(b *testing.B) {
+	needTracing(b)
+	kinds := []struct {
+		name   string
+		attach func(*testing.B) func()
+	}{
+		{"off", func(*testing.B) func() { return func() {} }},
+		{"empty", emptyStages},
+		{"stages", tracing(Config{Stages: true})},
+		{"sampled16", tracing(Config{Stages: true, Sample: 16})},
+		{"explain", tracing(Config{Explain: true})},
+	}
+	const span = 300 * time.Millisecond
+	rates := make([][]float64, len(kinds))
+	for range b.N {
+		g, err := startTargets(16, 0, true)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := g.release(); err != nil {
+			b.Fatal(err)
+		}
+		for _, k := range rand.Perm(len(kinds)) {
+			detach := kinds[k].attach(b)
+			if _, err := serve(g.l, span/6); err != nil { // warm up
+				b.Fatal(err)
+			}
+			rate, err := serve(g.l, span)
+			if err != nil {
+				b.Fatal(err)
+			}
+			rates[k] = append(rates[k], rate)
+			detach()
+		}
+		g.stop()
+	}
+	for k, kind := range kinds {
+		b.ReportMetric(median(rates[k]), kind.name+"-calls/s")
+		for base, name := range map[int]string{0: "off", 1: "empty"} {
+			if k > base {
+				var ratios []float64
+				for i, r := range rates[k] {
+					ratios = append(ratios, r/rates[base][i])
+				}
+				b.ReportMetric(median(ratios), kind.name+"/"+name)
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op") // a round is no operation
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// serve answers calls for so long and returns how many a second.
+func serve(l *notify.Listener, d time.Duration) (rate float64, err error) {
+	var n notify.Notif
+	calls, start := 0, time.Now()
+	for {
+		if err := l.Recv(&n); err != nil {
+			return 0, fmt.Errorf("receive: %w", err)
+		}
+		if err := l.Send(&notify.Resp{ID: n.ID}); err != nil {
+			return 0, fmt.Errorf("answer: %w", err)
+		}
+		if calls++; calls%64 == 0 {
+			if t := time.Since(start); t >= d {
+				return float64(calls) / t.Seconds(), nil
+			}
+		}
+	}
+}
