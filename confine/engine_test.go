@@ -32,6 +32,7 @@ func confinedEngine(c Config, ec engine.Config) (*engine.Engine, <-chan *Status,
 		ec.Interrupt = engine.NoInterrupt // no signal reaches the thread
 	}
 	ec.Cookies = plan.Cookies()
+	ec.PrivateFiles = c.Level == Private
 	ec.ThreadHook = func(th engine.Thread) error {
 		st, err := plan.Confine(Thread(th))
 		if err == nil {
@@ -57,6 +58,30 @@ func runEngine(e *engine.Engine) (stop func() error) {
 	}
 }
 
+// rage starts e and a storm on it.
+func rage(e *engine.Engine, targets int) (*storm.Storm, *engine.Source, func() error, error) {
+	st, err := storm.Start(context.Background(), storm.Config{Targets: targets})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	src, err := e.Add(st.Listener())
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	stop := runEngine(e)
+	return st, src, stop, errors.Join(st.Go(), st.Rages(context.Background(), 10*time.Second))
+}
+
+// orphaned waits until all 16 targets have seen that nobody serves them.
+func orphaned(st *storm.Storm) error {
+	for deadline := time.Now().Add(20 * time.Second); st.Counts().Failed(unix.ENOSYS) < 16; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not all targets got ENOSYS: %+v", st.Counts())
+		}
+	}
+	return nil
+}
+
 var engineStories = map[string]func(*testchild.Conn, order) error{
 	// A storm on the real engine, and what the kernel says of its thread meanwhile.
 	"storm": func(c *testchild.Conn, o order) error {
@@ -65,22 +90,15 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 			if err != nil {
 				return err
 			}
-			st, err := storm.Start(context.Background(), storm.Config{Targets: 16})
+			st, _, stop, err := rage(e, 16)
 			if err != nil {
 				return err
 			}
-			if _, err := e.Add(st.Listener()); err != nil {
-				return err
-			}
-			stop := runEngine(e)
 			confined := <-status
-			if err := st.Go(); err != nil {
-				return err
-			}
-			if err := st.Rages(context.Background(), 10*time.Second); err != nil {
-				return err
-			}
 			time.Sleep(o.For)
+			for deadline := time.Now().Add(20 * time.Second); st.Counts().OK < 1000 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
 			proof, err := evidence(confined)
 			if err != nil {
 				return err
@@ -110,33 +128,45 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 		if err != nil {
 			return err
 		}
-		st, err := storm.Start(context.Background(), storm.Config{Targets: 16})
+		st, _, stop, err := rage(e, 16)
 		if err != nil {
-			return err
-		}
-		if _, err := e.Add(st.Listener()); err != nil {
-			return err
-		}
-		stop := runEngine(e)
-		if err := st.Go(); err != nil {
-			return err
-		}
-		if err := st.Rages(context.Background(), 10*time.Second); err != nil {
 			return err
 		}
 		if err := stop(); err != nil {
 			return err
 		}
-		for deadline := time.Now().Add(20 * time.Second); st.Counts().Failed(unix.ENOSYS) < 16; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				return fmt.Errorf("not all targets got ENOSYS: %+v", st.Counts())
-			}
+		if err := orphaned(st); err != nil {
+			return err
 		}
 		rep, err := st.Stop(10 * time.Second)
 		if err != nil {
 			return err
 		}
 		return c.Say("%d ENOSYS, %d lost", rep.Failed(unix.ENOSYS), rep.Lost)
+	},
+	// So do those whose listener is removed, while the engine goes on.
+	"removed": func(c *testchild.Conn, o order) error {
+		for _, inline := range []bool{true, false} {
+			e, _, err := confinedEngine(o.Config, engine.Config{Handler: engine.HandlerFunc(answer), Inline: inline})
+			if err != nil {
+				return err
+			}
+			st, src, stop, err := rage(e, 16)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(e.Remove(context.Background(), src), orphaned(st)); err != nil {
+				return err
+			}
+			rep, err := st.Stop(10 * time.Second)
+			if err = errors.Join(err, stop()); err != nil {
+				return err
+			}
+			if err := c.Say("inline %t: %d ENOSYS, %d lost", inline, rep.Failed(unix.ENOSYS), rep.Lost); err != nil {
+				return err
+			}
+		}
+		return nil
 	},
 	// A thousand engines, one after the other, leave nothing behind.
 	"starts": func(c *testchild.Conn, o order) error {
@@ -297,6 +327,8 @@ func TestEngine(t *testing.T) {
 		{order: order{Name: "storm", For: 300 * time.Millisecond, Config: Config{Signals: Strict}}, says: []string{"inline true", "inline false"}},
 		{order: order{Name: "enosys"}, says: []string{"16 ENOSYS, 0 lost"}},
 		{order: order{Name: "enosys", Config: Config{Level: Shared}}, says: []string{"16 ENOSYS, 0 lost"}},
+		{order: order{Name: "removed"}, says: []string{"inline true: 16 ENOSYS, 0 lost", "inline false: 16 ENOSYS, 0 lost"}},
+		{order: order{Name: "removed", Config: Config{Level: Shared}}, says: []string{"inline true: 16 ENOSYS, 0 lost", "inline false: 16 ENOSYS, 0 lost"}},
 		{order: order{Name: "starts"}, says: []string{starts}},
 		{order: order{Name: "early"}, says: []string{"exactly one listener, here are 0"}},
 		{order: order{Name: "handler", Config: Config{OnViolation: Trap}}, exit: 2, stderr: []string{"SIGSYS", "theHandlerThatDials"}},
@@ -359,15 +391,8 @@ func roundTrip(b *testing.B, confined bool, level Level) (p50, mean float64) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	st, err := storm.Start(b.Context(), storm.Config{Targets: 1})
+	st, _, stop, err := rage(e, 1)
 	if err != nil {
-		b.Fatal(err)
-	}
-	if _, err := e.Add(st.Listener()); err != nil {
-		b.Fatal(err)
-	}
-	stop := runEngine(e)
-	if err := errors.Join(st.Go(), st.Rages(b.Context(), 10*time.Second)); err != nil {
 		b.Fatal(err)
 	}
 	time.Sleep(100 * time.Millisecond) // warm up

@@ -33,6 +33,14 @@ type scenario struct {
 var scenarios = map[string]scenario{
 	// The job: 2,000 calls, each with a wake-up.
 	"serve": {thread: (*rig).serve, beside: func(r *rig) error { return r.calls(func(n int) bool { return n == 2000 }) }},
+	// Waits as package engine does while a listener rests: without epoll.
+	"rest": {thread: func(r *rig) error {
+		n, err := unix.Ppoll([]unix.PollFd{{Fd: int32(r.l.FD())}, {Fd: int32(r.t.Wake), Events: unix.POLLIN}}, &unix.Timespec{Nsec: 1e6}, nil)
+		if n != 0 || err != nil {
+			return fmt.Errorf("ppoll: %d, %v", n, err)
+		}
+		return nil
+	}},
 	// Gives the listener up, and then the process does.
 	"close": {thread: func(r *rig) error { return unix.Close(r.l.FD()) }},
 	"log": {thread: func(r *rig) error {
@@ -104,7 +112,15 @@ var scenarios = map[string]scenario{
 		pprof.StopCPUProfile()
 		return nil
 	}},
-	"stopcont": {thread: func(*rig) error { return unix.Nanosleep(&unix.Timespec{Nsec: 3e8}, nil) }, beside: func(*rig) error {
+	"stopcont": {thread: func(r *rig) error {
+		for !r.stop.Load() {
+			if err := unix.Nanosleep(&unix.Timespec{Nsec: 1e8}, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, beside: func(r *rig) error {
+		defer r.stop.Store(true)
 		// A shell stops us and lets us go on while the thread sleeps.
 		return exec.Command("/bin/sh", "-c", fmt.Sprintf("sleep 0.05; kill -STOP %d; sleep 0.05; kill -CONT %[1]d", os.Getpid())).Run()
 	}},
@@ -207,8 +223,18 @@ func (r *rig) storm(work func()) error {
 	// What package engine's pulse is for: the target is a thread of this process,
 	// and a stop of the world that waits for it waits for its supervisor, which
 	// in strict mode no signal of the runtime interrupts.
+	// Somebody must wait for a ticker, or the runtime does not look at it.
 	pulse := time.NewTicker(100 * time.Millisecond)
 	defer pulse.Stop()
+	go func() {
+		for {
+			select {
+			case <-pulse.C:
+			case <-worked:
+				return
+			}
+		}
+	}()
 	go func() {
 		defer close(worked)
 		for time.Now().Before(end) {

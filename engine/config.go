@@ -154,6 +154,11 @@ type Config struct {
 	// instance to confine it. Its error ends Run. It may change the thread for
 	// good; the thread is never the main thread and ends with Run.
 	ThreadHook func(Thread) error
+	// PrivateFiles says that ThreadHook leaves the thread a file table of its own
+	// (unshare with CLONE_FILES). It then holds a second copy of each listener, and
+	// closes it when the listener is removed, so that later calls fail with ENOSYS
+	// at once and not only when Run ends. Never say so of a shared table.
+	PrivateFiles bool
 	// Cookies are the words that ioctls on the engine's listeners carry in
 	// their unused arguments; see notify.Listener.SetCookies.
 	Cookies [3]uintptr

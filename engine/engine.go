@@ -53,9 +53,9 @@ type Engine struct {
 
 	mu       sync.Mutex
 	state    engineState
-	stopping bool            // the receive thread shall end
-	acks     []chan struct{} // closed by the receive thread between two batches of events
-	ended    chan struct{}   // closed when the receive thread has ended
+	stopping bool          // the receive thread shall end
+	turns    []turn        // for the receive thread, between two batches of events
+	ended    chan struct{} // closed when the receive thread has ended
 }
 
 type engineState uint8
@@ -376,19 +376,16 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 	defer e.retirers.Done()
 	_ = unix.EpollCtl(e.epfd, unix.EPOLL_CTL_DEL, s.l.FD(), nil)
 	running := e.state == started
-	ack := make(chan struct{})
-	e.acks = append(e.acks, ack)
-	e.poke()
 	e.mu.Unlock()
 	if running {
 		// The receive thread may hold an event of this listener: wait until it
 		// is past it, then for what it received.
-		select {
-		case <-ack:
-		case <-e.ended:
-		}
+		e.turn(noFD)
 		for s.open.Load() != 0 {
 			<-s.drained
+		}
+		if e.cfg.PrivateFiles {
+			e.turn(s.l.FD())
 		}
 	}
 	e.mu.Lock()
@@ -404,6 +401,27 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 	}
 	close(s.ended)
 	return true
+}
+
+// A turn is somebody's wish that the receive thread go round its loop once.
+type turn struct {
+	closeFD int // and close this descriptor in its private file table, or noFD
+	done    chan struct{}
+}
+
+const noFD = -1
+
+// turn has the receive thread go round its loop and waits until it has, or ended.
+func (e *Engine) turn(closeFD int) {
+	t := turn{closeFD, make(chan struct{})}
+	e.mu.Lock()
+	e.turns = append(e.turns, t)
+	e.poke()
+	e.mu.Unlock()
+	select {
+	case <-t.done:
+	case <-e.ended:
+	}
 }
 
 // leave takes a source's ring out of the set; it is empty.

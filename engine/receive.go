@@ -283,10 +283,13 @@ func (rx *receiver) woken() bool {
 	_, _ = unix.Read(e.wakefd, b[:]) // EAGAIN: somebody else's wake came between
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, ack := range e.acks {
-		close(ack)
+	for _, t := range e.turns {
+		if t.closeFD != noFD {
+			_ = unix.Close(t.closeFD) // private: its number here is nobody else's
+		}
+		close(t.done)
 	}
-	e.acks = nil
+	e.turns = nil
 	return e.stopping
 }
 

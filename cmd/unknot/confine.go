@@ -41,6 +41,7 @@ func (c *confiner) Confine(cfg *engine.Config) error {
 		return err
 	}
 	cfg.Cookies = plan.Cookies()
+	cfg.PrivateFiles = c.level == confine.Private
 	cfg.ThreadHook = func(th engine.Thread) error {
 		st, err := plan.Confine(confine.Thread(th))
 		if err != nil {
