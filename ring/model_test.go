@@ -235,7 +235,7 @@ func modelDeadline() time.Duration {
 	if modelLarge() {
 		return 30 * time.Minute
 	}
-	return 2 * time.Minute
+	return 5 * time.Minute // some seconds on a quiet machine
 }
 
 // modelLarge asks for the scenarios that take minutes.
