@@ -29,10 +29,8 @@ func (l *Listener) rawIoctl(req uintptr, arg unsafe.Pointer) (uintptr, unix.Errn
 }
 
 // Recv, RecvReady and Send make their system call themselves, and through package
-// syscall: package unix comes in through an ABI0 wrapper, which a profile of the
-// receive thread showed at 1.7% of its time, and functions in between at 1.8%.
-// That returns after a system call are mispredicted would explain it, but was not
-// measured.
+// syscall. In a profile of the receive thread the functions that stood in between
+// took 1.8% of its time, and the wrapper through which package unix comes in 0.1%.
 
 // Recv waits for the next notification and stores it in n
 // (SECCOMP_IOCTL_NOTIF_RECV). It blocks while nothing is pending; EINTR is
