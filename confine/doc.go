@@ -10,8 +10,9 @@
 //
 //	plan, err := confine.Prepare(confine.Config{})
 //	cfg.Cookies = plan.Cookies()
-//	cfg.ThreadHook = func() error {
-//		st, err := plan.Confine(confine.Thread{Listeners: []int{l.FD()}, Epoll: epfd, Wake: wakefd})
+//	cfg.PrivateFiles = true // at level Private
+//	cfg.ThreadHook = func(th engine.Thread) error {
+//		st, err := plan.Confine(confine.Thread(th))
 //		// log st
 //		return err
 //	}

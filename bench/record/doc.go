@@ -1,8 +1,7 @@
 // Package record stores what load a supervisor had: when calls were made, by
 // how many threads, and how long they waited and were served. It is what
-// `unknot record` writes, what `unknot tune --from` sizes a queue for and what
-// `unknot bench --profile` makes a storm of. docs/recording.md has the file
-// format.
+// a queue is sized for, and what a storm can repeat; the commands for it are
+// still to come. docs/recording.md has the file format.
 //
 // A [Recording] is one row for each call; every figure (rate, burstiness, think
 // time, service times by system call, calls in flight) is computed from the rows

@@ -144,7 +144,7 @@ func Read(from io.Reader) (*Recording, error) {
 	case len(b) < len(head) && bytes.HasPrefix(head, b):
 		return nil, fmt.Errorf("the recording was cut short: %d bytes are left: %w", len(b), io.ErrUnexpectedEOF)
 	case !bytes.HasPrefix(b, head):
-		return nil, errors.New("it is no recording: unknot record makes them")
+		return nil, errors.New("it is no recording")
 	case len(b) < fixedSize:
 		return nil, fmt.Errorf("the recording was cut short: %d bytes are left: %w", len(b), io.ErrUnexpectedEOF)
 	}
