@@ -169,12 +169,11 @@ func (r *Result) depthChart(name string, of func(Candidate) float64, log bool) s
 	if log {
 		c.path("target", []float64{1, last}, []float64{target, target})
 	}
-	for i, k := range r.Checks {
+	for _, k := range r.Checks {
 		class := "m0"
 		if k.Process != r.Checks[0].Process {
 			class = "m1"
 		}
-		_ = i
 		c.dot(class, float64(k.Capacity), of(k.Measured), fmt.Sprintf("measured, capacity %d: %.4g, %s", k.Capacity, of(k.Measured), k.Process))
 	}
 	return c.String()

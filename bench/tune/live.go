@@ -9,7 +9,7 @@ import (
 
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/storm"
-	"golang.org/x/sys/unix"
+	"github.com/unknot/unknot/engine/osthread"
 )
 
 // Timer slack and the way back to a CPU: what a sleep takes beyond what was asked.
@@ -72,9 +72,8 @@ func simulated(l Load, samples []*Sample) Load {
 
 // cpuCount is how many CPUs the process may use.
 func cpuCount() int {
-	var set unix.CPUSet
-	if unix.SchedGetaffinity(0, &set) == nil {
-		return set.Count()
+	if n := len(osthread.Allowed()); n > 0 {
+		return n
 	}
 	return runtime.NumCPU()
 }

@@ -2,7 +2,6 @@ package tune
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -155,7 +154,7 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 	}
 	res.Fit = fit
 	if fit.Misfit > MaxMisfit {
-		return nil, refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know; measure with bench instead", 100*(math.Exp(fit.Misfit)-1), 100*(math.Exp(MaxMisfit)-1))
+		return nil, refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): keep the machine otherwise idle; and handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know: measure those with bench instead", 100*(math.Exp(fit.Misfit)-1), 100*(math.Exp(MaxMisfit)-1))
 	}
 	res.describe()
 	if err := res.choose(model); err != nil {
@@ -190,27 +189,25 @@ func sameTwice(samples []*Sample) error {
 
 // describe reads the service time, the knee and the capacity off the samples.
 func (res *Result) describe() {
+	w := res.Request.Workers
 	var lone, full []*Sample
 	for _, s := range res.Samples {
 		switch {
-		case s.Load.Targets == res.Request.Workers:
+		case s.Load.Targets == w:
 			lone = append(lone, s)
 		case s.Load.Targets == res.Request.Load.Targets:
 			full = append(full, s)
 		}
 	}
 	knee := func(pick func([]*Sample) []*Sample) float64 {
-		var trip, x, fx float64
+		var trip, goodput float64
 		for _, s := range pick(lone) {
-			trip += s.InFlight / s.Goodput() // of a call that does not queue, s
-			x++
+			trip += s.InFlight / s.Goodput() / float64(len(lone)) // of a call that does not queue, s
 		}
-		var g float64
 		for _, s := range pick(full) {
-			g += s.Goodput()
-			fx++
+			goodput += s.Goodput() / float64(len(full))
 		}
-		return g / fx * (trip/x + res.Request.Load.Arrivals.Think.Mean.Seconds())
+		return goodput * (trip + res.Request.Load.Arrivals.Think.Mean.Seconds())
 	}
 	same := func(s []*Sample) []*Sample { return s }
 	res.Knee = knee(same)
@@ -229,12 +226,11 @@ func (res *Result) describe() {
 	res.KneeLow, res.KneeHigh = boot[25], boot[975]
 	for _, s := range full {
 		res.Capacity += s.Goodput() / float64(len(full))
-		m, cv := s.ServiceMean, s.ServiceCV
-		res.Service.Mean += m / float64(len(full))
-		res.Service.CV += cv / float64(len(full))
+		res.Service.Mean += s.ServiceMean / float64(len(full))
+		res.Service.CV += s.ServiceCV / float64(len(full))
 	}
-	// c/S, but never more than the CPUs yield.
-	res.Deadline = int(math.Floor(res.Capacity*res.Request.WaitP99.Seconds())) + res.Request.Workers - 1
+	// By what the workers serve together, which is never more than the CPUs yield.
+	res.Deadline = DeadlineBound(w, float64(w)/res.Capacity, res.Request.WaitP99.Seconds())
 }
 
 func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, error) {
@@ -412,10 +408,4 @@ func (res *Result) curves(l Load) error {
 		res.Curves = append(res.Curves, row)
 	}
 	return nil
-}
-
-// IsRefusal reports whether err says that there is no answer, not that something failed.
-func IsRefusal(err error) bool {
-	var r *Refusal
-	return errors.As(err, &r)
 }

@@ -3,6 +3,7 @@ package tune
 import (
 	"context"
 	"encoding/xml"
+	"errors"
 	"flag"
 	"go/parser"
 	"go/token"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -182,13 +184,18 @@ func TestChoiceMeetsTheTarget(t *testing.T) {
 	}
 }
 
+func isRefusal(err error) bool {
+	var r *Refusal
+	return errors.As(err, &r)
+}
+
 func TestImpossibleTargetSaysWhatWouldWork(t *testing.T) {
 	_, err := answered(t, time.Microsecond, 1)
-	if !IsRefusal(err) || !regexp.MustCompile(`no capacity meets.*works`).MatchString(err.Error()) {
+	if !isRefusal(err) || !regexp.MustCompile(`no capacity meets.*works`).MatchString(err.Error()) {
 		t.Errorf("refused by %v", err)
 	}
 	_, err = answered(t, 500*us, 0)
-	if !IsRefusal(err) || !strings.Contains(err.Error(), "at most 0% dropped") {
+	if !isRefusal(err) || !strings.Contains(err.Error(), "at most 0% dropped") {
 		t.Errorf("refused by %v", err)
 	}
 }
@@ -217,7 +224,7 @@ func TestNoisyMachineIsRefused(t *testing.T) {
 	a := truth(Load{Targets: 8, Service: exponential(us * 100)}, Setting{Config: policy.Config{Capacity: 8}, Workers: 2, CPUs: 2}, 1)
 	b := *a
 	b.Served /= 2
-	if err := sameTwice([]*Sample{a, &b}); !IsRefusal(err) || !strings.Contains(err.Error(), "not stationary") {
+	if err := sameTwice([]*Sample{a, &b}); !isRefusal(err) || !strings.Contains(err.Error(), "not stationary") {
 		t.Errorf("refused by %v", err)
 	}
 	if err := sameTwice([]*Sample{a, a}); err != nil {
@@ -286,7 +293,9 @@ func TestHeldOut(t *testing.T) {
 		for i, s := range measured {
 			p99[i], drop[i] = s.P99(), s.DropRate()
 		}
-		m, d := median3(p99), median3(drop)
+		slices.Sort(p99)
+		slices.Sort(drop)
+		m, d := median(p99), median(drop)
 		ok := math.Abs(p.P99/m-1) <= agreeP99 && math.Abs(p.Drop-d) <= agreeDrop
 		settings++
 		if ok {
@@ -299,8 +308,4 @@ func TestHeldOut(t *testing.T) {
 	if agreed < 10 {
 		t.Errorf("%d of %d predictions agree, want 10", agreed, settings)
 	}
-}
-
-func median3(x []float64) float64 {
-	return max(min(x[0], x[1]), min(max(x[0], x[1]), x[2]))
 }

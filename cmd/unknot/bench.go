@@ -472,12 +472,16 @@ type progress struct {
 }
 
 func newProgress(w io.Writer, total int) *progress {
+	return &progress{w: w, total: total, tty: isTerminal(w), start: time.Now()}
+}
+
+func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if ok {
-		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-		ok = err == nil
+	if !ok {
+		return false
 	}
-	return &progress{w: w, total: total, tty: ok, start: time.Now()}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 func (p *progress) show(done int, what string) {

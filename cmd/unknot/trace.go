@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -160,6 +159,13 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 	print := func(r *traceReport) error { return r.print(cmd.OutOrStdout()) }
 
 	var whole *trace.Report
+	add := func(r *trace.Report) {
+		if whole == nil {
+			whole = r
+		} else {
+			whole.Merge(r)
+		}
+	}
 	all, now := new(trace.Occupancy), new(trace.Occupancy)
 	var reportAt time.Time
 	if s.interval > 0 {
@@ -193,11 +199,7 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 			if err := print(&traceReport{Report: r, occupancy: now, settings: s, who: who, stages: t.Stages()}); err != nil {
 				return err
 			}
-			if whole == nil {
-				whole = r
-			} else {
-				whole.Merge(r)
-			}
+			add(r)
 			now = new(trace.Occupancy)
 			reportAt = reportAt.Add(s.interval)
 		}
@@ -206,11 +208,7 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 	if err != nil {
 		return err
 	}
-	if whole == nil {
-		whole = r
-	} else {
-		whole.Merge(r)
-	}
+	add(r)
 	if err := print(&traceReport{Report: whole, occupancy: all, settings: s, who: who, stages: t.Stages(), whole: true}); err != nil {
 		return err
 	}
@@ -218,15 +216,6 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 		fmt.Fprintf(stderr, "unknot: process %d received nothing: -p wants the supervisor%s\n", s.pid, listenerHolders())
 	}
 	return nil
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 // who names what is traced.
