@@ -154,7 +154,7 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 	}
 	res.Fit = fit
 	if fit.Misfit > MaxMisfit {
-		return nil, refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): keep the machine otherwise idle; and handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know: measure those with bench instead", 100*(math.Exp(fit.Misfit)-1), 100*(math.Exp(MaxMisfit)-1))
+		return nil, refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): keep the machine otherwise idle; and handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know: measure those with bench instead", 100*res.FitError(), 100*(math.Exp(MaxMisfit)-1))
 	}
 	res.describe()
 	if err := res.choose(model); err != nil {
