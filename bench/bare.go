@@ -14,14 +14,14 @@ import (
 
 // bare is the floor: one locked, pinned thread, epoll, RECV, SEND.
 type bare struct {
-	work Work
+	s    Spec
 	l    *notify.Listener
 	stop atomic.Bool
 	done chan error
 	tally
 }
 
-func newBare(s Spec) (Supervisor, error) { return &bare{work: s.Work}, nil }
+func newBare(s Spec) (Supervisor, error) { return &bare{s: s}, nil }
 
 func (b *bare) Serve(l *notify.Listener) error {
 	_ = l.SetFlags(notify.SyncWakeUp) // kernels without it are slower, not wrong
@@ -64,7 +64,7 @@ func (b *bare) loop(ep int) error {
 		if b.l.RecvReady(&n) != nil {
 			continue
 		}
-		b.work.Do()
+		b.s.work()
 		if b.l.Send(&notify.Resp{ID: n.ID, Val: answerVal}) == nil {
 			b.served.Add(1)
 		} else {

@@ -86,7 +86,7 @@ func (d *channel) worker() {
 			d.stale.Add(1)
 			continue
 		}
-		d.s.Work.Do()
+		d.s.work()
 		d.answer(&seccomp.ScmpNotifResp{ID: it.id, Val: answerVal}, &d.served)
 	}
 }

@@ -22,6 +22,12 @@ var units = []struct {
 }{
 	{"p50-roundtrip-ns", "lower"},
 	{"p99-roundtrip-ns", "lower"},
+	{"p50-corrected-ns", "lower"},
+	{"p99-corrected-ns", "lower"},
+	{"p50-lag-ns", "lower"},
+	{"p99-lag-ns", "lower"},
+	{"late/op", "lower"},
+	{"void", "lower"},
 	{"p50-wait-ns", "lower"},
 	{"p99-wait-ns", "lower"},
 	{"served/s", "higher"},
@@ -49,15 +55,15 @@ func (s Spec) Name() string {
 	case policy.Immediately:
 		pace = NoPace
 	}
-	think := ""
-	if s.Think > 0 {
-		think = "/think=" + s.Think.String()
-	}
 	if s.Confine != nil {
 		confine = "/confine=" + s.Confine.String()
 	}
-	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v%s/queue=%d/workers=%d/batch=%s/policy=%v/pace=%s%s-%d",
-		s.Engine, s.Path, s.Targets, s.Work, think, s.Queue, s.Workers, batch, s.Policy, pace, confine, runtime.GOMAXPROCS(0))
+	rest := confine + s.Load.name()
+	if s.Stall > 0 {
+		rest += "/stall=" + s.Stall.String()
+	}
+	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%s/policy=%v/pace=%s%s-%d",
+		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, batch, s.Policy, pace, rest, runtime.GOMAXPROCS(0))
 }
 
 // per returns v for each served call; with none served there is no such number
@@ -69,7 +75,8 @@ func (r *Result) per(v float64) float64 {
 	return v / float64(r.Targets.OK)
 }
 
-// values are the metrics of r by unit.
+// values are the metrics of r by unit. Of a void result there is nothing to tell
+// but that.
 func (r *Result) values() []benchfmt.Value {
 	var vs []benchfmt.Value
 	add := func(unit string, v float64) {
@@ -83,9 +90,23 @@ func (r *Result) values() []benchfmt.Value {
 			vs = append(vs, benchfmt.Value{Value: v, Unit: unit})
 		}
 	}
+	if r.Void() != nil {
+		add("void", 1)
+		add("late/op", float64(r.Open.Late)/float64(max(1, r.Open.Intended)))
+		return vs
+	}
 	add("ns/op", r.per(float64(r.Elapsed.Nanoseconds())))
 	add("p50-roundtrip-ns", r.RoundTrip.Quantile(.5))
 	add("p99-roundtrip-ns", r.RoundTrip.Quantile(.99))
+	add("p50-corrected-ns", r.Corrected.Quantile(.5))
+	add("p99-corrected-ns", r.Corrected.Quantile(.99))
+	if w := r.Open; w != nil {
+		// The generator's own part of the corrected latency, and the calls for
+		// which it had no target.
+		add("p50-lag-ns", w.Lag.Quantile(.5))
+		add("p99-lag-ns", w.Lag.Quantile(.99))
+		add("late/op", float64(w.Late)/float64(w.Intended))
+	}
 	if r.Wait != nil && r.Wait.Count > 0 {
 		add("p50-wait-ns", r.Wait.Quantile(.5))
 		add("p99-wait-ns", r.Wait.Quantile(.99))
@@ -124,7 +145,9 @@ func NewWriter(w io.Writer, comments []string, keys [][2]string) (*Writer, error
 
 // Write writes one repetition as one line.
 func (w *Writer) Write(r *Result) error {
-	res := &benchfmt.Result{Name: benchfmt.Name(r.Name()), Iters: max(1, int(r.Targets.OK)), Values: r.values()}
+	res := &benchfmt.Result{Name: benchfmt.Name(r.Name()), Iters: max(1, int(r.Targets.OK)), Values: r.values(),
+		// A key, so that closed and open loops never share a table.
+		Config: []benchfmt.Config{{Key: "loop", Value: []byte(r.Load.Loop()), File: true}}}
 	return w.w.Write(res)
 }
 

@@ -23,7 +23,13 @@ type Result struct {
 	Elapsed   time.Duration
 	Stats     Stats          // the supervisor's own counts
 	Targets   storm.Counts   // what the targets saw
-	RoundTrip *hist.Snapshot // ns, of served calls, by the targets' clocks
+	RoundTrip *hist.Snapshot // ns, of served calls, by the targets' clocks, from when they were made
+	// Corrected is RoundTrip from when the calls should have been made, in an open
+	// loop. A closed loop has no such time: there it is RoundTrip.
+	Corrected *hist.Snapshot
+	// Open is what an open loop's calls with an intended start in the window did, or nil.
+	Open      *storm.Window
+	Little    Little         // of the whole storm
 	Wait      *hist.Snapshot // ns, receive → dispatch; by Clock
 	Clock     string         // ClockEngine, ClockTracepoints
 	OwnWait   *hist.Snapshot // the engine's own clock in the run that Wait is of
@@ -40,6 +46,16 @@ type Result struct {
 	}
 }
 
+// Void is nil, or says why an open loop's result is of no value: there were too few
+// targets, and so the calls that the supervisor saw are not those of the schedule.
+func (r *Result) Void() error {
+	if r.Open == nil || !r.Open.Void() {
+		return nil
+	}
+	return fmt.Errorf("limited by the generator: no target was idle at the intended start of %d of %d calls: more targets or a lower rate are needed",
+		r.Open.Late-r.Open.Excused, r.Open.Intended)
+}
+
 // Check holds the engine's counts of the whole storm against its targets', errno
 // by errno: each side counts by the results of its own calls. After a loss
 // (Lost) there is nothing to compare.
@@ -48,10 +64,13 @@ func (r *Result) Check() error {
 	if odd := t.Except(unix.EINTR); odd != (storm.Counts{}) {
 		return fmt.Errorf("its targets saw answers that it does not give: %v", odd)
 	}
-	if r.Lost == 0 && (t.OK != s.Served || t.Failed(unix.EINTR) != s.Dropped) {
+	if r.Lost > 0 {
+		return nil
+	}
+	if t.OK != s.Served || t.Failed(unix.EINTR) != s.Dropped {
 		return fmt.Errorf("the engine counts %d served and %d dropped, its targets %v", s.Served, s.Dropped, t)
 	}
-	return nil
+	return r.Little.Check()
 }
 
 // The clocks that a wait can come from.
@@ -105,15 +124,23 @@ func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, e
 // warm-up included, so that they are of the same events as a tracer's: cutting
 // two clocks' windows at one instant is not possible.
 func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, error) {
-	sup, err := New(s)
+	run := s
+	if s.Stall > 0 {
+		run.stall = &stall{length: s.Stall}
+	}
+	sup, err := New(run)
 	if err != nil {
 		return nil, err
 	}
 	// A bound on everything: no repetition takes longer, whatever goes wrong. An
 	// interrupt ends the storm in order, not by killing it under its supervisor.
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+warmUp+4*hangDeadline)
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+warmUp+s.Stall+5*hangDeadline)
 	defer cancel()
-	st, err := storm.Start(bound, storm.Config{Targets: s.Targets, CPU: s.TargetCPU, Think: s.Think, ThinkSleeps: true})
+	load, err := s.Load.Config(s.Targets, s.TargetCPU, warmUp+d, s.Seed)
+	if err != nil {
+		return nil, err
+	}
+	st, err := storm.Start(bound, load)
 	if err != nil {
 		return nil, err
 	}
@@ -125,9 +152,14 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	if err := st.Go(); err != nil {
 		return nil, errors.Join(err, stopServing(st, sup))
 	}
-	interrupted := sleep(ctx, warmUp)
-	if interrupted == nil {
+	var interrupted error
+	if load.Open { // the schedule does not wait
+		interrupted = sleep(ctx, storm.Lead()+warmUp)
+	} else if interrupted = sleep(ctx, warmUp); interrupted == nil {
 		interrupted = st.Rages(ctx, hangDeadline)
+	}
+	if run.stall != nil {
+		run.stall.at.Store(now() + int64(d)/4)
 	}
 	var before, after measure
 	before.begin(st, sup)
@@ -158,6 +190,16 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 		r.Wait.Sub(before.waits)
 	}
 	r.OwnWait = r.Wait
+	r.Corrected, r.Little = r.RoundTrip, newLittle(r.Whole.Stats, st.Rung(), rep)
+	if rep.Open != nil {
+		from := rep.Open.Origin() + int64(warmUp)
+		var begun, end int64
+		if run.stall != nil {
+			begun, end = run.stall.begun.Load(), run.stall.end.Load()
+		}
+		r.Open = rep.Open.Window(from, from+int64(d), begun, end)
+		r.RoundTrip, r.Corrected = r.Open.RoundTrip, r.Open.Corrected
+	}
 	if r.Service = after.services; r.Service != nil {
 		r.Service.Sub(before.services)
 	}

@@ -81,7 +81,7 @@ func (d *seed) worker() {
 			d.stale.Add(1)
 			continue
 		}
-		d.s.Work.Do()
+		d.s.work()
 		d.answer(&notify.Resp{ID: it[0].id, Val: answerVal}, &d.served)
 	}
 }

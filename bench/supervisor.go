@@ -62,13 +62,26 @@ type Spec struct {
 	Queue     int
 	DropBatch int
 	TargetCPU storm.CPU
-	Think     time.Duration // that targets sleep between two calls
 	Policy    policy.Kind   // of engine unknot, as are the following; the others drop the oldest
 	Pace      time.Duration // as engine.Config's
 	// CheckAfter is engine.Config's. [Once] has every dispatch checked in a
 	// traced run, because that is what a tracer sees of it.
 	CheckAfter time.Duration
 	Confine    Confiner // of the engine unknot; nil: its receive thread is not confined
+
+	Load Load
+	Seed uint64 // of what the targets draw: arrivals, think times, calls
+	// Stall holds up one handler for so long, once, a quarter into what is
+	// measured. The calls of an open loop that are late because of it do not make
+	// the result void: counting them is what the corrected latency is for.
+	Stall time.Duration
+	stall *stall // of this run
+}
+
+// work is the handler of every engine.
+func (s *Spec) work() {
+	s.stall.maybe()
+	s.Work.Do()
 }
 
 // A Confiner has the receive thread of an engine confine itself. Package confine

@@ -72,6 +72,8 @@ func (c Counts) String() string {
 }
 
 // index is where e is counted.
+//
+//go:nosplit
 func index(e syscall.Errno) int {
 	if int(e) < Errnos {
 		return int(e)

@@ -1,11 +1,30 @@
 // Package storm makes synthetic system-call storms: the targets that a
 // supervisor is measured against.
 //
-// A storm is a separate process, the same binary run again: N threads in a
-// closed loop, each making a trapped getppid that does nothing else, then
-// computing for the think time. Each call is timed. Counts and histograms lie
-// in memory shared with the parent, so that they can be read while the storm
-// rages and after it was killed.
+// A storm is a separate process, the same binary run again: N threads that make
+// trapped calls, getppid or a [Mix] of calls, some with paths in their memory. Each
+// call is timed. Counts and histograms lie in memory shared with the parent, so
+// that they can be read while the storm rages and after it was killed.
+//
+// # Closed and open loops
+//
+// In a closed loop each thread calls again once it has its answer and has thought
+// ([Think]): there are never more calls than threads, and a supervisor that stalls
+// is asked for less. That hides stalls (coordinated omission): the calls that would
+// have been made meanwhile, and would have waited, are never made.
+//
+// In an open loop calls have intended starts: a schedule, made by an arrival
+// process ([Process]) or by anything else that is [Arrivals], such as a recording.
+// The schedule lies in the shared memory; the threads take its calls in order,
+// each sleeps until its call's time and makes it. A latency from the intended start
+// (corrected) shows what one from when the call was made (uncorrected) does not.
+// An open loop needs more threads than are ever held up: a call that a thread takes
+// after its time, because it had none earlier, is late, and with more late calls
+// than [MaxLate] the load was not what it should have been, which [Window.Void] says.
+//
+// To storm with a load of one's own, implement [Arrivals], or hand a []Arrival to
+// [Config]: for each call its time, which call it is, and a tag that the supervisor
+// finds in the sixth argument, to tell it how long to work, for instance.
 //
 // # How the threads stay out of each other's way
 //
@@ -21,7 +40,9 @@
 //
 // # Traps
 //
-// A closed loop hides stalls: a thread that waits issues no calls (coordinated
-// omission). Programs that use this package must call [Main] first thing in
-// main, and their tests in TestMain.
+// Programs that use this package must call [Main] first thing in main, and their
+// tests in TestMain.
+//
+// A thread sleeps until an intended start, and wakes up late: some tens of µs on a
+// virtual machine. [Window.Lag] has it; it is part of the corrected latency.
 package storm

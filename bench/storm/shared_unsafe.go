@@ -5,12 +5,13 @@ import (
 	"math"
 	"unsafe"
 
+	"github.com/unknot/unknot/engine/mono"
 	"golang.org/x/sys/unix"
 )
 
 // mapShared maps the storm's shared memory; its parent sizes it first.
-func mapShared(fd, targets int, create bool) ([]byte, *shared, error) {
-	size := int(unsafe.Sizeof(header{})) + targets*int(unsafe.Sizeof(thread{}))
+func mapShared(fd, threads, calls int, create bool) ([]byte, *shared, error) {
+	size := int(unsafe.Sizeof(header{})) + threads*int(unsafe.Sizeof(thread{})) + calls*int(unsafe.Sizeof(entry{}))
 	if create {
 		if err := unix.Ftruncate(fd, int64(size)); err != nil {
 			return nil, nil, fmt.Errorf("shared memory of %d bytes: %w", size, err)
@@ -25,7 +26,11 @@ func mapShared(fd, targets int, create bool) ([]byte, *shared, error) {
 		return nil, nil, fmt.Errorf("map shared memory: %w", err)
 	}
 	first := unsafe.Add(unsafe.Pointer(&mem[0]), unsafe.Sizeof(header{}))
-	return mem, &shared{head: (*header)(unsafe.Pointer(&mem[0])), threads: unsafe.Slice((*thread)(first), targets)}, nil
+	sh := &shared{head: (*header)(unsafe.Pointer(&mem[0])), threads: unsafe.Slice((*thread)(first), threads)}
+	if calls > 0 {
+		sh.calls = unsafe.Slice((*entry)(unsafe.Add(first, uintptr(threads)*unsafe.Sizeof(thread{}))), calls)
+	}
+	return mem, sh, nil
 }
 
 func unmap(mem []byte) { _ = unix.Munmap(mem) }
@@ -50,10 +55,20 @@ func (h *header) start() {
 	_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&h.started)), futexWake, math.MaxInt32, 0, 0, 0)
 }
 
-// nap sleeps without telling the Go scheduler, as a target's calls do.
+// sleepUntil sleeps until at (ns, monotonic), but not the last µs, which the caller
+// spins away, nor long enough to miss the end of the storm.
 //
 //go:nosplit
-func nap(ns int64) {
-	ts := unix.Timespec{Sec: ns / 1e9, Nsec: ns % 1e9}
-	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+func (h *header) sleepUntil(at int64) {
+	const spin, most = 1000, 50e6
+	now := mono.Now()
+	if at-now <= spin {
+		return
+	}
+	wake := min(at-spin, now+most)
+	ts := unix.Timespec{Sec: wake / 1e9, Nsec: wake % 1e9}
+	_, _, _ = unix.RawSyscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_MONOTONIC, timerAbstime, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
 }
+
+// timerAbstime is TIMER_ABSTIME of include/uapi/linux/time.h.
+const timerAbstime = 1

@@ -13,39 +13,27 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
 )
 
-// MaxTargets bounds the threads of one storm.
-const MaxTargets = 8192
-
-// A CPU says where the targets run. The zero value does not pin them.
-type CPU int
-
-// OnCPU pins all targets to CPU n, counted from 0.
-func OnCPU(n int) CPU { return CPU(n + 1) }
-
-// Config describes a storm.
-type Config struct {
-	Targets int           // threads, at least 1
-	Think   time.Duration // how long a thread computes between two calls, by the wall clock
-	// ThinkSleeps has the threads sleep for that time instead, so that they leave the CPUs to others.
-	ThinkSleeps bool
-	CPU         CPU
-}
-
 // A Report is what the targets saw from Go to Halt.
 type Report struct {
 	Counts
-	RoundTrip *hist.Snapshot // ns, of calls answered with a value
-	EINTRTrip *hist.Snapshot // ns, of dropped calls
+	RoundTrip *hist.Snapshot // ns, of calls answered with a value, from when they were made
+	FailTrip  *hist.Snapshot // ns, of calls that failed, dropped ones above all
 	Elapsed   time.Duration
 	Lost      int // threads whose call was not answered
+
+	// InFlight is the time, summed over the threads, that they were not idle:
+	// that they had a call to be answered.
+	InFlight time.Duration
+	// Open is of an open loop, else nil.
+	Open *OpenReport
 }
 
 // A Storm is a running target process.
@@ -57,6 +45,7 @@ type Storm struct {
 	shm      *shared
 	mem      []byte
 	last     Counts // of a storm that was closed
+	lastRung uint64
 	exited   chan struct{}
 	waitErr  error // why it exited on its own
 	started  time.Time
@@ -84,27 +73,25 @@ const (
 // Start runs the target process. On return its filter is installed and its
 // threads wait for Go. When ctx ends, the process is killed.
 func Start(ctx context.Context, c Config) (s *Storm, err error) {
-	if c.Targets < 1 || c.Targets > MaxTargets {
-		return nil, fmt.Errorf("start storm: %d targets: must be 1 to %d", c.Targets, MaxTargets)
-	}
-	if c.Think < 0 || c.CPU < 0 {
-		return nil, fmt.Errorf("start storm: think time %v, CPU %d: must not be negative", c.Think, int(c.CPU)-1)
-	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("start storm: %w", err)
 		}
 	}()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
 	memfd, err := unix.MemfdCreate("unknot-storm", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("shared memory: %w", err)
 	}
 	shmFile := os.NewFile(uintptr(memfd), "shared memory")
 	defer shmFile.Close()
-	mem, shm, err := mapShared(memfd, c.Targets+1, true)
+	mem, shm, err := mapShared(memfd, c.Targets+1, len(c.Schedule), true)
 	if err != nil {
 		return nil, err
 	}
+	shm.plan(&c)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket pair: %w", err)
@@ -117,7 +104,7 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 		return nil, err
 	}
 	conn := fc.(*net.UnixConn)
-	arg, err := json.Marshal(c)
+	arg, err := json.Marshal(childConfig{Config: c, Calls: len(c.Schedule), Traps: c.traps()})
 	if err != nil {
 		return nil, err
 	}
@@ -190,6 +177,7 @@ func (s *Storm) Go() error {
 	default:
 	}
 	s.started = time.Now()
+	s.shm.head.origin.Store(mono.Now() + int64(lead))
 	s.shm.head.start()
 	return nil
 }
@@ -256,26 +244,56 @@ func (s *Storm) RoundTrip() *hist.Snapshot {
 	return r
 }
 
-// Halt has each thread stop after its current call and waits for them. Threads
-// whose call is not answered by the deadline are lost. The process lives on, and
-// makes no call that it is not asked for (Ring), until Close: so a supervisor can
-// be stopped while it still has a target.
+// Halt has each thread stop after its current call and waits for them; in an open
+// loop the calls that were due are made first. Threads whose call is not answered
+// by the deadline are lost. The process lives on, and makes no call that it is not
+// asked for (Ring), until Close: so a supervisor can be stopped while it still has
+// a target.
 func (s *Storm) Halt(deadline time.Duration) (*Report, error) {
-	r := &Report{RoundTrip: new(hist.Snapshot), EINTRTrip: new(hist.Snapshot)}
+	r := &Report{RoundTrip: new(hist.Snapshot), FailTrip: new(hist.Snapshot)}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	s.shm.head.stop.Store(1)
+	h := s.shm.head
+	h.stopAt.CompareAndSwap(0, mono.Now())
 	r.Elapsed = time.Since(s.started)
 	var err error
+	if s.cfg.Open {
+		if r.Lost, err = s.await(deadline); err != nil {
+			return nil, err
+		}
+		h.abandon.Store(1) // a target that is never idle is not lost
+	}
 	if r.Lost, err = s.await(deadline); err != nil {
 		return nil, err
 	}
 	r.Counts = s.counts()
+	now := mono.Now()
 	for i := range s.shm.hammers() {
-		s.shm.threads[i].roundTrip.AddTo(r.RoundTrip)
-		s.shm.threads[i].eintrTrip.AddTo(r.EINTRTrip)
+		t := &s.shm.threads[i]
+		t.roundTrip.AddTo(r.RoundTrip)
+		t.failTrip.AddTo(r.FailTrip)
+		r.InFlight += t.inFlight(now)
+	}
+	if s.cfg.Open {
+		r.Open = &OpenReport{s.shm.log(), h.origin.Load()}
 	}
 	return r, nil
+}
+
+// Rung returns how many of Counts are Ring's calls, so far, which no thread made.
+func (s *Storm) Rung() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.rungCalls()
+}
+
+func (s *Storm) rungCalls() uint64 {
+	if len(s.shm.threads) == 0 {
+		return s.lastRung
+	}
+	var c Counts
+	s.shm.threads[len(s.shm.threads)-1].addTo(&c)
+	return c.Calls()
 }
 
 // await waits until no thread is in its loop and returns how many still are at
@@ -335,7 +353,7 @@ func (s *Storm) Close() {
 	if s.mem == nil {
 		return
 	}
-	s.last = s.counts()
+	s.last, s.lastRung = s.counts(), s.rungCalls()
 	unmap(s.mem)
 	s.mem = nil
 	s.shm = &shared{head: new(header)}
@@ -377,30 +395,3 @@ const (
 	inLoop
 	ended
 )
-
-// thread is one target's block in shared memory, written by it alone.
-type thread struct {
-	state                atomic.Uint32
-	_                    [60]byte
-	ok                   atomic.Uint64
-	errnos               [Errnos]atomic.Uint64
-	roundTrip, eintrTrip hist.Hist
-	_                    [64]byte
-}
-
-// header is the start of the shared memory.
-type header struct {
-	stop    atomic.Uint32
-	started atomic.Uint32 // a futex
-	waiting atomic.Uint32 // threads that wait, or have waited, for start
-	rung    atomic.Uint32 // calls that Ring asked for and that were answered
-	_       [112]byte
-}
-
-// shared has a block for each target and a last one for Ring's calls.
-type shared struct {
-	head    *header
-	threads []thread
-}
-
-func (s *shared) hammers() []thread { return s.threads[:max(1, len(s.threads))-1] }

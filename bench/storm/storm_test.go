@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
 )
@@ -91,8 +92,8 @@ func TestCountsAreTheSupervisors(t *testing.T) {
 		if r.Counts != want || r.Lost != 0 {
 			t.Errorf("%d targets saw %v; the supervisor sent %v", targets, r.Counts, want)
 		}
-		if r.RoundTrip.Count != r.OK || r.EINTRTrip.Count != eintr {
-			t.Errorf("histograms hold %d and %d", r.RoundTrip.Count, r.EINTRTrip.Count)
+		if r.RoundTrip.Count != r.OK || r.FailTrip.Count != eintr {
+			t.Errorf("histograms hold %d and %d", r.RoundTrip.Count, r.FailTrip.Count)
 		}
 	}
 }
@@ -122,7 +123,7 @@ func TestHungTargetsAreLostAndKilled(t *testing.T) {
 }
 
 func TestTargetsEndWithTheirSupervisor(t *testing.T) {
-	s := begin(t, Config{Targets: 8, Think: time.Microsecond, CPU: OnCPU(0)})
+	s := begin(t, Config{Targets: 8, Think: Think{Dist: dist.Dist{Mean: time.Microsecond}}, CPU: OnCPU(0)})
 	if err := s.Go(); err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +235,7 @@ func await(t *testing.T, s *Storm, e unix.Errno, n uint64) {
 }
 
 func TestBadConfigs(t *testing.T) {
-	for _, c := range []Config{{}, {Targets: -1}, {Targets: MaxTargets + 1}, {Targets: 1, Think: -1}, {Targets: 1, CPU: OnCPU(4000)}} {
+	for _, c := range []Config{{}, {Targets: -1}, {Targets: MaxTargets + 1}, {Targets: 1, Think: Think{Dist: dist.Dist{Mean: -1}}}, {Targets: 1, CPU: OnCPU(4000)}} {
 		if s, err := Start(t.Context(), c); err == nil {
 			t.Errorf("%+v was accepted", c)
 			s.Close()

@@ -3,12 +3,12 @@ package storm
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
 	"time"
 
-	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
@@ -16,11 +16,11 @@ import (
 
 // target is the life of the target process, which ends by being killed.
 func target(arg string) error {
-	var c Config
+	var c childConfig
 	if err := json.Unmarshal([]byte(arg), &c); err != nil {
 		return err
 	}
-	_, shm, err := mapShared(shmFD, c.Targets+1, false)
+	_, shm, err := mapShared(shmFD, c.Targets+1, c.Calls, false)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func target(arg string) error {
 			return err
 		}
 	}
-	prog, err := notify.TrapProgram(unix.SYS_GETPPID)
+	prog, err := filter(c.Traps)
 	if err != nil {
 		return err
 	}
@@ -54,11 +54,21 @@ func target(arg string) error {
 		return err
 	}
 	// Threads exist before the storm starts, so that no start-up is measured.
+	ps := prepare()
 	for i := range shm.hammers() {
+		s := newScript(&c.Config, rand.New(rand.NewPCG(c.Seed, uint64(i))))
 		go func() {
 			runtime.LockOSThread()
+			_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 			shm.head.awaitStart()
-			shm.threads[i].hammer(shm.head, int64(c.Think), c.ThinkSleeps)
+			switch t := &shm.threads[i]; {
+			case c.Open:
+				t.open(shm.head, shm.calls, &ps)
+			case c.Untimed:
+				t.untimed(shm.head, &s)
+			default:
+				t.closed(shm.head, &s)
+			}
 		}()
 	}
 	for int(shm.head.waiting.Load()) < c.Targets {
@@ -97,52 +107,4 @@ func pinAll(cpu int) error {
 		}
 	}
 	return nil
-}
-
-// hammer is the closed loop of one thread. Nothing in the loop may be a point of
-// preemption: after 10 ms without one the scheduler asks each goroutine to
-// yield, and for a thread-locked goroutine that is a hand-over through several
-// futexes. With 256 threads it halved the storm: all callees are nosplit, and
-// asynchronous preemption is off (see Start).
-func (t *thread) hammer(h *header, think int64, sleeps bool) {
-	t.state.Store(inLoop)
-	defer t.state.Store(ended)
-	last := mono.Now()
-	for h.stop.Load() == 0 {
-		_, _, e := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
-		end := mono.Now()
-		switch e {
-		case 0:
-			t.roundTrip.Record(end - last)
-			t.ok.Add(1)
-		case unix.EINTR:
-			t.eintrTrip.Record(end - last)
-			t.errnos[unix.EINTR].Add(1)
-		default:
-			t.errnos[index(e)].Add(1)
-			if e == unix.ENOSYS { // the supervisor is gone for good
-				return
-			}
-		}
-		last = end
-		if think > 0 && sleeps {
-			nap(think)
-			last = mono.Now()
-		} else if think > 0 {
-			for last-end < think {
-				last = mono.Now()
-			}
-		}
-	}
-}
-
-// ring makes one call. Nobody to answer it is what it may be there to find.
-func (t *thread) ring() {
-	switch _, _, e := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); e {
-	case 0:
-		t.ok.Add(1)
-	case unix.ENOSYS:
-	default:
-		t.errnos[index(e)].Add(1)
-	}
 }

@@ -27,7 +27,8 @@ func Storm(ctx context.Context, l Load, set Setting, confine bench.Confiner, d t
 	if l.Targets > storm.MaxTargets {
 		return nil, fmt.Errorf("%d targets: a storm has at most %d", l.Targets, storm.MaxTargets)
 	}
-	r, err := bench.Once(ctx, bench.Spec{Engine: "unknot", Path: bench.PathQueue, Targets: l.Targets, Think: l.Arrivals.Think.Mean,
+	r, err := bench.Once(ctx, bench.Spec{Engine: "unknot", Path: bench.PathQueue, Targets: l.Targets,
+		Load:    bench.Load{Think: storm.Think{Dist: l.Arrivals.Think, Sleep: true}},
 		Work:    bench.Work{Time: l.Service.Mean, CV: l.Service.CV, Sleep: l.Service.Sleeps},
 		Workers: set.Workers, Queue: set.Capacity, DropBatch: set.Batch, Policy: set.Kind, Pace: set.Pace, Confine: confine}, d, false)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -34,6 +35,8 @@ type benchFlags struct {
 	count                                                                       int
 	out, trace                                                                  string
 	targetCPU                                                                   int
+	load                                                                        loadFlags
+	stall                                                                       time.Duration
 }
 
 func newBenchCmd() *cobra.Command {
@@ -75,6 +78,8 @@ targets saw, by errno, are not those that the engine counts, 2 wrong usage.`,
 	fl.StringSliceVar(&f.confine, "confine", []string{"private"}, confineUsage+"; of unknot")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
 	fl.IntVar(&f.count, "count", 5, "repetitions of each combination")
+	f.load.register(fl)
+	fl.DurationVar(&f.stall, "stall", 0, "hold up one handler for so long, once in each repetition: what the corrected latencies are there to show")
 	fl.IntVar(&f.targetCPU, "target-cpu", -1, "pin the targets to this CPU; -1 leaves them to the scheduler")
 	fl.StringVar(&f.trace, "trace", "auto", "measure the queue path's wait by eBPF tracepoints: on, off, or auto where permitted")
 	fl.StringVarP(&f.out, "output", "o", "", "also write the results to this `file`, whole or not at all")
@@ -146,6 +151,10 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if err != nil {
 		return nil, err
 	}
+	loads, err := f.load.plan()
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range targets {
 		for _, w := range works {
 			for _, q := range queues {
@@ -160,7 +169,7 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 								if !slices.Contains(f.paths, p) {
 									continue
 								}
-								s := bench.Spec{Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q,
+								s := bench.Spec{Stall: f.stall, Seed: f.load.seed, Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q,
 									DropBatch: min(b, q), TargetCPU: storm.CPU(f.targetCPU + 1), Policy: drops[0].policy, Pace: drops[0].pace}
 								if e != "unknot" {
 									specs = append(specs, s) // nobody else has a choice
@@ -182,6 +191,7 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 			}
 		}
 	}
+	specs = withLoads(specs, loads)
 	if len(specs) == 0 {
 		return nil, usageErrorf("nothing to run: no engine of --engine %s has a path of --path %s", strings.Join(f.engines, ","), strings.Join(f.paths, ","))
 	}
@@ -194,7 +204,26 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if f.duration < time.Millisecond {
 		return nil, usageErrorf("--duration %v: want at least 1ms", f.duration)
 	}
+	if f.stall < 0 || f.stall >= f.duration {
+		return nil, usageErrorf("--stall %v: want less than --duration %v, which it lies in", f.stall, f.duration)
+	}
+	for _, l := range loads {
+		if _, err := l.Config(1, 0, f.duration, f.load.seed); err != nil {
+			return nil, usageErrorf("--rate, --duration: %w", err)
+		}
+	}
 	return specs, nil
+}
+
+// withLoads combines specs with loads.
+func withLoads(specs []bench.Spec, loads []bench.Load) (all []bench.Spec) {
+	for _, l := range loads {
+		for _, s := range specs {
+			s.Load = l
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // A drop is one combination of --policy and --pace.
@@ -275,7 +304,9 @@ rounds:
 			// Each round starts one further on, so that no engine always comes first.
 			s := specs[(i+round)%len(specs)]
 			progress.show(len(results), s.Name())
-			r, err := bench.Once(ctx, s, f.duration, traced)
+			seeded := s
+			seeded.Seed += uint64(round) // each round draws anew, and all engines draw the same
+			r, err := bench.Once(ctx, seeded, f.duration, traced)
 			if ctx.Err() != nil {
 				break rounds
 			}
@@ -286,12 +317,15 @@ rounds:
 				}
 				continue
 			}
-			r.Round = round
+			r.Round, r.Spec = round, s
 			if traced && r.Path == bench.PathQueue && r.Clock != clock {
 				failed = errors.Join(failed, fmt.Errorf("the tracer lost notifications of %s: its wait is left out", s.Name()))
 				r.Wait = nil
 			}
 			lost += r.Lost
+			if err := r.Void(); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("void: %s: %w", s.Name(), err))
+			}
 			if err := r.Check(); err != nil {
 				failed = errors.Join(failed, fmt.Errorf("%s: %w", s.Name(), err))
 			}
@@ -337,7 +371,7 @@ func facts() (comments []string, keys [][2]string) {
 	for _, d := range details {
 		comments = append(comments, "machine "+d[0]+": "+d[1])
 	}
-	comments = append(comments, "load: closed loop; latencies are not corrected for coordinated omission")
+	comments = append(comments, "loop: closed: nothing says when a call should have been made, so its corrected latency is the round trip; open: corrected from the intended start")
 	keys = [][2]string{
 		{"goos", runtime.GOOS},
 		{"goarch", runtime.GOARCH},
@@ -413,11 +447,13 @@ func writeWhole(path string, b []byte) (err error) {
 	return err
 }
 
-// summary prints the medians, their ratios to chan, and where the waits lie.
+// summary prints the medians, their ratios to chan, and where the waits lie. Void
+// results are in neither.
 func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 	if len(results) == 0 {
 		return
 	}
+	results = slices.DeleteFunc(slices.Clone(results), func(r *bench.Result) bool { return r.Void() != nil })
 	median := func(s bench.Spec, of func(*bench.Result) float64) float64 {
 		var sample stats.Sample
 		for _, r := range results {
@@ -426,23 +462,29 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 			}
 		}
 		if len(sample.Xs) == 0 {
-			return 0
+			return math.NaN()
 		}
 		return sample.Quantile(.5)
 	}
 	served := func(r *bench.Result) float64 { return float64(r.Targets.OK) / r.Elapsed.Seconds() }
-	fmt.Fprintf(w, "\n%-7s %-7s %8s %12s %11s %9s %12s %12s %9s %5s\n", "engine", "path", "targets", "work", "served/s", "vs chan", "p50 trip", "p99 trip", "eintr/op", "lost")
+	fmt.Fprintf(w, "\n%-7s %-7s %-7s %8s %12s %11s %9s %12s %12s %13s %9s %5s\n", "engine", "path", "loop", "targets", "work", "served/s", "vs chan", "p50 trip", "p99 trip", "p99 corrected", "eintr/op", "lost")
 	for _, s := range specs {
+		fmt.Fprintf(w, "%-7s %-7s %-7s %8d %12v ", s.Engine, s.Path, s.Load.Loop(), s.Targets, s.Work)
+		if math.IsNaN(median(s, served)) {
+			fmt.Fprintf(w, "%11s\n", "no result")
+			continue
+		}
 		chanSpec := s
-		chanSpec.Engine, chanSpec.Path = "chan", bench.PathQueue
+		chanSpec.Engine, chanSpec.Path, chanSpec.Confine = "chan", bench.PathQueue, nil
 		ratio := "-"
 		if c := median(chanSpec, served); c > 0 {
 			ratio = fmt.Sprintf("%.2fx", median(s, served)/c)
 		}
-		fmt.Fprintf(w, "%-7s %-7s %8d %12v %11.0f %9s %12s %12s %9.3f %5.0f\n", s.Engine, s.Path, s.Targets, s.Work,
+		fmt.Fprintf(w, "%11.0f %9s %12s %12s %13s %9.3f %5.0f\n",
 			median(s, served), ratio,
 			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.5) })),
 			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.99) })),
+			bench.Duration(median(s, func(r *bench.Result) float64 { return r.Corrected.Quantile(.99) })),
 			median(s, func(r *bench.Result) float64 {
 				return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
 			}),
@@ -452,11 +494,15 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 		if s.Engine != "unknot" {
 			continue
 		}
-		all := new(hist.Snapshot)
+		all, any := new(hist.Snapshot), false
 		for _, r := range results {
 			if r.Spec == s && r.Wait != nil {
 				all.Merge(r.Wait)
+				any = true
 			}
+		}
+		if !any {
+			continue
 		}
 		fmt.Fprintln(w)
 		bench.Histogram(w, "wait (receive to dispatch) of "+s.Name(), all)

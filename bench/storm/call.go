@@ -1,0 +1,231 @@
+package storm
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
+)
+
+// A Call is a system call that targets make. Those other than getppid carry
+// [Mark] in the high half of their sixth argument, which none of them uses, and
+// only then they are trapped: what the target's runtime calls for itself is not.
+// The low half is an [Arrival]'s Tag.
+type Call uint8
+
+const (
+	Any     Call = iota // drawn from the storm's Mix
+	Getppid             // no arguments
+	Gettid              // no arguments
+	Openat              // a path
+	Statx               // a path and a buffer
+	Mkdirat             // a path
+	Connect             // a socket address
+
+	numCalls
+)
+
+// Mark is in bits 32 to 63 of the sixth argument of marked calls.
+const Mark = 0x756e6b6e
+
+// callInfo is what a call is made of. The paths do not exist and the descriptor
+// is none, so that a supervisor that continues the calls changes nothing.
+var callInfo = [numCalls]struct {
+	name string
+	nr   uintptr
+	args func() [5]uintptr
+	mem  int // the argument that points to what a supervisor has to read, or -1
+}{
+	Getppid: {"getppid", unix.SYS_GETPPID, noArgs, -1},
+	Gettid:  {"gettid", unix.SYS_GETTID, noArgs, -1},
+	Openat:  {"openat", unix.SYS_OPENAT, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), unix.O_RDONLY | unix.O_CLOEXEC} }, 1},
+	Statx:   {"statx", unix.SYS_STATX, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0, unix.STATX_BASIC_STATS, bufAddr()} }, 1},
+	Mkdirat: {"mkdirat", unix.SYS_MKDIRAT, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0o700} }, 1},
+	Connect: {"connect", unix.SYS_CONNECT, func() [5]uintptr { return [5]uintptr{^uintptr(0), sockAddr(), unix.SizeofSockaddrInet4} }, 1},
+}
+
+const atCWD = ^uintptr(-unix.AT_FDCWD - 1)
+
+func noArgs() [5]uintptr { return [5]uintptr{} }
+
+func (c Call) String() string {
+	if c == Any {
+		return "any"
+	}
+	return callInfo[c].name
+}
+
+// Memory returns the address in the target's memory that the trapped call d
+// points to, and how many bytes of it are worth reading. ok is false for calls
+// without such an argument.
+func Memory(d *notify.Data) (addr uintptr, n int, ok bool) {
+	for c := range callInfo {
+		if i := &callInfo[c]; c > 0 && int32(i.nr) == d.NR && i.mem >= 0 {
+			n = len(path)
+			if Call(c) == Connect {
+				n = unix.SizeofSockaddrInet4
+			}
+			return uintptr(d.Args[i.mem]), n, true
+		}
+	}
+	return 0, 0, false
+}
+
+// A Mix is the weights of the calls that targets make. The zero value is getppid
+// alone. Mixes are comparable.
+type Mix [numCalls]uint16
+
+// maxWeight bounds one weight.
+const maxWeight = 1000
+
+// ParseMix reads "openat:3,getppid:1"; a weight of 1 may be left out.
+func ParseMix(s string) (m Mix, err error) {
+	for part := range strings.SplitSeq(s, ",") {
+		name, w, weighted := strings.Cut(part, ":")
+		weight := 1
+		if weighted {
+			if weight, err = strconv.Atoi(w); err != nil || weight < 1 || weight > maxWeight {
+				return Mix{}, fmt.Errorf("calls %q: weight %q: want a whole number from 1 to %d", s, w, maxWeight)
+			}
+		}
+		c := slices.Index(CallNames(), name) + int(Getppid)
+		if c < int(Getppid) {
+			return Mix{}, fmt.Errorf("calls %q: no call %q: there are %s", s, name, strings.Join(CallNames(), ", "))
+		}
+		if m[c] != 0 {
+			return Mix{}, fmt.Errorf("calls %q: %s is there twice", s, name)
+		}
+		m[c] = uint16(weight)
+	}
+	return m.normal(), nil
+}
+
+// CallNames lists the calls.
+func CallNames() (names []string) {
+	for c := Getppid; c < numCalls; c++ {
+		names = append(names, c.String())
+	}
+	return names
+}
+
+// normal makes getppid alone the zero value.
+func (m Mix) normal() Mix {
+	alone := m
+	alone[Getppid] = 0
+	if alone == (Mix{}) {
+		return Mix{}
+	}
+	return m
+}
+
+// String is what ParseMix reads.
+func (m Mix) String() string {
+	var parts []string
+	for c, w := range m {
+		switch w {
+		case 0:
+		case 1:
+			parts = append(parts, Call(c).String())
+		default:
+			parts = append(parts, fmt.Sprint(Call(c), ":", w))
+		}
+	}
+	if parts == nil {
+		return Getppid.String()
+	}
+	return strings.Join(parts, ",")
+}
+
+// HasMemory reports whether a call of the mix points to memory of the target.
+func (m Mix) HasMemory() bool {
+	for c, w := range m {
+		if w > 0 && callInfo[c].mem >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// calls are those with a weight.
+func (m Mix) calls() (cs []Call) {
+	for c, w := range m {
+		if w > 0 {
+			cs = append(cs, Call(c))
+		}
+	}
+	if cs == nil {
+		cs = []Call{Getppid}
+	}
+	return cs
+}
+
+// deck is the calls in the proportions of their weights, exact to 1 in len.
+func (m Mix) deck(n int) []Call {
+	cs := m.calls()
+	if len(cs) == 1 {
+		return slices.Repeat(cs, n)
+	}
+	var total, sum int
+	for _, c := range cs {
+		total += int(m[c])
+	}
+	deck := make([]Call, 0, n)
+	for _, c := range cs {
+		sum += int(m[c])
+		for len(deck) < n*sum/total {
+			deck = append(deck, c)
+		}
+	}
+	return deck
+}
+
+// draw draws a call.
+func (m Mix) draw(r *rand.Rand) Call {
+	cs := m.calls()
+	if len(cs) == 1 {
+		return cs[0]
+	}
+	var total int
+	for _, c := range cs {
+		total += int(m[c])
+	}
+	k := r.IntN(total)
+	for _, c := range cs {
+		if k -= int(m[c]); k < 0 {
+			return c
+		}
+	}
+	panic("unreachable")
+}
+
+// filter traps the given calls: getppid always, the others when marked.
+func filter(cs []Call) ([]unix.SockFilter, error) {
+	var nrs []int
+	marked := false
+	for _, c := range cs {
+		nrs = append(nrs, int(callInfo[c].nr))
+		marked = marked || c != Getppid
+	}
+	trap, err := notify.TrapProgram(nrs...)
+	if err != nil || !marked {
+		return trap, err
+	}
+	const (
+		load     = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		equal    = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		ret      = unix.BPF_RET | unix.BPF_K
+		offNR    = 0
+		offArg5H = 16 + 5*8 + 4 // struct seccomp_data, little-endian
+	)
+	return append([]unix.SockFilter{
+		{Code: load, K: offArg5H},
+		{Code: equal, K: Mark, Jt: 3},
+		{Code: load, K: offNR},
+		{Code: equal, K: unix.SYS_GETPPID, Jt: 1},
+		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
+	}, trap...), nil
+}

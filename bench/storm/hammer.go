@@ -1,0 +1,191 @@
+package storm
+
+import (
+	"math/rand/v2"
+
+	"github.com/unknot/unknot/engine/mono"
+	"golang.org/x/sys/unix"
+)
+
+// Nothing in the loops of this file may be a point of preemption: after 10 ms
+// without one the scheduler asks each goroutine to yield, and for a thread-locked
+// goroutine that is a hand-over through several futexes. With 256 threads it
+// halved the storm: all callees are nosplit, and asynchronous preemption is off
+// (see Start).
+
+// prepared is a system call whose arguments are there.
+type prepared struct {
+	nr   uintptr
+	args [5]uintptr
+}
+
+func prepare() (ps [numCalls]prepared) {
+	for c := Getppid; c < numCalls; c++ {
+		ps[c] = prepared{callInfo[c].nr, callInfo[c].args()}
+	}
+	return ps
+}
+
+//go:nosplit
+func (p *prepared) call(tag uintptr) unix.Errno {
+	_, _, e := unix.RawSyscall6(p.nr, p.args[0], p.args[1], p.args[2], p.args[3], p.args[4], Mark<<32|tag)
+	return e
+}
+
+// count counts an outcome and, of a trip of at least 0 ns, its time.
+//
+//go:nosplit
+func (t *thread) count(e unix.Errno, trip int64) {
+	switch e {
+	case 0:
+		if trip >= 0 {
+			t.roundTrip.Record(trip)
+		}
+		t.ok.Add(1)
+	default:
+		if trip >= 0 {
+			t.failTrip.Record(trip)
+		}
+		t.errnos[index(e)].Add(1)
+	}
+}
+
+// A script is what a thread of the closed loop does, in turn and over again.
+type script struct {
+	calls  []prepared
+	thinks []int64 // ns
+	sleep  bool
+}
+
+func newScript(c *Config, r *rand.Rand) script {
+	ps := prepare()
+	var s script
+	deck := c.Mix.deck(1 << 10)
+	r.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+	if len(c.Mix.calls()) == 1 {
+		deck = deck[:1]
+	}
+	for _, k := range deck {
+		s.calls = append(s.calls, ps[k])
+	}
+	s.thinks = c.thinks(func() float64 { return c.Think.Draw(r) })
+	s.sleep = c.Think.Sleep
+	return s
+}
+
+// closed makes a call, thinks, makes the next.
+func (t *thread) closed(h *header, s *script) {
+	var call, think int
+	last := mono.Now()
+	t.begin(last)
+	defer func() { t.end(last) }() // by the last clock reading: what comes after it is no call
+	for h.stopAt.Load() == 0 {
+		e := s.calls[call].call(0)
+		end := mono.Now()
+		t.count(e, end-last)
+		last = end
+		if e == unix.ENOSYS { // the supervisor is gone for good
+			return
+		}
+		if call++; call == len(s.calls) {
+			call = 0
+		}
+		if d := s.thinks[think]; d > 0 {
+			if think++; think == len(s.thinks) {
+				think = 0
+			}
+			if s.sleep {
+				h.sleepUntil(end + d)
+			}
+			for last-end < d && h.stopAt.Load() == 0 {
+				last = mono.Now()
+			}
+			t.idle.Add(last - end)
+		}
+	}
+}
+
+// untimed is closed without clocks and thoughts.
+func (t *thread) untimed(h *header, s *script) {
+	t.begin(mono.Now())
+	defer func() { t.end(mono.Now()) }()
+	for h.stopAt.Load() == 0 {
+		e := s.calls[0].call(0)
+		t.count(e, -1)
+		if e == unix.ENOSYS {
+			return
+		}
+	}
+}
+
+// open takes the next call of the schedule, waits for its time and makes it.
+//
+// Whoever takes a call after its time says so: calls are taken in order, so no
+// thread had nothing to do at that time, and this call started late because of
+// the generator.
+func (t *thread) open(h *header, calls []entry, ps *[numCalls]prepared) {
+	last := mono.Now()
+	t.begin(last)
+	defer func() { t.end(last) }()
+	for {
+		k := h.next.Add(1) - 1
+		if k >= uint64(len(calls)) {
+			return
+		}
+		c := &calls[k]
+		at := h.origin.Load() + c.at
+		now := mono.Now()
+		late := now > at
+		for now < at {
+			if h.stopAt.Load() != 0 {
+				return
+			}
+			h.sleepUntil(at)
+			now = mono.Now()
+		}
+		// What was due before the stop is made, unless the parent gave up on it.
+		if stop := h.stopAt.Load(); stop != 0 && (at > stop || h.abandon.Load() != 0) {
+			return
+		}
+		start := now
+		t.idle.Add(start - last)
+		e := ps[c.call].call(uintptr(c.tag))
+		last = mono.Now()
+		t.count(e, last-start)
+		c.late.Store(b2i(late))
+		c.errno.Store(uint32(e))
+		c.started.Store(start)
+		c.ended.Store(last)
+		if e == unix.ENOSYS {
+			return
+		}
+	}
+}
+
+//go:nosplit
+func b2i(b bool) uint32 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// begin and end enclose a thread's time in its loop.
+func (t *thread) begin(now int64) {
+	t.begun.Store(now)
+	t.state.Store(inLoop)
+}
+
+func (t *thread) end(now int64) {
+	t.ended.Store(now)
+	t.state.Store(ended)
+}
+
+// ring makes one call. Nobody to answer it is what it may be there to find.
+func (t *thread) ring() {
+	switch _, _, e := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); e {
+	case unix.ENOSYS:
+	default:
+		t.count(e, -1)
+	}
+}

@@ -1,0 +1,95 @@
+package storm
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/unknot/unknot/engine/hist"
+)
+
+// childConfig is what the target process is told.
+type childConfig struct {
+	Config
+	Calls int    // of the schedule
+	Traps []Call // by the filter
+}
+
+// thread is one target's block in shared memory, written by it alone.
+type thread struct {
+	state               atomic.Uint32
+	_                   [60]byte
+	ok                  atomic.Uint64
+	errnos              [Errnos]atomic.Uint64
+	begun, ended, idle  atomic.Int64 // ns: when the loop began and ended; in it, without a call
+	roundTrip, failTrip hist.Hist
+	_                   [64]byte
+}
+
+// inFlight is the time of a thread, now at rest, that it was not idle.
+func (t *thread) inFlight(now int64) time.Duration {
+	begun, end := t.begun.Load(), t.ended.Load()
+	if begun == 0 {
+		return 0
+	}
+	if end == 0 {
+		end = now
+	}
+	return time.Duration(end - begun - t.idle.Load())
+}
+
+// header is the start of the shared memory.
+type header struct {
+	stopAt  atomic.Int64  // ns, when the storm was halted; 0: not yet
+	started atomic.Uint32 // a futex
+	waiting atomic.Uint32 // threads that wait, or have waited, for start
+	rung    atomic.Uint32 // calls that Ring asked for and that were answered
+	abandon atomic.Uint32 // what is due need not be made any more
+	origin  atomic.Int64  // ns, of the schedule's times
+	_       [96]byte
+	next    atomic.Uint64 // the first call of the schedule that no thread has taken
+	_       [56]byte
+}
+
+// entry is one call of a schedule. ended is written last; the times are absolute.
+type entry struct {
+	at             int64 // ns after the origin
+	started, ended atomic.Int64
+	call, tag      uint32
+	errno, late    atomic.Uint32
+}
+
+// shared has a block for each target and a last one for Ring's calls.
+type shared struct {
+	head    *header
+	threads []thread
+	calls   []entry
+}
+
+func (s *shared) hammers() []thread { return s.threads[:max(1, len(s.threads))-1] }
+
+// plan writes the schedule down, each call drawn.
+func (s *shared) plan(c *Config) {
+	r := rand.New(rand.NewPCG(c.Seed, 0x63616c6c73))
+	for i, a := range c.Schedule {
+		if a.Call == Any {
+			a.Call = c.Mix.draw(r)
+		}
+		s.calls[i].at, s.calls[i].call, s.calls[i].tag = int64(a.At), uint32(a.Call), a.Tag
+	}
+}
+
+// log is what became of the schedule.
+func (s *shared) log() []Made {
+	origin, log := s.head.origin.Load(), make([]Made, len(s.calls))
+	for i := range s.calls {
+		e := &s.calls[i]
+		m := Made{Intended: origin + e.at}
+		if end := e.ended.Load(); end != 0 {
+			m.Started, m.Ended = e.started.Load(), end
+			m.Errno, m.Late = e.errno.Load(), e.late.Load() != 0
+		}
+		log[i] = m
+	}
+	return log
+}
