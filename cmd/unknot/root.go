@@ -49,6 +49,7 @@ var subcommands = []func() *cobra.Command{
 	newBenchCmd,
 	newCalibrateCmd,
 	newCompareCmd,
+	newRecordCmd,
 	newRunCmd,
 	newStormCmd,
 	newTuneCmd,

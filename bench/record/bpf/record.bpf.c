@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * One row for each notification of a supervisor, seen from outside:
+ *
+ *	sched_switch   a thread with filters leaves its CPU: this may be its trap
+ *	exit  RECV     received; the trap was the thread's last switch
+ *	enter ID_VALID dispatched
+ *	enter SEND     answered
+ *	exit  SEND     how it ended: the row is handed to user space
+ *
+ * No arguments of the trapped calls are read.
+ */
+#include "../../trace/bpf/kernel.h"
+
+/* What kernel.h lacks. Names that end in ___record are the kernel's without it. */
+enum { BPF_MAP_TYPE_RINGBUF = 27, BPF_RB_NO_WAKEUP = 1 };
+
+static void *(*const bpf_ringbuf_reserve)(void *map, __u64 size, __u64 flags) = (void *)131;
+static void (*const bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
+
+struct upid___record {
+	__s32 nr;
+} __attribute__((preserve_access_index));
+
+/* struct upid is a number and a pointer; its size has been that since PID namespaces exist. */
+#define UPID_SIZE 16
+
+struct pid___record {
+	__u32 level;
+	struct upid___record numbers[1]; /* level + 1 of them */
+} __attribute__((preserve_access_index));
+
+struct seccomp___record {
+	__s32 mode;
+} __attribute__((preserve_access_index));
+
+#define MODE_FILTER 2
+
+struct task_struct___record {
+	__s32 pid;
+	__s32 tgid;
+	unsigned long nvcsw; /* switches of its own accord */
+	struct pid___record *thread_pid;
+	struct seccomp___record seccomp;
+} __attribute__((preserve_access_index));
+
+typedef struct task_struct___record task;
+
+/* The head of struct seccomp_notif: no argument. */
+struct notif_head {
+	__u64 id;
+	__u32 pid;
+	__u32 flags;
+	__s32 nr;
+	__u32 arch;
+};
+
+/* Set before loading. */
+volatile const __u32 supervisor; /* its process id */
+volatile const bool inside_pidns; /* that is a number in the PID namespace ns_dev, ns_ino */
+volatile const __u64 ns_dev;
+volatile const __u64 ns_ino;
+volatile const __s32 drop_error = -EINTR;
+volatile const __u32 table_log2 = 16;
+
+__u64 claimed;   /* notifications that are followed */
+__u64 finished;  /* of these, answered or stale */
+__u64 unmatched; /* answered, and never seen received */
+__u64 overrun;   /* finished, and no room to say so */
+__u64 missed;    /* could not be read, or had no place */
+__u32 level;     /* 1 + the depth of the supervisor's PID namespace; 0: it received nothing yet */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 24);
+} rows SEC(".maps");
+
+/* How a call went; times are 0 where nothing was seen. */
+struct row {
+	__u64 arrival;
+	__u64 received;
+	__u64 dispatched;
+	__u64 answered;
+	__u32 pid;
+	__s32 nr;
+	__u32 arch;
+	__u32 flags;
+};
+
+#define DROPPED 1
+#define STALE 2
+#define INLINE_ANSWER 4
+#define BLOCKED 8
+#define SLEPT 16
+
+/* Has bpf2go make the type. */
+const struct row *unused_row __attribute__((unused));
+
+/*
+ * Threads with filters, by the low bits of their number; one that has the same
+ * takes the place, and the other's next trap is not seen.
+ */
+struct thread {
+	__u32 pid;
+	__u32 switches; /* its nvcsw when it last left its CPU, */
+	__u32 at_call;  /* and at its last trap; 0: none yet */
+	__u32 pad;
+	__u64 out; /* when it left its CPU; 0: it is on one */
+};
+
+#define THREADS (1 << 16)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, THREADS);
+	__type(key, __u32);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+INLINE struct thread *thread_of(__u32 pid)
+{
+	__u32 k = pid & (THREADS - 1);
+
+	return bpf_map_lookup_elem(&threads, &k);
+}
+
+/* The supervisor's threads that receive: how many they did, so that an answer by
+ * the same thread before its next receive is known to be. */
+struct receiver {
+	__u32 pid;
+	__u32 received;
+};
+
+#define RECEIVERS 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RECEIVERS);
+	__type(key, __u32);
+	__type(value, struct receiver);
+} receivers SEC(".maps");
+
+/* The notifications in flight; see bench/trace for why it is no hash map. */
+struct call {
+	__u64 id; /* 0: free */
+	__u64 arrival;
+	__u64 received;
+	__u64 dispatched;
+	__u64 answered;
+	__u32 pid;
+	__s32 nr;
+	__u32 arch;
+	__u32 flags;
+	__u32 handler;  /* thread that received or dispatched it, */
+	__u32 switches; /* and its nvcsw then */
+	__u32 nth;      /* its receiver's count */
+	__s32 error;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << 16);
+	__type(key, __u32);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+#define WAYS 8
+
+INLINE struct call *place(__u64 id, int n)
+{
+	__u32 k = ((id * 0x9e3779b97f4a7c15ULL >> (64 - table_log2)) + n) & ((1U << table_log2) - 1);
+
+	return bpf_map_lookup_elem(&calls, &k);
+}
+
+INLINE struct call *find(__u64 id)
+{
+	if (!id)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < WAYS; i++) {
+		struct call *c = place(id, i);
+
+		if (c && c->id == id)
+			return c;
+	}
+	return 0;
+}
+
+INLINE struct call *claim(__u64 id)
+{
+#pragma unroll
+	for (int i = 0; i < WAYS; i++) {
+		struct call *c = place(id, i);
+
+		if (c && !c->id && !__sync_val_compare_and_swap(&c->id, 0, id))
+			return c;
+	}
+	return 0;
+}
+
+#define COUNT(what) __sync_fetch_and_add(&what, 1)
+
+INLINE task *current(void)
+{
+	return (task *)bpf_get_current_task_btf();
+}
+
+INLINE bool is_supervisor(void)
+{
+	struct bpf_pidns_info ns = {};
+
+	if (!inside_pidns)
+		return (__u32)current()->tgid == supervisor;
+	return !bpf_get_ns_current_pid_tgid(ns_dev, ns_ino, &ns, sizeof(ns)) && ns.tgid == supervisor;
+}
+
+/* The number that the supervisor knows a thread by; 0: none. */
+INLINE __u32 number(task *t)
+{
+	struct pid___record *p;
+	__u32 depth = level - 1;
+	__s32 nr = 0;
+
+	if (!depth)
+		return t->pid;
+	p = t->thread_pid;
+	if (!p || p->level < depth)
+		return 0;
+	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)&p->numbers[0] + depth * UPID_SIZE);
+	return nr;
+}
+
+INLINE void received(const void *arg)
+{
+	task *cur = current();
+	struct notif_head n;
+	struct receiver *r;
+	struct thread *t;
+	struct call *c;
+	__u32 k = cur->pid & (RECEIVERS - 1);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!level)
+		level = cur->thread_pid->level + 1;
+	if (bpf_probe_read_user(&n, sizeof(n), arg)) {
+		COUNT(missed);
+		return;
+	}
+	c = claim(n.id);
+	if (!c) {
+		COUNT(missed);
+		return;
+	}
+	COUNT(claimed);
+	c->arrival = c->dispatched = c->answered = 0;
+	c->received = now;
+	c->pid = n.pid;
+	c->nr = n.nr;
+	c->arch = n.arch;
+	c->flags = 0;
+	c->error = 0;
+	c->handler = cur->pid;
+	c->switches = cur->nvcsw;
+	c->nth = 0;
+	r = bpf_map_lookup_elem(&receivers, &k);
+	if (r) {
+		r->pid = cur->pid;
+		c->nth = ++r->received;
+	}
+	t = n.pid ? thread_of(n.pid) : 0;
+	if (t && t->pid == n.pid) {
+		__u64 out = t->out;
+		/* On a CPU still: the trap's switch is to come. */
+		__u32 switches = t->switches + (out ? 0 : 1);
+
+		c->arrival = out && out < now ? out : now;
+		if (t->at_call && switches - t->at_call > 1)
+			c->flags |= SLEPT;
+		t->at_call = switches;
+	}
+}
+
+INLINE void dispatched(const void *arg)
+{
+	task *cur = current();
+	struct call *c;
+	__u64 id;
+
+	if (bpf_probe_read_user(&id, sizeof(id), arg))
+		return; /* the call's exit says so */
+	c = find(id);
+	if (!c || c->dispatched)
+		return;
+	c->handler = cur->pid;
+	c->switches = cur->nvcsw;
+	c->dispatched = bpf_ktime_get_ns();
+}
+
+INLINE void answering(const void *arg, bool addfd)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct seccomp_notif_resp resp = {};
+	task *cur = current();
+	struct receiver *r;
+	struct call *c;
+	__u32 k = cur->pid & (RECEIVERS - 1);
+
+	if (bpf_probe_read_user(&resp, addfd ? sizeof(struct seccomp_notif_addfd) : sizeof(resp), arg))
+		return;
+	c = find(resp.id);
+	if (!c)
+		return;
+	c->answered = now;
+	c->error = addfd ? 0 : resp.error;
+	r = bpf_map_lookup_elem(&receivers, &k);
+	c->flags &= ~(BLOCKED | INLINE_ANSWER);
+	if (r && r->pid == (__u32)cur->pid && c->handler == r->pid && r->received == c->nth)
+		c->flags |= INLINE_ANSWER;
+	if (c->handler != (__u32)cur->pid || c->switches != (__u32)cur->nvcsw)
+		c->flags |= BLOCKED;
+}
+
+/* hand gives a call's row to user space and forgets the call. */
+INLINE void hand(struct call *c, bool stale)
+{
+	struct row *row = bpf_ringbuf_reserve(&rows, sizeof(*row), 0);
+	__u32 flags = c->flags;
+
+	COUNT(finished);
+	if (row) {
+		if (stale)
+			flags |= STALE;
+		else if (c->error == drop_error && !c->dispatched)
+			flags |= DROPPED;
+		row->arrival = c->arrival;
+		row->received = c->received;
+		row->dispatched = c->dispatched;
+		row->answered = c->answered ? c->answered : bpf_ktime_get_ns();
+		row->pid = c->pid;
+		row->nr = c->nr;
+		row->arch = c->arch;
+		row->flags = flags;
+		bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	} else {
+		COUNT(overrun);
+	}
+	__sync_lock_test_and_set(&c->id, 0);
+}
+
+INLINE void returned(__u32 cmd, const void *arg, long ret)
+{
+	struct seccomp_notif_resp resp = {};
+	struct call *c;
+	bool answers;
+
+	/* All begin with the id; ADDFD's flags are where val is. */
+	if (bpf_probe_read_user(&resp, cmd == NOTIF_ID_VALID ? 8 : sizeof(struct seccomp_notif_addfd), arg)) {
+		COUNT(missed);
+		return;
+	}
+	answers = cmd == NOTIF_SEND || (cmd == NOTIF_ADDFD && (resp.val & ADDFD_FLAG_SEND));
+	if (ret != -ENOENT && (ret < 0 || !answers))
+		return;
+	c = find(resp.id);
+	if (c)
+		hand(c, ret < 0);
+	else if (ret >= 0)
+		COUNT(unmatched);
+}
+
+SEC("tp_btf/sys_enter")
+int record_enter(__u64 *ctx)
+{
+	struct pt_regs *regs;
+	const void *arg;
+	__u32 cmd;
+
+	if (ctx[1] != NR_ioctl)
+		return 0;
+	regs = (struct pt_regs *)ctx[0];
+	cmd = REGS_ARG2(regs);
+	if (cmd != NOTIF_ID_VALID && cmd != NOTIF_SEND && cmd != NOTIF_ADDFD)
+		return 0;
+	if (!is_supervisor())
+		return 0;
+	arg = (const void *)REGS_ARG3(regs);
+	if (cmd == NOTIF_ID_VALID)
+		dispatched(arg);
+	else
+		answering(arg, cmd == NOTIF_ADDFD);
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int record_exit(__u64 *ctx)
+{
+	struct pt_regs *regs = (struct pt_regs *)ctx[0];
+	const void *arg;
+	__u32 cmd;
+
+	if (REGS_NR(regs) != NR_ioctl)
+		return 0;
+	cmd = REGS_ARG2(regs);
+	if (cmd != NOTIF_RECV && cmd != NOTIF_SEND && cmd != NOTIF_ADDFD && cmd != NOTIF_ID_VALID)
+		return 0;
+	if (cmd == NOTIF_ID_VALID && likely(!ctx[1]))
+		return 0;
+	if (!is_supervisor())
+		return 0;
+	arg = (const void *)REGS_ARG3(regs);
+	if (cmd != NOTIF_RECV)
+		returned(cmd, arg, ctx[1]);
+	else if (likely(!ctx[1]))
+		received(arg);
+	return 0;
+}
+
+SEC("tp_btf/sched_switch")
+int record_switch(__u64 *ctx)
+{
+	task *prev = (task *)ctx[1], *next = (task *)ctx[2];
+	struct thread *t;
+	__u32 pid;
+
+	if (!level)
+		return 0;
+	if (prev->seccomp.mode == MODE_FILTER) {
+		pid = number(prev);
+		t = pid ? thread_of(pid) : 0;
+		if (t) {
+			if (t->pid != pid) {
+				t->pid = pid;
+				t->at_call = 0;
+			}
+			t->switches = prev->nvcsw;
+			t->out = bpf_ktime_get_ns();
+		}
+	}
+	if (next->seccomp.mode == MODE_FILTER) {
+		pid = number(next);
+		t = pid ? thread_of(pid) : 0;
+		if (t && t->pid == pid)
+			t->out = 0;
+	}
+	return 0;
+}
+
+char _license[] SEC("license") = "GPL";

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/engine/filter"
+)
+
+func newRecordCmd() *cobra.Command {
+	c := record.Config{}
+	var out string
+	cmd := &cobra.Command{
+		Use:   "record -p pid -o file",
+		Short: "record what load a supervisor has",
+		Long: `record follows a running supervisor, any that uses the notify ioctls, from the
+kernel's tracepoints, and writes its load to a file: when calls came (when their
+targets trapped), from which threads, how long they waited and were served, by
+system call. No arguments, paths or names are stored. It needs the privileges of
+tracing ("unknot doctor" says whether they are there) and a kernel with BTF.
+
+It ends after --duration or --calls, at an interrupt, or with the supervisor. The
+file is written then, whole or not at all.
+
+How long handlers take is seen where the supervisor asks ID_VALID when it starts
+on a call, or where one thread receives and answers it. unknot's engine asks for
+calls that waited long; Config.CheckAfter has it ask for all. Of others the
+service is unknown, and tune wants --work.
+
+Recording slows the supervisor: docs/recording.md says by how much.
+
+Exit codes: 0 the file is written, 1 nothing was recorded or it failed, 2 wrong
+usage.`,
+		Example: `  unknot record -p $(pidof supervisor) -o load.ukr --duration 30s`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case !cmd.Flags().Changed("pid"):
+				return usageErrorf("record whom? name the supervisor's process: -p PID")
+			case c.PID <= 0:
+				return usageErrorf("--pid %d: want a process id", c.PID)
+			case !cmd.Flags().Changed("output"):
+				return usageErrorf("record to where? name a file: -o FILE")
+			case cmd.Flags().Changed("duration") && c.Duration <= 0:
+				return usageErrorf("--duration %v: want more than 0", c.Duration)
+			case c.MaxCalls < 1 || c.MaxCalls > record.MaxCalls:
+				return usageErrorf("--calls %d: want a whole number from 1 to %d", c.MaxCalls, record.MaxCalls)
+			}
+			out, err := probeOutput(out)
+			if err != nil {
+				return err
+			}
+			r, err := record.Record(cmd.Context(), c)
+			if errors.Is(err, record.ErrEmpty) {
+				return fmt.Errorf("nothing recorded, nothing written: process %d answered no notification meanwhile; is it the supervisor, and do its targets make calls?", c.PID)
+			} else if err != nil {
+				return err
+			}
+			b, err := r.Encode()
+			if err != nil {
+				return err
+			}
+			if err := writeWhole(out, b); err != nil {
+				return err
+			}
+			describeRecording(cmd.OutOrStdout(), r)
+			if len(r.Calls) >= c.MaxCalls {
+				fmt.Fprintf(cmd.ErrOrStderr(), "unknot: full after %v: --calls %d\n", r.Elapsed.Round(time.Millisecond), c.MaxCalls)
+			}
+			return nil
+		},
+	}
+	fl := cmd.Flags()
+	fl.IntVarP(&c.PID, "pid", "p", 0, "`process` id of the supervisor")
+	fl.StringVarP(&out, "output", "o", "", "write the recording to this `file`")
+	fl.DurationVar(&c.Duration, "duration", 0, "end after this time; without it an interrupt ends it")
+	fl.IntVar(&c.MaxCalls, "calls", record.DefaultCalls, "end after so many calls, of some 12 bytes each")
+	return cmd
+}
+
+// describeRecording prints what can be told from a recording.
+func describeRecording(w io.Writer, r *record.Recording) {
+	n := len(r.Calls)
+	fmt.Fprintf(w, "calls      %d in %v (%.0f/s): %d served, %d dropped, %d stale\n", n, r.Elapsed.Round(time.Millisecond), r.Rate(),
+		r.Count(record.Served), r.Count(record.Dropped), r.Count(record.Stale))
+	if l := r.Lost; l != (record.Lost{}) {
+		fmt.Fprintf(w, "not in it  %d unfinished, %d received before, %d overrun, %d missed\n", l.Unfinished, l.Unmatched, l.Overrun, l.Missed)
+	}
+	if t := r.Trapped(); t < n {
+		fmt.Fprintf(w, "arrivals   of %d calls only the receive was seen, not the trap\n", n-t)
+	}
+	for _, b := range r.Burstiness() {
+		fmt.Fprintf(w, "bursts     in %v: dispersion %.3g (1: independent arrivals), peak %.0f/s\n", time.Duration(b.Window), b.Dispersion, b.Peak)
+	}
+	f := r.InFlight()
+	fmt.Fprintf(w, "in flight  mean %.1f, at most %d, of %d threads\n", f.Mean, f.Max, r.Threads)
+	loop, think := r.Feedback(), r.Think()
+	fmt.Fprintf(w, "loop       %v (the rate falls by %.0f%% ± %.0f%% when most are in flight)\n", loop.Loop, 100*loop.Fall, 100*loop.Err)
+	if think.Times.Count > 0 {
+		fmt.Fprintf(w, "think      p50 %s, p99 %s; %.0f%% of it asleep\n", bench.Duration(think.Times.Quantile(.5)), bench.Duration(think.Times.Quantile(.99)), 100*think.Slept)
+	}
+	s := r.Service()
+	if s.Times == nil {
+		fmt.Fprintln(w, "service    unknown: no dispatch was seen")
+		return
+	}
+	how := "by ID_VALID"
+	if s.Dispatch == record.Inline {
+		how = "answered where they were received"
+	}
+	fmt.Fprintf(w, "service    known of %d of %d served calls (%s); %.0f%% of it blocked\n", s.Known, s.Served, how, 100*s.Blocked)
+	for i, h := range s.BySyscall {
+		if h != nil {
+			fmt.Fprintf(w, "           %-20s %8d  p50 %s, p99 %s, mean %s\n", filter.Name(r.Syscalls[i].Arch, r.Syscalls[i].NR), h.Count,
+				bench.Duration(h.Quantile(.5)), bench.Duration(h.Quantile(.99)), bench.Duration(h.Mean()))
+		}
+	}
+}
