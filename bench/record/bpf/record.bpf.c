@@ -44,7 +44,7 @@ struct task_struct___record {
 	struct seccomp___record seccomp;
 } __attribute__((preserve_access_index));
 
-typedef struct task_struct___record task;
+#define task struct task_struct___record /* a typedef would be looked up by its own name */
 
 /* The head of struct seccomp_notif: no argument. */
 struct notif_head {
@@ -220,10 +220,13 @@ INLINE __u32 number(task *t)
 {
 	struct pid___record *p;
 	__u32 depth = level - 1;
-	__s32 nr = 0;
+	__s32 nr;
 
+	nr = t->pid;
+	asm volatile("" : "+r"(nr)); /* or one load serves for this and for the stack below, which the verifier refuses */
 	if (!depth)
-		return t->pid;
+		return nr;
+	nr = 0;
 	p = t->thread_pid;
 	if (!p || p->level < depth)
 		return 0;
