@@ -25,6 +25,7 @@ type worker struct {
 	replaced atomic.Bool   // the deadline gave our place to another: end
 	typical  atomic.Int64  // ns that a request takes, SEND included; 0: none yet
 	at       int32         // Engine.placement as last followed
+	taken    uint32        // calls
 }
 
 func (e *Engine) newWorker(index int) *worker {
@@ -85,7 +86,8 @@ func (w *worker) loop() {
 			w.dropAged()
 			continue
 		}
-		if !w.serve(at-r.receivedAt > int64(e.cfg.CheckAfter), at) {
+		w.taken++
+		if !w.serve(at-r.receivedAt > int64(e.cfg.CheckAfter) || w.taken%sampleChecks == 0, at) {
 			return
 		}
 		w.took(r.endedAt - at)
