@@ -1,9 +1,9 @@
-// Package record stores what load a supervisor had: when calls were made, by
+// Package record records what load a supervisor has: when calls were made, by
 // how many threads, and how long they waited and were served. It is what
-// a queue is sized for, and what a storm can repeat; the commands for it are
-// still to come. docs/recording.md has the file format.
+// a queue is sized for, and what a storm can repeat. docs/recording.md says how,
+// what it costs, and has the file format.
 //
-// A [Recording] is one row for each call; every figure (rate, burstiness, think
+// [Record] follows any supervisor by the kernel's tracepoints. A [Recording] is one row for each call; every figure (rate, burstiness, think
 // time, service times by system call, calls in flight) is computed from the rows
 // by its methods. No arguments, paths, values or names are stored.
 //

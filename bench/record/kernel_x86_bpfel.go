@@ -71,14 +71,14 @@ const (
 	kernelVarClaimed       = "claimed"
 	kernelVarDropError     = "drop_error"
 	kernelVarFinished      = "finished"
-	kernelVarInsidePidns   = "inside_pidns"
+	kernelVarInPidns       = "in_pidns"
 	kernelVarLevel         = "level"
 	kernelVarMissed        = "missed"
-	kernelVarNsDev         = "ns_dev"
-	kernelVarNsIno         = "ns_ino"
 	kernelVarOverrun       = "overrun"
-	kernelVarSupervisor    = "supervisor"
+	kernelVarPidnsDev      = "pidns_dev"
+	kernelVarPidnsIno      = "pidns_ino"
 	kernelVarTableLog2     = "table_log2"
+	kernelVarTgid          = "tgid"
 	kernelVarUnmatched     = "unmatched"
 	kernelVarUnusedRow     = "unused_row"
 )
@@ -144,19 +144,19 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
-	Claimed     *ebpf.VariableSpec `ebpf:"claimed"`
-	DropError   *ebpf.VariableSpec `ebpf:"drop_error"`
-	Finished    *ebpf.VariableSpec `ebpf:"finished"`
-	InsidePidns *ebpf.VariableSpec `ebpf:"inside_pidns"`
-	Level       *ebpf.VariableSpec `ebpf:"level"`
-	Missed      *ebpf.VariableSpec `ebpf:"missed"`
-	NsDev       *ebpf.VariableSpec `ebpf:"ns_dev"`
-	NsIno       *ebpf.VariableSpec `ebpf:"ns_ino"`
-	Overrun     *ebpf.VariableSpec `ebpf:"overrun"`
-	Supervisor  *ebpf.VariableSpec `ebpf:"supervisor"`
-	TableLog2   *ebpf.VariableSpec `ebpf:"table_log2"`
-	Unmatched   *ebpf.VariableSpec `ebpf:"unmatched"`
-	UnusedRow   *ebpf.VariableSpec `ebpf:"unused_row"`
+	Claimed   *ebpf.VariableSpec `ebpf:"claimed"`
+	DropError *ebpf.VariableSpec `ebpf:"drop_error"`
+	Finished  *ebpf.VariableSpec `ebpf:"finished"`
+	InPidns   *ebpf.VariableSpec `ebpf:"in_pidns"`
+	Level     *ebpf.VariableSpec `ebpf:"level"`
+	Missed    *ebpf.VariableSpec `ebpf:"missed"`
+	Overrun   *ebpf.VariableSpec `ebpf:"overrun"`
+	PidnsDev  *ebpf.VariableSpec `ebpf:"pidns_dev"`
+	PidnsIno  *ebpf.VariableSpec `ebpf:"pidns_ino"`
+	TableLog2 *ebpf.VariableSpec `ebpf:"table_log2"`
+	Tgid      *ebpf.VariableSpec `ebpf:"tgid"`
+	Unmatched *ebpf.VariableSpec `ebpf:"unmatched"`
+	UnusedRow *ebpf.VariableSpec `ebpf:"unused_row"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -198,19 +198,19 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
-	Claimed     *ebpf.Variable `ebpf:"claimed"`
-	DropError   *ebpf.Variable `ebpf:"drop_error"`
-	Finished    *ebpf.Variable `ebpf:"finished"`
-	InsidePidns *ebpf.Variable `ebpf:"inside_pidns"`
-	Level       *ebpf.Variable `ebpf:"level"`
-	Missed      *ebpf.Variable `ebpf:"missed"`
-	NsDev       *ebpf.Variable `ebpf:"ns_dev"`
-	NsIno       *ebpf.Variable `ebpf:"ns_ino"`
-	Overrun     *ebpf.Variable `ebpf:"overrun"`
-	Supervisor  *ebpf.Variable `ebpf:"supervisor"`
-	TableLog2   *ebpf.Variable `ebpf:"table_log2"`
-	Unmatched   *ebpf.Variable `ebpf:"unmatched"`
-	UnusedRow   *ebpf.Variable `ebpf:"unused_row"`
+	Claimed   *ebpf.Variable `ebpf:"claimed"`
+	DropError *ebpf.Variable `ebpf:"drop_error"`
+	Finished  *ebpf.Variable `ebpf:"finished"`
+	InPidns   *ebpf.Variable `ebpf:"in_pidns"`
+	Level     *ebpf.Variable `ebpf:"level"`
+	Missed    *ebpf.Variable `ebpf:"missed"`
+	Overrun   *ebpf.Variable `ebpf:"overrun"`
+	PidnsDev  *ebpf.Variable `ebpf:"pidns_dev"`
+	PidnsIno  *ebpf.Variable `ebpf:"pidns_ino"`
+	TableLog2 *ebpf.Variable `ebpf:"table_log2"`
+	Tgid      *ebpf.Variable `ebpf:"tgid"`
+	Unmatched *ebpf.Variable `ebpf:"unmatched"`
+	UnusedRow *ebpf.Variable `ebpf:"unused_row"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

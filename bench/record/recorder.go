@@ -31,6 +31,10 @@ type Config struct {
 	DropErrno syscall.Errno
 }
 
+// minKernel is the first with all that the programs use: ring buffers, and atomic
+// compare-and-exchange in BPF programs.
+const minKernel = "5.12"
+
 // pollEvery is how often rows are fetched: the kernel wakes nobody for them, which
 // would cost the supervisor more than all else. The ring has room for 290,000.
 const pollEvery = 20 * time.Millisecond
@@ -93,7 +97,7 @@ func attach(c Config) (p *programs, err error) {
 		return nil, err
 	}
 	for name, value := range map[string]any{
-		kernelVarSupervisor: uint32(c.PID), kernelVarInsidePidns: ns.Inside, kernelVarNsDev: ns.Dev, kernelVarNsIno: ns.Ino,
+		kernelVarTgid: uint32(c.PID), kernelVarInPidns: ns.Inside, kernelVarPidnsDev: ns.Dev, kernelVarPidnsIno: ns.Ino,
 		kernelVarDropError: -int32(c.DropErrno),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -104,7 +108,7 @@ func attach(c Config) (p *programs, err error) {
 	if err != nil {
 		return nil, err
 	}
-	coll, err := trace.Load(spec)
+	coll, err := trace.Load(spec, minKernel)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +135,7 @@ func attach(c Config) (p *programs, err error) {
 		l, err := link.AttachTracing(t.attach)
 		if err != nil {
 			p.close()
-			return nil, trace.Explain(t.tracepoint, err)
+			return nil, trace.Explain(t.tracepoint, minKernel, err)
 		}
 		p.links = append(p.links, l)
 	}

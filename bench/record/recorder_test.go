@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,20 +22,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// recorded storms an engine in this process and records it until so many calls
-// were made.
-func recorded(t *testing.T, s bench.Spec, calls int) *Recording {
+// A supervisor is a bench.Supervisor as far as it is needed here.
+type supervisor interface {
+	Serve(*notify.Listener) error
+	Stop(context.Context) error
+}
+
+// storming has do happen while a supervisor in this process is under a storm.
+func storming(t testing.TB, sup supervisor, targets int, do func(*storm.Storm)) {
 	t.Helper()
-	if err := trace.Probe(); err != nil {
-		t.Skip(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	sup, err := bench.New(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := storm.Start(ctx, storm.Config{Targets: s.Targets})
+	st, err := storm.Start(ctx, storm.Config{Targets: targets})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,13 +44,7 @@ func recorded(t *testing.T, s bench.Spec, calls int) *Recording {
 	if err := st.Go(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Record(ctx, Config{PID: os.Getpid(), MaxCalls: calls})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ctx.Err() != nil {
-		t.Fatalf("%d calls in a minute", len(r.Calls))
-	}
+	do(st)
 	if _, err := st.Halt(10 * time.Second); err != nil {
 		t.Fatal(err)
 	}
@@ -62,11 +56,41 @@ func recorded(t *testing.T, s bench.Spec, calls int) *Recording {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return r
+			return
 		case <-time.After(time.Millisecond):
 			_ = st.Ring() // wakes a receiver that blocks in RECV
 		}
 	}
+}
+
+// recorded storms an engine in this process and records it until so many calls
+// were made.
+func recorded(t *testing.T, s bench.Spec, calls int) *Recording {
+	t.Helper()
+	sup, err := bench.New(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return recordedOf(t, sup, s.Targets, calls)
+}
+
+func recordedOf(t *testing.T, sup supervisor, targets, calls int) (r *Recording) {
+	t.Helper()
+	if err := trace.Probe(); err != nil {
+		t.Skip(err)
+	}
+	storming(t, sup, targets, func(*storm.Storm) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var err error
+		if r, err = Record(ctx, Config{PID: os.Getpid(), MaxCalls: calls}); err != nil {
+			t.Fatal(err)
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%d calls in a minute", len(r.Calls))
+		}
+	})
+	return r
 }
 
 func checkRecorded(t *testing.T, r *Recording, s bench.Spec, calls int) {
@@ -151,5 +175,65 @@ func TestRecordOfNobody(t *testing.T) {
 		if _, err := Record(t.Context(), c); err == nil {
 			t.Errorf("%+v: no error", c)
 		}
+	}
+}
+
+// silent never asks ID_VALID: one thread receives, another answers.
+type silent struct {
+	stop atomic.Bool
+	done chan error
+}
+
+func (s *silent) Serve(l *notify.Listener) error {
+	s.done = make(chan error, 1)
+	calls := make(chan uint64, 64)
+	osthread.Start(func() {
+		defer close(calls)
+		for n := (notify.Notif{}); !s.stop.Load(); {
+			if l.Recv(&n) == nil {
+				calls <- n.ID
+			}
+		}
+	})
+	osthread.Start(func() {
+		for id := range calls {
+			time.Sleep(50 * time.Microsecond)
+			_ = l.Send(&notify.Resp{ID: id})
+		}
+		s.done <- l.Close()
+	})
+	return nil
+}
+
+func (s *silent) Stop(ctx context.Context) error {
+	s.stop.Store(true)
+	select {
+	case err := <-s.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestServiceOfWhoeverNeverAsksIsUnknown(t *testing.T) {
+	r := recordedOf(t, &silent{}, 4, 1000)
+	checkRecorded(t, r, bench.Spec{Targets: 4}, 1000)
+	if v := r.Service(); v.Times != nil || v.Known != 0 || v.Served < 990 {
+		t.Errorf("%d of %d services are known", v.Known, v.Served)
+	}
+}
+
+// The engine's default is to ask for a sample of the calls.
+func TestServiceOfASample(t *testing.T) {
+	s := bench.Spec{Engine: "unknot", Path: bench.PathQueue, Targets: 4, Workers: 2, Queue: 16}
+	s.Work, _ = bench.ParseWork("spin:100us")
+	r := recorded(t, s, 4000)
+	checkRecorded(t, r, s, 4000)
+	v := r.Service()
+	if v.Dispatch != Checked || v.Known < v.Served/100 {
+		t.Fatalf("service known of %d of %d calls", v.Known, v.Served)
+	}
+	if p := v.Times.Quantile(.01); p < 96e3 {
+		t.Errorf("1%% of the services are shorter than %v, handlers took 100µs", time.Duration(p))
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 func newRecordCmd() *cobra.Command {
 	c := record.Config{}
-	var out string
+	out, dropErrno := "", "EINTR"
 	cmd := &cobra.Command{
 		Use:   "record -p pid -o file",
 		Short: "record what load a supervisor has",
@@ -29,8 +29,8 @@ file is written then, whole or not at all.
 
 How long handlers take is seen where the supervisor asks ID_VALID when it starts
 on a call, or where one thread receives and answers it. unknot's engine asks for
-calls that waited long; Config.CheckAfter has it ask for all. Of others the
-service is unknown, and tune wants --work.
+one call in 64 and for those that waited long; Config.CheckAfter has it ask for all.
+Of other supervisors the service is unknown.
 
 Recording slows the supervisor: docs/recording.md says by how much.
 
@@ -41,7 +41,7 @@ usage.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case !cmd.Flags().Changed("pid"):
-				return usageErrorf("record whom? name the supervisor's process: -p PID")
+				return usageErrorf("record which supervisor? name its process: -p PID%s", listenerHolders())
 			case c.PID <= 0:
 				return usageErrorf("--pid %d: want a process id", c.PID)
 			case !cmd.Flags().Changed("output"):
@@ -51,13 +51,17 @@ usage.`,
 			case c.MaxCalls < 1 || c.MaxCalls > record.MaxCalls:
 				return usageErrorf("--calls %d: want a whole number from 1 to %d", c.MaxCalls, record.MaxCalls)
 			}
+			var ok bool
+			if c.DropErrno, ok = errnoByName(dropErrno); !ok {
+				return usageErrorf("--drop-errno %q: want an errno's name, such as EINTR or EAGAIN", dropErrno)
+			}
 			out, err := probeOutput(out)
 			if err != nil {
 				return err
 			}
 			r, err := record.Record(cmd.Context(), c)
 			if errors.Is(err, record.ErrEmpty) {
-				return fmt.Errorf("nothing recorded, nothing written: process %d answered no notification meanwhile; is it the supervisor, and do its targets make calls?", c.PID)
+				return fmt.Errorf("nothing recorded, nothing written: process %d answered no notification meanwhile; -p wants the supervisor, whose targets make calls%s", c.PID, listenerHolders())
 			} else if err != nil {
 				return err
 			}
@@ -80,6 +84,7 @@ usage.`,
 	fl.StringVarP(&out, "output", "o", "", "write the recording to this `file`")
 	fl.DurationVar(&c.Duration, "duration", 0, "end after this time; without it an interrupt ends it")
 	fl.IntVar(&c.MaxCalls, "calls", record.DefaultCalls, "end after so many calls, of some 12 bytes each")
+	fl.StringVar(&dropErrno, "drop-errno", dropErrno, "what the supervisor answers to calls that it drops, by `name`")
 	return cmd
 }
 
@@ -92,7 +97,7 @@ func describeRecording(w io.Writer, r *record.Recording) {
 		fmt.Fprintf(w, "not in it  %d unfinished, %d received before, %d overrun, %d missed\n", l.Unfinished, l.Unmatched, l.Overrun, l.Missed)
 	}
 	if t := r.Trapped(); t < n {
-		fmt.Fprintf(w, "arrivals   of %d calls only the receive was seen, not the trap\n", n-t)
+		fmt.Fprintf(w, "arrivals   %d of %d calls by their receive, since their trap was not seen\n", n-t, n)
 	}
 	for _, b := range r.Burstiness() {
 		fmt.Fprintf(w, "bursts     in %v: dispersion %.3g (1: independent arrivals), peak %.0f/s\n", time.Duration(b.Window), b.Dispersion, b.Peak)

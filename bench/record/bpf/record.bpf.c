@@ -11,40 +11,23 @@
  * No arguments of the trapped calls are read.
  */
 #include "../../trace/bpf/kernel.h"
+#include "../../trace/bpf/process.h"
 
-/* What kernel.h lacks. Names that end in ___record are the kernel's without it. */
+/* What kernel.h lacks. */
 enum { BPF_MAP_TYPE_RINGBUF = 27, BPF_RB_NO_WAKEUP = 1 };
 
 static void *(*const bpf_ringbuf_reserve)(void *map, __u64 size, __u64 flags) = (void *)131;
 static void (*const bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 
-struct upid___record {
-	__s32 nr;
-} __attribute__((preserve_access_index));
-
-/* struct upid is a number and a pointer; its size has been that since PID namespaces exist. */
-#define UPID_SIZE 16
-
-struct pid___record {
-	__u32 level;
-	struct upid___record numbers[1]; /* level + 1 of them */
-} __attribute__((preserve_access_index));
-
-struct seccomp___record {
-	__s32 mode;
-} __attribute__((preserve_access_index));
-
-#define MODE_FILTER 2
-
-struct task_struct___record {
-	__s32 pid;
-	__s32 tgid;
+/* Another view of the kernel's task_struct. */
+struct task_struct___switches {
 	unsigned long nvcsw; /* switches of its own accord */
-	struct pid___record *thread_pid;
-	struct seccomp___record seccomp;
 } __attribute__((preserve_access_index));
 
-#define task struct task_struct___record /* a typedef would be looked up by its own name */
+INLINE __u32 switches_of(struct task_struct *t)
+{
+	return ((struct task_struct___switches *)t)->nvcsw;
+}
 
 /* The head of struct seccomp_notif: no argument. */
 struct notif_head {
@@ -55,11 +38,7 @@ struct notif_head {
 	__u32 arch;
 };
 
-/* Set before loading. */
-volatile const __u32 supervisor; /* its process id */
-volatile const bool inside_pidns; /* that is a number in the PID namespace ns_dev, ns_ino */
-volatile const __u64 ns_dev;
-volatile const __u64 ns_ino;
+/* Set before loading; process.h has more. */
 volatile const __s32 drop_error = -EINTR;
 volatile const __u32 table_log2 = 16;
 
@@ -152,7 +131,7 @@ struct call {
 	__u32 arch;
 	__u32 flags;
 	__u32 handler;  /* thread that received or dispatched it, */
-	__u32 switches; /* and its nvcsw then */
+	__u32 switches; /* and its switches then */
 	__u32 nth;      /* its receiver's count */
 	__s32 error;
 };
@@ -201,24 +180,10 @@ INLINE struct call *claim(__u64 id)
 
 #define COUNT(what) __sync_fetch_and_add(&what, 1)
 
-INLINE task *current(void)
-{
-	return (task *)bpf_get_current_task_btf();
-}
-
-INLINE bool is_supervisor(void)
-{
-	struct bpf_pidns_info ns = {};
-
-	if (!inside_pidns)
-		return (__u32)current()->tgid == supervisor;
-	return !bpf_get_ns_current_pid_tgid(ns_dev, ns_ino, &ns, sizeof(ns)) && ns.tgid == supervisor;
-}
-
 /* The number that the supervisor knows a thread by; 0: none. */
-INLINE __u32 number(task *t)
+INLINE __u32 number(struct task_struct *t)
 {
-	struct pid___record *p;
+	struct pid *p;
 	__u32 depth = level - 1;
 	__s32 nr;
 
@@ -230,13 +195,13 @@ INLINE __u32 number(task *t)
 	p = t->thread_pid;
 	if (!p || p->level < depth)
 		return 0;
-	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)&p->numbers[0] + depth * UPID_SIZE);
+	bpf_probe_read_kernel(&nr, sizeof(nr), (const char *)&p->numbers[0].nr + depth * sizeof(struct upid));
 	return nr;
 }
 
 INLINE void received(const void *arg)
 {
-	task *cur = current();
+	struct task_struct *cur = bpf_get_current_task_btf();
 	struct notif_head n;
 	struct receiver *r;
 	struct thread *t;
@@ -264,7 +229,7 @@ INLINE void received(const void *arg)
 	c->flags = 0;
 	c->error = 0;
 	c->handler = cur->pid;
-	c->switches = cur->nvcsw;
+	c->switches = switches_of(cur);
 	c->nth = 0;
 	r = bpf_map_lookup_elem(&receivers, &k);
 	if (r) {
@@ -286,7 +251,7 @@ INLINE void received(const void *arg)
 
 INLINE void dispatched(const void *arg)
 {
-	task *cur = current();
+	struct task_struct *cur = bpf_get_current_task_btf();
 	struct call *c;
 	__u64 id;
 
@@ -296,7 +261,7 @@ INLINE void dispatched(const void *arg)
 	if (!c || c->dispatched)
 		return;
 	c->handler = cur->pid;
-	c->switches = cur->nvcsw;
+	c->switches = switches_of(cur);
 	c->dispatched = bpf_ktime_get_ns();
 }
 
@@ -304,7 +269,7 @@ INLINE void answering(const void *arg, bool addfd)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct seccomp_notif_resp resp = {};
-	task *cur = current();
+	struct task_struct *cur = bpf_get_current_task_btf();
 	struct receiver *r;
 	struct call *c;
 	__u32 k = cur->pid & (RECEIVERS - 1);
@@ -320,7 +285,7 @@ INLINE void answering(const void *arg, bool addfd)
 	c->flags &= ~(BLOCKED | INLINE_ANSWER);
 	if (r && r->pid == (__u32)cur->pid && c->handler == r->pid && r->received == c->nth)
 		c->flags |= INLINE_ANSWER;
-	if (c->handler != (__u32)cur->pid || c->switches != (__u32)cur->nvcsw)
+	if (c->handler != (__u32)cur->pid || c->switches != switches_of(cur))
 		c->flags |= BLOCKED;
 }
 
@@ -385,7 +350,7 @@ int record_enter(__u64 *ctx)
 	cmd = REGS_ARG2(regs);
 	if (cmd != NOTIF_ID_VALID && cmd != NOTIF_SEND && cmd != NOTIF_ADDFD)
 		return 0;
-	if (!is_supervisor())
+	if (!ours(true))
 		return 0;
 	arg = (const void *)REGS_ARG3(regs);
 	if (cmd == NOTIF_ID_VALID)
@@ -409,7 +374,7 @@ int record_exit(__u64 *ctx)
 		return 0;
 	if (cmd == NOTIF_ID_VALID && likely(!ctx[1]))
 		return 0;
-	if (!is_supervisor())
+	if (!ours(true))
 		return 0;
 	arg = (const void *)REGS_ARG3(regs);
 	if (cmd != NOTIF_RECV)
@@ -422,13 +387,13 @@ int record_exit(__u64 *ctx)
 SEC("tp_btf/sched_switch")
 int record_switch(__u64 *ctx)
 {
-	task *prev = (task *)ctx[1], *next = (task *)ctx[2];
+	struct task_struct *prev = (struct task_struct *)ctx[1], *next = (struct task_struct *)ctx[2];
 	struct thread *t;
 	__u32 pid;
 
 	if (!level)
 		return 0;
-	if (prev->seccomp.mode == MODE_FILTER) {
+	if (prev->seccomp.mode == SECCOMP_MODE_FILTER) {
 		pid = number(prev);
 		t = pid ? thread_of(pid) : 0;
 		if (t) {
@@ -436,11 +401,11 @@ int record_switch(__u64 *ctx)
 				t->pid = pid;
 				t->at_call = 0;
 			}
-			t->switches = prev->nvcsw;
+			t->switches = switches_of(prev);
 			t->out = bpf_ktime_get_ns();
 		}
 	}
-	if (next->seccomp.mode == MODE_FILTER) {
+	if (next->seccomp.mode == SECCOMP_MODE_FILTER) {
 		pid = number(next);
 		t = pid ? thread_of(pid) : 0;
 		if (t && t->pid == pid)

@@ -1,0 +1,85 @@
+package record
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/bench/trace"
+	"github.com/unknot/unknot/engine"
+)
+
+// BenchmarkCost is how much a supervisor serves while it is recorded, as a ratio to
+// what it serves otherwise: the median over b.N rounds, each of which measures both in
+// random order. Take -benchtime 10x or more.
+func BenchmarkCost(b *testing.B) {
+	if err := trace.Probe(); err != nil {
+		b.Skip(err)
+	}
+	for _, c := range []struct {
+		name string
+		bench.Spec
+	}{
+		{"inline", bench.Spec{Path: bench.PathInline}},
+		{"queue", bench.Spec{Path: bench.PathQueue, Workers: 2, Queue: 64}},
+		{"queue-checked", bench.Spec{Path: bench.PathQueue, Workers: 2, Queue: 64, CheckAfter: engine.AlwaysCheck}},
+		{"queue-50us", bench.Spec{Path: bench.PathQueue, Workers: 2, Queue: 64, Work: bench.Work{Time: 50 * time.Microsecond}}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s := c.Spec
+			s.Engine, s.Targets = "unknot", 16
+			sup, err := bench.New(s)
+			if err != nil {
+				b.Fatal(err)
+			}
+			storming(b, sup, s.Targets, func(st *storm.Storm) {
+				var ratios, each []float64
+				for range b.N {
+					var rate [2]float64
+					for _, i := range rand.Perm(2) {
+						rate[i] = served(b, st, i == 1)
+					}
+					ratios = append(ratios, rate[1]/rate[0])
+					each = append(each, 1e9/rate[1]-1e9/rate[0])
+				}
+				b.ReportMetric(middle(ratios), "recorded/off")
+				b.ReportMetric(middle(each), "more-ns/call")
+				b.ReportMetric(0, "ns/op")
+			})
+		})
+	}
+}
+
+func middle(xs []float64) float64 {
+	slices.Sort(xs)
+	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
+}
+
+// served is in calls per second.
+func served(b *testing.B, st *storm.Storm, recorded bool) float64 {
+	const span, settle = 300 * time.Millisecond, 50 * time.Millisecond
+	done := make(chan error, 1)
+	ctx, stop := context.WithCancel(b.Context())
+	if recorded {
+		go func() {
+			_, err := Record(ctx, Config{PID: os.Getpid(), MaxCalls: MaxCalls})
+			done <- err
+		}()
+	} else {
+		done <- nil
+	}
+	time.Sleep(settle)
+	before, from := st.Counts(), time.Now()
+	time.Sleep(span)
+	calls, took := st.Counts().OK-before.OK, time.Since(from)
+	stop()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	return float64(calls) / took.Seconds()
+}
