@@ -4,9 +4,9 @@
 // What is in it are the things that alone change the cost of a system call or of
 // a wake-up by more than what one wants to find: the CPU and how it idles (on
 // virtual machines idle states and haltpoll alone move a wake-up by half), the
-// kernel with its command line and mitigations, and what the program was built
-// with. The same fingerprint does not make two machines the same; a different
-// one means that a comparison would be of the machines.
+// kernel with its mitigations and those of its boot parameters that matter, and
+// what the program was built with. The same fingerprint does not make two machines
+// the same; a different one means that a comparison would be of the machines.
 package machine
 
 import (
@@ -23,7 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Fact is one thing that the fingerprint is made of.
+// A Fact is one thing that the fingerprint is made of. Facts are printed into
+// results, which are published: none may name a host, its disks or its owner.
 type Fact struct{ Name, Value string }
 
 // Facts reads this machine's facts, in a fixed order. What cannot be read is
@@ -56,7 +57,7 @@ func facts(root string, more []Fact) []Fact {
 		{"haltpoll", sys("module/haltpoll/parameters/guest_halt_poll_ns")},
 		{"hypervisor", hypervisor(sys, cpuinfo)},
 		{"kernel", unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Version[:])},
-		{"cmdline", read(filepath.Join(root, "proc/cmdline"))},
+		{"boot", bootParams(read(filepath.Join(root, "proc/cmdline")))},
 		{"mitigations", mitigations(filepath.Join(root, "sys/devices/system/cpu/vulnerabilities"))},
 		{"gomaxprocs", strconv.Itoa(runtime.GOMAXPROCS(0))},
 		{"go", runtime.Version()},

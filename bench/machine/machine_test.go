@@ -54,6 +54,37 @@ func TestEachFactChangesTheFingerprint(t *testing.T) {
 	}
 }
 
+// TestNothingPrivateIsPrinted: results are published with their facts.
+func TestNothingPrivateIsPrinted(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, "proc/cmdline", `root=UUID=1234-abcd hostname=secret mitigations=off dyndbg="secret idle=secret" idle=poll -- preempt=secret`+"\n")
+	for _, f := range facts(root, nil) {
+		for _, private := range []string{"1234-abcd", "secret"} {
+			if strings.Contains(f.Value, private) {
+				t.Errorf("%s: %q has %q", f.Name, f.Value, private)
+			}
+		}
+	}
+	if v := factValue(facts(root, nil), "boot"); v != "mitigations=off idle=poll" {
+		t.Errorf("boot: %q", v)
+	}
+}
+
+func TestBootParams(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                                    "none",
+		"ro quiet root=/dev/sda1 console=tty": "none",
+		"ro pti nohz_full=1-3 quiet":          "pti nohz_full=1-3",
+		"nohz-full=1 no_kvmclock":             "nohz-full=1 no_kvmclock", // - is _
+		"intel_idle.max_cstate=1 processor.max_cstate=1 processors=2": "intel_idle.max_cstate=1 processor.max_cstate=1",
+		"idle2=x xidle=y idle.z=1 preempt=full":                       "preempt=full",
+	} {
+		if got := bootParams(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
 func factValue(fs []Fact, name string) string {
 	for _, f := range fs {
 		if f.Name == name {
