@@ -131,7 +131,10 @@ func Compare(old, new Input, o Options) (*Report, error) {
 			}
 		}
 	}
-	c := &comparer{o: &o, rep: rep, units: units, planned: planned, floorTrouble: o.Floor.trouble(rep.Machine, o.Now, o.FloorAge)}
+	c := &comparer{o: &o, rep: rep, units: units, planned: planned}
+	if o.Floor.knows(list) {
+		c.floorTrouble = o.Floor.trouble(rep.Machine, o.Now, o.FloorAge)
+	}
 	for _, cell := range list {
 		c.add(cell, len(o.Gate) == 0, gate)
 	}

@@ -422,6 +422,13 @@ func TestFloor(t *testing.T) {
 	if r := compared(t, old, at(100), other); float64(r.Rows[0].Theta) != .05 || !strings.Contains(strings.Join(r.Notes, "\n"), "has nothing on 1 of the gated rows") {
 		t.Errorf("a floor of another package: θ %v, %v", r.Rows[0].Theta, r.Notes)
 	}
+	// One that is stale and of another machine, too, says nothing about other
+	// benchmarks than its own.
+	other = floor(.04, "b", 31*24*time.Hour)
+	other.Floor.Rows[0].Benchmark = "Y"
+	if r := compared(t, old, at(100), other); r.Verdict != Pass || !strings.Contains(strings.Join(r.Notes, "\n"), "has nothing on 1 of the gated rows") {
+		t.Errorf("a stale floor of another benchmark: %s, %v", r.Verdict, r.Notes)
+	}
 }
 
 func TestCalibrate(t *testing.T) {

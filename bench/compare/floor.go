@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,13 +88,25 @@ func (f *Floor) trouble(machine string, now time.Time, age time.Duration) string
 	return ""
 }
 
-func (f *Floor) of(r *Row) (float64, bool) {
+func (f *Floor) of(r *Row) (float64, bool) { return f.row(r.Pkg, r.Benchmark, r.Unit) }
+
+func (f *Floor) row(pkg, benchmark, unit string) (float64, bool) {
 	for _, row := range f.Rows {
-		if row.Benchmark == r.Benchmark && row.Unit == r.Unit && row.Pkg == r.Pkg {
+		if row.Benchmark == benchmark && row.Unit == unit && row.Pkg == pkg {
 			return row.Floor, true
 		}
 	}
 	return 0, false
+}
+
+// knows says whether the floor has any of the rows that are compared. One that is
+// kept with the results is found by every comparison on that kind of machine; of
+// other benchmarks than its own neither its age nor its machine says anything.
+func (f *Floor) knows(list []*cell) bool {
+	return f != nil && slices.ContainsFunc(list, func(c *cell) bool {
+		_, ok := f.row(c.pkg, c.name.StringValues(), c.unit)
+		return ok
+	})
 }
 
 // Calibrate makes a floor of the two sides of an interleaved session in which
