@@ -150,7 +150,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 		return nil, err
 	}
 	if err := st.Go(); err != nil {
-		return nil, errors.Join(err, stopServing(st, sup))
+		return nil, errors.Join(err, stopServing(st, sup.Stop))
 	}
 	var interrupted error
 	if load.Open { // the schedule does not wait
@@ -168,7 +168,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	}
 	after.end(st, sup)
 	rep, err := st.Halt(hangDeadline)
-	serr := stopServing(st, sup)
+	serr := stopServing(st, sup.Stop)
 	if rep != nil && rep.Lost > 0 {
 		serr = nil // the finding itself: an engine that loses calls may not stop either
 	}
@@ -208,11 +208,11 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 
 // stopServing stops a supervisor whose targets are silent, and rings until it
 // has noticed: before Linux 6.11 nothing else wakes one that is blocked in RECV.
-func stopServing(st *storm.Storm, sup Supervisor) error {
+func stopServing(st *storm.Storm, stop func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), hangDeadline)
 	defer cancel()
 	stopped := make(chan error, 1)
-	go func() { stopped <- sup.Stop(ctx) }()
+	go func() { stopped <- stop(ctx) }()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -83,6 +83,7 @@ targets saw, by errno, are not those that the engine counts, 2 wrong usage.`,
 	fl.IntVar(&f.targetCPU, "target-cpu", -1, "pin the targets to this CPU; -1 leaves them to the scheduler")
 	fl.StringVar(&f.trace, "trace", "auto", "measure the queue path's wait by eBPF tracepoints: on, off, or auto where permitted")
 	fl.StringVarP(&f.out, "output", "o", "", "also write the results to this `file`, whole or not at all")
+	c.AddCommand(newBenchPerfCmd())
 	return c
 }
 
