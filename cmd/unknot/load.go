@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/pflag"
@@ -12,8 +13,8 @@ import (
 
 // loadFlags say what the targets do.
 type loadFlags struct {
-	think, rates, arrivals, calls []string
-	seed                          uint64
+	think, rates, arrivals, calls, hostile []string
+	seed                                   uint64
 }
 
 func (f *loadFlags) register(fl *pflag.FlagSet) {
@@ -21,6 +22,7 @@ func (f *loadFlags) register(fl *pflag.FlagSet) {
 	fl.StringSliceVar(&f.rates, "rate", nil, "make it an open loop: calls per second, from whichever targets are idle; latencies are from the intended start")
 	fl.StringSliceVar(&f.arrivals, "arrivals", []string{"poisson"}, "how the calls of an open loop follow each other: constant, poisson, or onoff:10ms:40ms (bursts and silences of these mean lengths; --rate is the mean over both)")
 	fl.StringArrayVar(&f.calls, "calls", []string{storm.Mix{}.String()}, "system calls with their weights, as in openat:3,getppid; several mixes by several flags")
+	fl.StringSliceVar(&f.hostile, "hostile", []string{storm.Friendly.String()}, "what befalls the targets of a closed loop while their calls wait: kill (SIGKILL), signal, signal-killable (the same with WAIT_KILLABLE_RECV), fork-exec-exit, preempt (as Go programs are, by their own runtime)")
 	fl.Uint64Var(&f.seed, "seed", 1, "of what is drawn: arrivals, think times, calls")
 }
 
@@ -56,6 +58,13 @@ func (f *loadFlags) plan() (loads []bench.Load, err error) {
 			}
 		}
 	}
+	hostile, err := parseAll("hostile", f.hostile, storm.ParseHostile)
+	if err != nil {
+		return nil, err
+	}
+	if f.rates != nil && slices.ContainsFunc(hostile, func(h storm.Hostile) bool { return h != storm.Friendly }) {
+		return nil, usageErrorf("--hostile and --rate: hostile targets are of a closed loop; leave one out")
+	}
 	mixes, err := parseAll("calls", f.calls, storm.ParseMix)
 	if err != nil {
 		return nil, err
@@ -63,7 +72,9 @@ func (f *loadFlags) plan() (loads []bench.Load, err error) {
 	for _, t := range thinks {
 		for _, k := range kinds {
 			for _, m := range mixes {
-				loads = append(loads, bench.Load{Think: t, Arrivals: k, Mix: m})
+				for _, h := range hostile {
+					loads = append(loads, bench.Load{Think: t, Arrivals: k, Mix: m, Hostile: h})
+				}
 			}
 		}
 	}
