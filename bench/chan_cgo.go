@@ -33,7 +33,6 @@ type channel struct {
 type chanItem struct {
 	id         uint64
 	receivedAt int64
-	arg        uint64 // the sixth
 }
 
 func newChan(s Spec) (Supervisor, error) {
@@ -62,7 +61,7 @@ func (d *channel) receive() error {
 			}
 			return fmt.Errorf("chan: receive: %w", err)
 		}
-		it := chanItem{req.ID, now(), req.Data.Args[5]}
+		it := chanItem{req.ID, now()}
 		for sent := false; !sent; {
 			select {
 			case d.c <- it:
@@ -87,7 +86,7 @@ func (d *channel) worker() {
 			d.stale.Add(1)
 			continue
 		}
-		d.s.work(it.arg)
+		d.s.work()
 		d.answer(&seccomp.ScmpNotifResp{ID: it.id, Val: answerVal}, &d.served)
 	}
 }

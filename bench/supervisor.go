@@ -78,13 +78,9 @@ type Spec struct {
 	stall *stall // of this run
 }
 
-// work is the handler of every engine; arg is the call's sixth argument.
-func (s *Spec) work(arg uint64) {
+// work is the handler of every engine.
+func (s *Spec) work() {
 	s.stall.maybe()
-	if s.Work.Tagged {
-		doTag(arg)
-		return
-	}
 	s.Work.Do()
 }
 

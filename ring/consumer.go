@@ -22,6 +22,7 @@ type Set[H Handle] struct {
 // NewSet returns an empty set.
 func NewSet[H Handle]() *Set[H] {
 	s := new(Set[H])
+	s.lot.nwait.Store(fenced)
 	s.rings.Store(new([]*Ring[H]))
 	return s
 }
@@ -137,7 +138,9 @@ func (c *Consumer[H]) Pop(dst []H) int {
 			return c.TryPop(dst)
 		}
 		l.mu.Lock()
-		l.enter(&c.w)
+		if l.enter(&c.w) {
+			heavyFence()
+		}
 		at(pointPark)
 		// Announced: from here on a push that this look misses finds us.
 		if !c.idle() || l.closed.Load() != 0 {
@@ -153,16 +156,7 @@ func (c *Consumer[H]) Pop(dst []H) int {
 
 // idle reports whether all rings are empty, to one who has announced itself.
 func (c *Consumer[H]) idle() bool {
-	rings := *c.set.rings.Load()
-	for _, r := range rings {
-		if r.light {
-			// Whoever pushes has done without the fence between its
-			// store and its look for sleepers: now it has one.
-			heavyFence()
-			break
-		}
-	}
-	for _, r := range rings {
+	for _, r := range *c.set.rings.Load() {
 		if !r.empty() {
 			return false
 		}

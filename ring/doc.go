@@ -41,7 +41,7 @@
 // producers remember a head and consumers a tail, and the words that say who
 // sleeps are written only by those who fall asleep or wake somebody.
 //
-// A consumer does not spin before it sleeps: one that looks at the tail while
+// A consumer neither spins nor yields before it sleeps: one that looks at the tail while
 // it is being written makes each push pay for the line. It is cheaper to take
 // long turns, often on one processor; hence a producer in [Ring.PushWait]
 // sleeps until half of the ring is free.

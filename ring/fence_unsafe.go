@@ -17,7 +17,8 @@ import (
 // sync/atomic has no store that is weaker than sequentially consistent, on
 // amd64 an exchange that waits until the processor's store buffer has drained; a
 // plain store there has release semantics. The compiler keeps it in its place: it
-// moves no store across another or across an atomic operation.
+// moves no store across another or across an atomic operation. Where a sync.Mutex is
+// released after the store no other fence is needed: on amd64 that is an atomic addition.
 
 // storeRelease stores x after everything that was stored before.
 func storeRelease(w *atomicUint64, x uint64) { *(*uint64)(unsafe.Pointer(w)) = x }

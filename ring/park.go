@@ -9,13 +9,18 @@ import "runtime"
 // that owes it exactly one wake-up.
 type lot struct {
 	_      pad
-	nwait  atomicUint32 // number of waiters; read by every push, so on its own line
+	nwait  atomicUint32 // number of waiters, and fenced; read by every push, so on its own line
 	closed atomicUint32 // 1 after close
 	_      pad
 	mu     mutex
 	top    *waiter // LIFO, linked through next; guarded by mu
 	n      uint32  // its length; nwait follows it before mu is released
 }
+
+// fenced is a bit of nwait. While it is set every push has a full fence between its
+// store of the tail and its look at nwait. A producer may clear it while nobody waits; the
+// waiter that sets it again owes everybody a heavy fence.
+const fenced = 1 << 31
 
 // A waiter is one consumer's place to sleep: a goroutine parks on a channel, a wired
 // thread in a futex.
@@ -26,24 +31,28 @@ type waiter struct {
 	word   atomicUint32 // thread: 0 asleep, 1 woken
 }
 
-// enter announces w. The caller must look at the rings again before it sleeps,
-// and leave if it finds something: both under l.mu.
-func (l *lot) enter(w *waiter) {
+// enter announces w, and reports whether pushes have done without their fence until now. The
+// caller must look at the rings again before it sleeps, and leave if it finds something: both
+// under l.mu.
+func (l *lot) enter(w *waiter) (light bool) {
 	if w.thread {
 		w.word.Store(0)
 	}
 	w.next = l.top
 	l.top = w
 	l.n++
-	l.nwait.Store(l.n)
+	return l.nwait.Swap(l.n|fenced)&fenced == 0
 }
 
 // leave takes back an enter, under the same hold of l.mu.
 func (l *lot) leave(w *waiter) {
 	l.top = w.next
 	l.n--
-	l.nwait.Store(l.n)
+	l.nwait.Store(l.n | fenced)
 }
+
+// waiting reports whether somebody waits.
+func (l *lot) waiting() bool { return l.nwait.Load()&^fenced != 0 }
 
 // wakeOne wakes the consumer that went to sleep last, if any. If yield is set
 // and that is a goroutine, it lets it run at once.
@@ -65,7 +74,7 @@ func (l *lot) wakeOne(yield bool) {
 // close wakes everybody, for good.
 func (l *lot) close() {
 	l.closed.Store(1)
-	for l.nwait.Load() != 0 {
+	for l.waiting() {
 		l.wakeOne(false)
 	}
 }

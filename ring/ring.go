@@ -2,6 +2,7 @@ package ring
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 )
 
@@ -31,8 +32,8 @@ type Ring[H Handle] struct {
 	// that is ever written may share a cache line with it.
 	single  bool
 	yield   bool
-	light   bool   // publish with a light fence; the consumers have the heavy one
 	owned   bool   // the set is this ring's own, and closes with it
+	calm    uint64 // after so many pushes that meet no sleeper the fence is left out
 	limit   uint64 // capacity, exact
 	quantum uint64 // least number of entries an eviction removes
 	slots   slots[H]
@@ -45,6 +46,7 @@ type Ring[H Handle] struct {
 	pmu       mutex
 	next      uint64 // the producers' copy of tail
 	headCache uint64 // a head seen earlier: head never falls below it
+	strong    uint64 // number of pushes to come that have a fence, if the producer is single
 	shut      bool   // Close has been called
 
 	_    pad
@@ -88,17 +90,18 @@ func EvictAtLeast(k int) Option { return func(c *config) { c.quantum = k } }
 // there each yield costs two thread switches. See [Ring.ThreadConsumer].
 func YieldOnWake() Option { return func(c *config) { c.yield = true } }
 
-// AsymmetricFence makes pushes cheaper, and falling asleep dearer: a push
-// publishes with a plain store in place of an exchange, and a consumer that is about to
-// fall asleep has the kernel fence all threads of the process on the
-// producers' behalf, by membarrier(2), which takes it, and interrupts them for, some
-// microseconds. Use it where pushes are far more frequent than sleeps, such as
-// under overload.
+// AsymmetricFence makes pushes of a single producer cheaper while no consumer sleeps, as under
+// overload. After a thousand pushes in a row that met no sleeper they publish with a plain store
+// in place of an exchange, and the first consumer that is then about to fall asleep has the
+// kernel fence all threads of the process on the producer's behalf, by
+// membarrier(2). That takes it, and interrupts them for, some microseconds; it also ends the
+// plain stores, so that it happens once in a thousand pushes at most.
 //
-// It has an effect on amd64 with Linux 4.14 or later, and not under the race
-// detector. Elsewhere stores are cheap, or the system call is missing, and the
-// ring is as without it. If a seccomp filter forbids the call after New, a
-// consumer about to fall asleep panics.
+// It has an effect together with [SingleProducer], on amd64 with Linux 4.14 or later, and not
+// under the race detector. Elsewhere there is nothing to save, or the system call is missing,
+// and the ring is as without it. It is no default because a seccomp filter that kills
+// whoever calls membarrier(2) would. If a filter refuses the call after New, a consumer
+// about to fall asleep panics.
 func AsymmetricFence() Option { return func(c *config) { c.light = true } }
 
 // New returns a ring that holds at most capacity handles, at least one.
@@ -123,12 +126,16 @@ func newRing[H Handle](s *Set[H], capacity int, opts []Option) *Ring[H] {
 	r := &Ring[H]{
 		single:  c.single,
 		yield:   c.yield,
-		light:   c.light && haveHeavyFence(),
+		calm:    math.MaxUint64,
 		limit:   uint64(capacity),
 		quantum: uint64(min(max(c.quantum, 1), capacity)),
 		lot:     &s.lot,
 		set:     s,
 	}
+	if c.light && c.single && haveHeavyFence() {
+		r.calm = calm
+	}
+	r.strong = r.calm
 	r.gate.tok.init()
 	// The slots are a power of two for the mask; limit keeps the capacity exact.
 	r.slots.init(1 << bits.Len64(r.limit-1))
@@ -263,22 +270,47 @@ func (r *Ring[H]) publish(t uint64, src []H) {
 	t += uint64(len(src))
 	r.next = t
 	at(pointPublish)
-	// The push happens here, for the whole batch.
-	if r.light {
-		// The look for sleepers below may overtake this store; then the
-		// heavy fence of one who falls asleep comes between the two, and
-		// shows it what was stored.
+	// The push happens here, for the whole batch. A consumer that falls asleep
+	// announces itself in nwait and then looks at the tail again. With a fence between
+	// the store of the tail and the look at nwait one of the two sees the other.
+	var w uint32
+	switch {
+	case !r.single:
 		storeRelease(&r.tail, t)
-	} else {
+		r.pmu.Unlock() // a fence
+		at(pointNotify)
+		w = r.lot.nwait.Load() &^ fenced
+	case r.strong != 0:
+		r.strong--
 		r.tail.Store(t)
+		at(pointNotify)
+		w = r.lot.nwait.Load() &^ fenced
+	default:
+		// The look may overtake the store. If it finds 0, the consumer that announces itself next
+		// finds 0 too, and its heavy fence lets it see what was stored before the look.
+		storeRelease(&r.tail, t)
+		at(pointNotify)
+		w = r.lot.nwait.Load()
 	}
-	if !r.single {
-		r.pmu.Unlock()
+	if w != 0 {
+		r.notify(w)
 	}
-	at(pointNotify)
-	// Sequentially consistent with a consumer that announces itself in
-	// nwait and then looks at the tail again: one of the two sees the other.
-	if r.lot.nwait.Load() != 0 {
+}
+
+// notify wakes a consumer if one sleeps; w is the producer's look at nwait.
+func (r *Ring[H]) notify(w uint32) {
+	if w == fenced {
+		// A push without the fence that it should have had: either that is in order from
+		// now on, or it gets its fence. The exchange is one whether it succeeds or not.
+		if r.lot.nwait.CompareAndSwap(fenced, 0) {
+			return
+		}
+		w = r.lot.nwait.Load()
+	}
+	if r.single {
+		r.strong = r.calm
+	}
+	if w&^fenced != 0 {
 		r.lot.wakeOne(r.yield)
 	}
 }
@@ -321,7 +353,7 @@ func (r *Ring[H]) pop(dst []H, seen *uint64) int {
 			r.gate.passed(h + n)
 			// A producer wakes one consumer per push, and each consumer
 			// that leaves something behind wakes the next.
-			if left > n && r.lot.nwait.Load() != 0 {
+			if left > n && r.lot.waiting() {
 				r.lot.wakeOne(false)
 			}
 			return int(n)

@@ -18,6 +18,11 @@ type (
 	atomicUint64 = atomic.Uint64
 )
 
+// calm is how many pushes in a row have to meet no sleeper until those of a ring with an
+// AsymmetricFence go without an exchange: about as many as cost together what the heavy fence of
+// the next sleeper costs.
+const calm = 1024
+
 // mark and rewind tell the model checker that a loop starts over with nothing
 // remembered from the failed attempt.
 const hooked = false

@@ -38,6 +38,8 @@ func (a *atomicUint64) CompareAndSwap(old, new uint64) bool {
 	return a.v.CompareAndSwap(old, new)
 }
 
+const calm = 2 // so that the tests go to and fro
+
 const hooked = true
 
 func mark() uint64    { return 0 }

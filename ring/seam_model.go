@@ -25,6 +25,8 @@ func (t *token) init()    {}
 func (t *token) acquire() { t.Token.Acquire() }
 func (t *token) release() { t.Token.Release() }
 
+const calm = 0 // at each push
+
 func mark() uint64    { return model.Mark() }
 func rewind(m uint64) { model.Rewind(m) }
 func at(point)        {}

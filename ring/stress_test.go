@@ -550,7 +550,7 @@ func TestNoAllocs(t *testing.T) {
 		sent := int64(0)
 		within(t, time.Minute, "the hand-over", func() {
 			n := testing.AllocsPerRun(200, func() {
-				for r.lot.nwait.Load() == 0 {
+				for !r.lot.waiting() {
 					runtime.Gosched()
 				}
 				r.Push(is[:1])
@@ -607,7 +607,7 @@ func TestSleepersUseNoCPU(t *testing.T) {
 		ended.Go(func() { full.PushWait(make([]uint64, 1)) })
 	}
 	within(t, 10*time.Second, "falling asleep", func() {
-		for r.lot.nwait.Load() != 2*each || full.gate.resume.Load() == 0 {
+		for r.lot.nwait.Load()&^fenced != 2*each || full.gate.resume.Load() == 0 {
 			time.Sleep(time.Millisecond)
 		}
 	})

@@ -3,6 +3,7 @@ package storm
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
@@ -23,7 +24,6 @@ func target(arg string) error {
 	if err != nil {
 		return err
 	}
-	shm.file = os.NewFile(shmFD, "shared memory")
 	fc, err := net.FileConn(os.NewFile(sockFD, "socket"))
 	if err != nil {
 		return err
@@ -40,11 +40,7 @@ func target(arg string) error {
 	if err != nil {
 		return err
 	}
-	flags := notify.TSync
-	if c.Hostile == SignalledKillable {
-		flags |= notify.WaitKillableRecv
-	}
-	l, err := notify.Install(prog, flags)
+	l, err := notify.Install(prog, notify.TSync)
 	if err != nil {
 		return err
 	}
@@ -57,8 +53,25 @@ func target(arg string) error {
 	if err := l.Close(); err != nil {
 		return err
 	}
-	waiting := shm.rage(&c)
-	for shm.head.waiting.Load() < waiting {
+	// Threads exist before the storm starts, so that no start-up is measured.
+	ps := prepare()
+	for i := range shm.hammers() {
+		s := newScript(&c.Config, rand.New(rand.NewPCG(c.Seed, uint64(i))))
+		go func() {
+			runtime.LockOSThread()
+			_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+			shm.head.awaitStart()
+			switch t := &shm.threads[i]; {
+			case c.Open:
+				t.open(shm.head, shm.calls, &ps)
+			case c.Untimed:
+				t.untimed(shm.head, &s)
+			default:
+				t.closed(shm.head, &s)
+			}
+		}()
+	}
+	for int(shm.head.waiting.Load()) < c.Targets {
 		time.Sleep(100 * time.Microsecond)
 	}
 	if _, err := conn.Write([]byte{readyByte}); err != nil {
