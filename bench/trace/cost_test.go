@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
 )
 
 // emptyStages attaches programs that do nothing to the tracepoints of the stages:
@@ -46,11 +48,24 @@ func tracing(c Config) func(*testing.B) func() {
 
 // BenchmarkCost is the throughput of a supervisor of 16 targets, received and
 // answered by one thread, under each tracer, as a ratio to that with empty programs
-// on the same tracepoints, and to that untraced. Each of the b.N rounds measures
-// all in random order, and the ratios are medians of the rounds' ratios: take
-// -benchtime 10x or more.
+// on the same tracepoints, and to that untraced: with all of them on the CPUs of the
+// kernel's choice, and with the targets on one and the supervisor on another, which
+// is faster, so that a tracer weighs more. Each of the b.N rounds measures all in
+// random order, and the ratios are medians of the rounds' ratios: take -benchtime
+// 10x or more.
 func BenchmarkCost(b *testing.B) {
 	needTracing(b)
+	b.Run("cpus=any", func(b *testing.B) { benchmarkCost(b, nil) })
+	b.Run("cpus=apart", func(b *testing.B) {
+		cpus := osthread.Allowed()
+		if len(cpus) < 2 {
+			b.Skip("needs two CPUs")
+		}
+		benchmarkCost(b, cpus)
+	})
+}
+
+func benchmarkCost(b *testing.B, cpus []int) {
 	kinds := []struct {
 		name   string
 		attach func(*testing.B) func()
@@ -62,9 +77,22 @@ func BenchmarkCost(b *testing.B) {
 		{"explain", tracing(Config{Explain: true})},
 	}
 	const span = 300 * time.Millisecond
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pin := func(cpu int) {
+		if err := osthread.Pin(cpu); err != nil {
+			b.Fatal(err)
+		}
+	}
 	rates := make([][]float64, len(kinds))
 	for range b.N {
+		if cpus != nil {
+			pin(cpus[0]) // the targets inherit it
+		}
 		g, err := startTargets(16, 0, true)
+		if cpus != nil {
+			pin(cpus[1])
+		}
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -84,6 +112,11 @@ func BenchmarkCost(b *testing.B) {
 			detach()
 		}
 		g.stop()
+	}
+	if cpus != nil {
+		if err := osthread.Unpin(cpus); err != nil {
+			b.Fatal(err)
+		}
 	}
 	for k, kind := range kinds {
 		b.ReportMetric(median(rates[k]), kind.name+"-calls/s")

@@ -46,6 +46,11 @@ type kernelCounters struct {
 	Awake          uint64
 	Unjoined       uint64
 	Broken         uint64
+	Totals         [13]struct {
+		_   structs.HostLayout
+		Sum uint64
+		Max uint64
+	}
 }
 
 type kernelFlight struct {
@@ -62,8 +67,6 @@ type kernelFlight struct {
 
 type kernelHist struct {
 	_      structs.HostLayout
-	Sum    uint64
-	Max    uint64
 	Counts [1184]uint64
 }
 
@@ -99,6 +102,12 @@ type kernelThread struct {
 	Exited       uint64
 	Trapped      uint64
 	Ran          uint64
+	On           uint64
+	Joined       uint32
+	Sending      uint32
+	SendingId    uint64
+	Supervises   uint32
+	Receiver     uint32
 	Entered      uint64
 	ReceiverRan  uint64
 	Received     uint64
@@ -106,16 +115,10 @@ type kernelThread struct {
 	Answered     uint64
 	Woken        uint64
 	Id           uint64
-	Joined       uint32
-	Receiver     uint32
 	ReceiverBusy uint64
 	ReceiverWait uint64
 	Cause        kernelCause
-	On           uint64
 	Receiving    uint64
-	SendingId    uint64
-	Sending      uint32
-	Supervises   uint32
 }
 
 type kernelUsage struct {

@@ -99,17 +99,21 @@ func (t *Tracer) Take() (*Report, error) {
 // read reads a bank, but for what is not in it.
 func (t *Tracer) read(bank uint32) (*Report, error) {
 	r := new(Report)
+	c, err := t.counters(bank)
+	if err != nil {
+		return nil, err
+	}
 	for _, h := range []struct {
 		row uint32
 		to  **hist.Snapshot
 	}{{rowWait, &r.Wait}, {rowAnswer, &r.Answer}, {rowDrop, &r.Drop}} {
-		if err := t.hist(bank, h.row, h.to); err != nil {
+		if err := t.hist(bank, h.row, &c, h.to); err != nil {
 			return nil, err
 		}
 	}
 	if t.c.Stages {
 		for s := range r.Stages {
-			if err := t.hist(bank, rowStages+uint32(s), &r.Stages[s]); err != nil {
+			if err := t.hist(bank, rowStages+uint32(s), &c, &r.Stages[s]); err != nil {
 				return nil, err
 			}
 		}
@@ -122,10 +126,6 @@ func (t *Tracer) read(bank uint32) (*Report, error) {
 		r.Slowest = slowest(calls)
 	}
 	r.Dispatched, r.Answered, r.Dropped = r.Wait.Count, r.Answer.Count, r.Drop.Count
-	c, err := t.counters(bank)
-	if err != nil {
-		return nil, err
-	}
 	r.Seen, r.Received, r.Stale, r.Retried, r.Unmatched = c.Seen, c.Received, c.Stale, c.Retried, c.Unmatched
 	r.Overflow, r.Awake, r.Broken = c.Overflow, c.Awake, c.Broken
 	r.Missed, r.Unjoined = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined
@@ -133,17 +133,24 @@ func (t *Tracer) read(bank uint32) (*Report, error) {
 	return r, nil
 }
 
-// hist reads a row of a bank.
-func (t *Tracer) hist(bank, row uint32, to **hist.Snapshot) error {
+// hist reads a row of a bank, whose counters are c.
+func (t *Tracer) hist(bank, row uint32, c *kernelCounters, to **hist.Snapshot) error {
 	var cpus []kernelHist
 	if err := t.coll.Maps[kernelMapHists].Lookup(bank*rows+row, &cpus); err != nil {
 		return fmt.Errorf("trace: read histograms: %w", err)
 	}
-	*to = sumHists(cpus)
+	s := &hist.Snapshot{Sum: int64(c.Totals[row].Sum), Max: int64(c.Totals[row].Max)}
+	for i := range cpus {
+		for b, n := range cpus[i].Counts {
+			s.Counts[b] += n
+			s.Count += n
+		}
+	}
+	*to = s
 	return nil
 }
 
-// counters adds up a bank's counters.
+// counters adds up a bank's counters; of totals' maxima it takes the largest.
 func (t *Tracer) counters(bank uint32) (sum kernelCounters, err error) {
 	var cpus []kernelCounters
 	if err := t.coll.Maps[kernelMapCounts].Lookup(bank, &cpus); err != nil {
@@ -166,6 +173,10 @@ func (t *Tracer) counters(bank uint32) (sum kernelCounters, err error) {
 		sum.Awake += c.Awake
 		sum.Unjoined += c.Unjoined
 		sum.Broken += c.Broken
+		for row, t := range c.Totals {
+			sum.Totals[row].Sum += t.Sum
+			sum.Totals[row].Max = max(sum.Totals[row].Max, t.Max)
+		}
 	}
 	return sum, nil
 }
@@ -224,21 +235,6 @@ func (r *Report) Merge(o *Report) {
 	if r.Slowest == nil || o.Slowest != nil && o.Slowest.Total() > r.Slowest.Total() {
 		r.Slowest = o.Slowest
 	}
-}
-
-// sumHists adds up the CPUs' histograms.
-func sumHists(rows []kernelHist) *hist.Snapshot {
-	s := new(hist.Snapshot)
-	for i := range rows {
-		h := &rows[i]
-		for b, n := range h.Counts {
-			s.Counts[b] += n
-			s.Count += n
-		}
-		s.Sum += int64(h.Sum)
-		s.Max = max(s.Max, int64(h.Max))
-	}
-	return s
 }
 
 // skipped counts the runs that the kernel left out since the programs were

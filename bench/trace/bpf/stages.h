@@ -64,28 +64,32 @@ struct {
 	__type(value, struct cause);
 } causes SEC(".maps");
 
-/* A thread that is a target, or a supervisor's, or both. */
+/*
+ * A thread that is a target, or a supervisor's, or both. First what is touched for
+ * calls that are not followed too: the kernel has it in one cache line.
+ */
 struct thread {
+	__u64 exited;  /* target: its last sys_exit */
+	__u64 trapped; /* target: when it first slept since; 0: it has not */
+	__u64 ran;     /* target: when it first got a CPU after the answer; 0: not yet */
+	__u64 on;      /* supervisor: since when it is on a CPU */
+	__u32 joined;  /* target: the call has been answered, and is not yet counted */
+	__u32 sending; /* supervisor: inside SEND: NOTHING, UNKNOWN, UNREAD, or SLOT + the flight's slot */
+	__u64 sending_id;
+	__u32 supervises;
+	__u32 receiver; /* target, with explain: of its last call */
+
 	/* As a target. */
-	__u64 exited;  /* its last sys_exit */
-	__u64 trapped; /* when it first slept since; 0: it has not */
-	__u64 ran;     /* when it first got a CPU after the answer; 0: not yet */
 	__u64 entered; /* sys_enter after the answer: continued */
 	__u64 receiver_ran, received, dispatched, answered; /* of the flight */
 	__u64 woken; /* by the answer; with explain */
 	__u64 id;
-	__u32 joined;   /* the call has been answered, and is not yet counted */
-	__u32 receiver; /* with explain: of its last call */
-	__u64 receiver_busy; /* usage of that thread at trapped */
+	__u64 receiver_busy; /* usage of the last receiver at trapped */
 	__u64 receiver_wait;
 	struct cause cause;
 
 	/* As a supervisor's. */
-	__u64 on; /* since when it is on a CPU */
 	__u64 receiving; /* entry of RECV; with explain */
-	__u64 sending_id;
-	__u32 sending; /* inside SEND: NOTHING, UNKNOWN, UNREAD, or SLOT + the flight's slot */
-	__u32 supervises;
 };
 
 enum { NOTHING, UNKNOWN, UNREAD, SLOT };

@@ -84,6 +84,8 @@ struct counters {
 	__u64 awake;    /* calls received before their target slept: trapped = received */
 	__u64 unjoined; /* answers whose target was not known yet when it trapped */
 	__u64 broken;   /* calls that a signal ended after their answer */
+
+	struct total totals[STAGES]; /* of hists, written as they are */
 };
 
 struct {
@@ -104,11 +106,12 @@ struct {
 
 INLINE void record(enum stage stage, __u64 from, __u64 to)
 {
-	__u32 key = (bank & 1) * STAGES + stage;
+	__u32 b = bank & 1, key = b * STAGES + stage;
 	struct hist *h = bpf_map_lookup_elem(&hists, &key);
+	struct counters *c = bpf_map_lookup_elem(&counts, &b);
 
-	if (h)
-		hist_add(h, to - from);
+	if (h && c)
+		hist_add(h, &c->totals[stage], to - from);
 }
 
 INLINE bool followed(__u64 id)
@@ -117,13 +120,14 @@ INLINE bool followed(__u64 id)
 }
 
 /* The calling thread enters SEND, or ADDFD with an answer. */
-INLINE void enter_send(const void *arg, __u32 cmd, __u64 now)
+INLINE void enter_send(const void *arg, __u32 cmd)
 {
 	struct task_struct *cur = bpf_get_current_task_btf();
 	struct seccomp_notif_resp resp = {};
 	struct thread *s;
 	struct flight *f;
 	__u32 at = 0;
+	__u64 now;
 
 	if (bpf_probe_read_user(&resp, cmd == NOTIF_SEND ? sizeof(resp) : sizeof(struct seccomp_notif_addfd), arg)) {
 		COUNT(enter_unread);
@@ -144,6 +148,7 @@ INLINE void enter_send(const void *arg, __u32 cmd, __u64 now)
 		s->sending = UNKNOWN;
 		return;
 	}
+	now = bpf_ktime_get_ns();
 	if (!f->answered)
 		COUNT(released);
 	f->answered = now;
@@ -185,16 +190,15 @@ INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 		return;
 	if (!ours(btf))
 		return;
-	now = bpf_ktime_get_ns();
 	if (btf && explain && cmd == NOTIF_RECV) {
 		struct thread *s = thread_made(bpf_get_current_task_btf());
 
 		if (s)
-			s->receiving = now;
+			s->receiving = bpf_ktime_get_ns();
 		return;
 	}
 	if (btf && stages && cmd != NOTIF_ID_VALID) {
-		enter_send(arg, cmd, now);
+		enter_send(arg, cmd);
 		return;
 	}
 	if (bpf_probe_read_user(&id, sizeof(id), arg)) {
@@ -206,6 +210,7 @@ INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 	f = find(id, &at);
 	if (!f)
 		return;
+	now = bpf_ktime_get_ns();
 	if (cmd != NOTIF_ID_VALID) {
 		if (!f->answered)
 			COUNT(released);
@@ -505,12 +510,28 @@ int exit_btf(__u64 *ctx)
 	return 0;
 }
 
-/* A thread leaves the CPU: a target may do so because it is trapped. */
-INLINE void off(struct task_struct *t, struct thread *s, bool preempt, __u32 state, __u64 now)
+/*
+ * A thread leaves the CPU: a target may do so because it is trapped. Returns the
+ * time if that was of interest.
+ */
+INLINE __u64 off(struct task_struct *t, bool preempt, __u32 state)
 {
+	bool sleeps = !preempt && (state & TASK_INTERRUPTIBLE);
+	struct thread *s;
 	struct usage *u;
+	bool traps;
+	__u64 now;
 
-	if (!preempt && (state & TASK_INTERRUPTIBLE) && !s->joined && !s->trapped) {
+	if (!explain && !sleeps)
+		return 0;
+	s = thread_of(t);
+	if (!s)
+		return 0;
+	traps = sleeps && !s->joined && !s->trapped;
+	if (!traps && !(explain && s->supervises))
+		return 0;
+	now = bpf_ktime_get_ns();
+	if (traps) {
 		s->trapped = now;
 		if (explain && s->receiver) {
 			u = usage_row(s->receiver);
@@ -523,20 +544,27 @@ INLINE void off(struct task_struct *t, struct thread *s, bool preempt, __u32 sta
 	if (explain && s->supervises) {
 		u = own_usage(t, s, now);
 		if (!u)
-			return;
+			return now;
 		if (u->on)
 			u->busy += now - u->on;
 		u->on = 0;
 		u->off = now;
 		u->woken = preempt || !state ? now : 0;
 	}
+	return now;
 }
 
-/* A thread gets a CPU. */
-INLINE void on(struct task_struct *t, struct thread *s, __u64 now)
+/* A thread gets a CPU. now is 0 if nobody has asked the clock yet, which takes a while. */
+INLINE void on(struct task_struct *t, __u64 now)
 {
+	struct thread *s;
 	struct usage *u;
 
+	s = thread_of(t);
+	if (!s || (!s->supervises && (!s->joined || s->ran)))
+		return;
+	if (!now)
+		now = bpf_ktime_get_ns();
 	s->on = now;
 	if (s->joined && !s->ran)
 		s->ran = now;
@@ -554,21 +582,12 @@ SEC("tp_btf/sched_switch")
 int switched(__u64 *ctx)
 {
 	struct task_struct *prev = (struct task_struct *)ctx[1], *next = (struct task_struct *)ctx[2];
-	struct thread *s;
 	__u64 now = 0;
 
-	if (prev->pid) {
-		s = thread_of(prev);
-		if (s) {
-			now = bpf_ktime_get_ns();
-			off(prev, s, ctx[0] & 1, ctx[3], now);
-		}
-	}
-	if (next->pid) {
-		s = thread_of(next);
-		if (s)
-			on(next, s, now ? now : bpf_ktime_get_ns());
-	}
+	if (prev->pid)
+		now = off(prev, ctx[0] & 1, ctx[3]);
+	if (next->pid)
+		on(next, now);
 	return 0;
 }
 
