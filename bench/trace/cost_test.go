@@ -52,7 +52,7 @@ func tracing(c Config) func(*testing.B) func() {
 // kernel's choice, and with the targets on one and the supervisor on another, which
 // is faster, so that a tracer weighs more. Each of the b.N rounds measures all in
 // random order, and the ratios are medians of the rounds' ratios: take -benchtime
-// 10x or more.
+// 30x or more.
 func BenchmarkCost(b *testing.B) {
 	needTracing(b)
 	b.Run("cpus=any", func(b *testing.B) { benchmarkCost(b, nil) })
@@ -76,7 +76,7 @@ func benchmarkCost(b *testing.B, cpus []int) {
 		{"sampled16", tracing(Config{Stages: true, Sample: 16})},
 		{"explain", tracing(Config{Explain: true})},
 	}
-	const span = 300 * time.Millisecond
+	const span = 150 * time.Millisecond
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	pin := func(cpu int) {

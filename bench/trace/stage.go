@@ -3,8 +3,7 @@ package trace
 import "github.com/unknot/unknot/engine/hist"
 
 // A Stage is a part of a call's time. From StageBefore to StageExecute they follow each other
-// without a gap: together they are the target's time between two sys_exits, which
-// is also measured by itself, as StageCycle.
+// without a gap: together they are the target's time between two sys_exits, StageCycle.
 type Stage int
 
 const (
@@ -47,8 +46,8 @@ func (s Stage) Ends() (from, to string) { return stageNames[s].from, stageNames[
 func (s Stage) Part() bool { return s < parts }
 
 // Sum returns the mean time in ns that the parts add up to, and the mean of what
-// they should add up to, which was measured by itself. Both are NaN if nothing
-// was followed.
+// they should add up to, counted apart: that they differ means a bug, or a kernel
+// that skipped a part. Both are NaN if nothing was followed.
 func (r *Report) Sum() (parts, cycle float64) {
 	c := r.Stages[StageCycle]
 	if c == nil {

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -68,6 +69,36 @@ func TestStagesAddUp(t *testing.T) {
 			}
 			t.Logf("slowest: %+v; awake %d", *r.Slowest, r.Awake)
 		})
+	}
+}
+
+// What the stages add up to is the time that the targets themselves measured: of
+// the same calls, so that what disturbs the one disturbs the other.
+func TestStagesAddUpToTheTargetsTime(t *testing.T) {
+	needTracing(t)
+	for _, threads := range []int{1, 16, 64} {
+		for _, s := range []*supervisor{{}, {workers: 2, queue: 64, work: spin(20 * time.Microsecond)}} {
+			t.Run(fmt.Sprintf("targets=%d/workers=%d", threads, s.workers), func(t *testing.T) {
+				g := newTargets(t, threads, 3200/threads, true)
+				tr := newTracer(t, Config{TGID: os.Getpid(), Stages: true}, btfVariant)
+				supervise(t, g, s)
+				took, err := g.took()
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := report(t, tr)
+				parts, _ := r.Sum()
+				n := r.Stages[StageCycle].Count
+				sum := time.Duration(parts * float64(n))
+				t.Logf("stages of %d calls: %v, by the targets' clocks: %v (%+.2f%%)", n, sum, took, 100*(float64(sum)/float64(took)-1))
+				if n != 3200/uint64(threads)*uint64(threads) {
+					t.Errorf("%d calls in stages, %d unjoined, %d broken, %d missed", n, r.Unjoined, r.Broken, r.Missed)
+				}
+				if math.Abs(float64(sum)/float64(took)-1) > .05 {
+					t.Errorf("stages take %v, the targets took %v", sum, took)
+				}
+			})
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,9 +42,9 @@ supervisor on the machine together.
 The report comes at the end: of the supervisor, of --duration, or at an interrupt.
 With --interval there is one for each interval too.
 
-Stages follow each other without a gap, and their sum is held against the target's
-time between two sys_exits, measured by itself. "wait" needs a supervisor that asks
-ID_VALID when it starts on a call; in others "service" begins with the receive.
+Stages follow each other without a gap, from one sys_exit of the target to its next.
+"wait" needs a supervisor that asks ID_VALID when it starts on a call; in others
+"service" begins with the receive.
 The mean number in flight is held against Little's law. What was lost is said.
 
 Tracing slows the supervisor and, a little, every system call on the machine.
@@ -108,7 +109,7 @@ func listenerHolders() string {
 	var found []string
 	seen := map[string]bool{}
 	for _, l := range links {
-		if to, err := os.Readlink(l); err != nil || to != "anon_inode:seccomp notify" {
+		if !isListener(l) {
 			continue
 		}
 		pid := strings.Split(l, "/")[2]
@@ -124,6 +125,24 @@ func listenerHolders() string {
 	}
 	return " (listeners are held by " + strings.Join(found, ", ") + ")"
 }
+
+// isListener reports whether a link in /proc/PID/fd leads to a listener.
+func isListener(link string) bool {
+	to, err := os.Readlink(link)
+	return err == nil && to == "anon_inode:seccomp notify"
+}
+
+// holdsListener reports whether one of a process's threads, each of which may have
+// a file table of its own, holds a listener; true if we may not look.
+func holdsListener(pid int) bool {
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/fd/*", pid))
+	if len(links) == 0 {
+		return !gone(pid)
+	}
+	return slices.ContainsFunc(links, isListener)
+}
+
+func gone(pid int) bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 // A traceReport is what is printed: an interval, or the whole.
 type traceReport struct {
@@ -153,6 +172,10 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 		defer cancel()
 	}
 	stderr := cmd.ErrOrStderr()
+	holds := s.pid == 0 || holdsListener(s.pid)
+	if !holds {
+		fmt.Fprintf(stderr, "unknot: %s holds no listener yet: -p wants the supervisor%s\n", who, listenerHolders())
+	}
 	if !t.Stages() {
 		fmt.Fprintln(stderr, "unknot: this kernel has no BTF (CONFIG_DEBUG_INFO_BTF): receive, dispatch and answer only")
 	}
@@ -187,7 +210,7 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 		}
 		all.Look(n)
 		now.Look(n)
-		if s.pid != 0 && errors.Is(unix.Kill(s.pid, 0), unix.ESRCH) {
+		if s.pid != 0 && gone(s.pid) {
 			fmt.Fprintf(stderr, "unknot: process %d has ended\n", s.pid)
 			break
 		}
@@ -212,8 +235,12 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 	if err := print(&traceReport{Report: whole, occupancy: all, settings: s, who: who, stages: t.Stages(), whole: true}); err != nil {
 		return err
 	}
-	if whole.Seen+whole.Unmatched == 0 && s.pid != 0 {
-		fmt.Fprintf(stderr, "unknot: process %d received nothing: -p wants the supervisor%s\n", s.pid, listenerHolders())
+	switch {
+	case whole.Seen+whole.Unmatched > 0 || s.pid == 0:
+	case !holds && !holdsListener(s.pid):
+		return fmt.Errorf("trace %s: it received nothing and holds no listener", who)
+	default:
+		fmt.Fprintf(stderr, "unknot: %s received nothing\n", who)
 	}
 	return nil
 }

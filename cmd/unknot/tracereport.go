@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -75,21 +76,7 @@ func (r *traceReport) text(w *strings.Builder) {
 		fmt.Fprintf(w, "; %d followed (one in %d)", r.Received, r.settings.sample)
 	}
 	fmt.Fprintf(w, "\nanswered %d  dropped %d  stale %d\n\n", r.Answered, r.Dropped, r.Stale)
-	fmt.Fprintf(w, "%-10s %-30s %10s %10s %10s %10s %10s %6s\n", "stage", "from → to", "count", "mean", "p50", "p99", "max", "share")
-	_, cycle := r.Sum()
-	for _, row := range r.rows() {
-		if row.h.Count == 0 {
-			continue
-		}
-		share := ""
-		if row.part {
-			share = fmt.Sprintf("%.1f%%", 100*float64(row.h.Sum)/(cycle*float64(r.Stages[trace.StageCycle].Count)))
-		}
-		line := fmt.Sprintf("%-10s %-30s %10d %10s %10s %10s %10s %6s", row.name, row.from+" → "+row.to, row.h.Count,
-			bench.Duration(row.h.Mean()), bench.Duration(row.h.Quantile(.5)), bench.Duration(row.h.Quantile(.99)), bench.Duration(float64(row.h.Max)), share)
-		fmt.Fprintln(w, strings.TrimRight(line, " "))
-	}
-	fmt.Fprintln(w)
+	r.tableText(w)
 	if r.stages {
 		r.sumText(w)
 		switch n, of := r.undispatched(), r.Stages[trace.StageService].Count; {
@@ -116,6 +103,26 @@ func (r *traceReport) text(w *strings.Builder) {
 	if !r.whole {
 		fmt.Fprintln(w)
 	}
+}
+
+// tableText prints a line for each stage that was seen.
+func (r *traceReport) tableText(w *strings.Builder) {
+	rows := slices.DeleteFunc(r.rows(), func(row traceRow) bool { return row.h.Count == 0 })
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "%-10s %-30s %10s %10s %10s %10s %10s %6s\n", "stage", "from → to", "count", "mean", "p50", "p99", "max", "share")
+	_, cycle := r.Sum()
+	for _, row := range rows {
+		share := ""
+		if row.part {
+			share = fmt.Sprintf("%.1f%%", 100*float64(row.h.Sum)/(cycle*float64(r.Stages[trace.StageCycle].Count)))
+		}
+		line := fmt.Sprintf("%-10s %-30s %10d %10s %10s %10s %10s %6s", row.name, row.from+" → "+row.to, row.h.Count,
+			bench.Duration(row.h.Mean()), bench.Duration(row.h.Quantile(.5)), bench.Duration(row.h.Quantile(.99)), bench.Duration(float64(row.h.Max)), share)
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
+	}
+	fmt.Fprintln(w)
 }
 
 func (r *traceReport) sumText(w *strings.Builder) {
