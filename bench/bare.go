@@ -64,7 +64,7 @@ func (b *bare) loop(ep int) error {
 		if b.l.RecvReady(&n) != nil {
 			continue
 		}
-		b.s.work()
+		b.s.work(n.Data.Args[5])
 		if b.l.Send(&notify.Resp{ID: n.ID, Val: answerVal}) == nil {
 			b.served.Add(1)
 		} else {

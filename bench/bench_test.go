@@ -136,7 +136,7 @@ func TestStopWithTargetsThatLive(t *testing.T) {
 		if _, err := st.Halt(hangDeadline); err != nil {
 			t.Fatal(err)
 		}
-		if err := stopServing(st, sup); err != nil {
+		if err := stopServing(st, sup.Stop); err != nil {
 			t.Fatal(err)
 		}
 		st.Close()

@@ -33,6 +33,7 @@ type channel struct {
 type chanItem struct {
 	id         uint64
 	receivedAt int64
+	arg        uint64 // the sixth
 }
 
 func newChan(s Spec) (Supervisor, error) {
@@ -61,7 +62,7 @@ func (d *channel) receive() error {
 			}
 			return fmt.Errorf("chan: receive: %w", err)
 		}
-		it := chanItem{req.ID, now()}
+		it := chanItem{req.ID, now(), req.Data.Args[5]}
 		for sent := false; !sent; {
 			select {
 			case d.c <- it:
@@ -86,7 +87,7 @@ func (d *channel) worker() {
 			d.stale.Add(1)
 			continue
 		}
-		d.s.work()
+		d.s.work(it.arg)
 		d.answer(&seccomp.ScmpNotifResp{ID: it.id, Val: answerVal}, &d.served)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/policy"
 	"golang.org/x/perf/benchfmt"
 	"golang.org/x/sys/unix"
@@ -33,6 +34,7 @@ var units = []struct {
 	{"served/s", "higher"},
 	{"drops/op", "lower"},
 	{"eintr/op", "lower"},
+	{"stale/op", "lower"},
 	{"lost", "lower"},
 	{"cpu-ns/op", "lower"},
 }
@@ -114,6 +116,9 @@ func (r *Result) values() []benchfmt.Value {
 	add("served/s", float64(r.Targets.OK)/r.Elapsed.Seconds())
 	add("drops/op", r.per(float64(r.Stats.Dropped)))
 	add("eintr/op", r.per(float64(r.Targets.Failed(unix.EINTR))))
+	if r.Load.Hostile != storm.Friendly {
+		add("stale/op", r.per(float64(r.Stats.Stale)))
+	}
 	add("lost", float64(r.Lost))
 	add("cpu-ns/op", r.per(float64(r.CPU.Nanoseconds())))
 	add("allocs/op", r.per(float64(r.Allocs)))

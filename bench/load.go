@@ -15,6 +15,7 @@ type Load struct {
 	// whatever the answers.
 	Arrivals storm.Arrivals
 	Mix      storm.Mix
+	Hostile  storm.Hostile // of the closed loop
 }
 
 // The loops; every result says which.
@@ -33,7 +34,7 @@ func (l Load) Loop() string {
 
 // Config is the storm of l, with a schedule for d of it.
 func (l Load) Config(targets int, cpu storm.CPU, d time.Duration, seed uint64) (storm.Config, error) {
-	c := storm.Config{Targets: targets, CPU: cpu, Mix: l.Mix, Think: l.Think, Seed: seed}
+	c := storm.Config{Targets: targets, CPU: cpu, Mix: l.Mix, Think: l.Think, Hostile: l.Hostile, Seed: seed}
 	if l.Arrivals == nil {
 		return c, nil
 	}
@@ -55,6 +56,9 @@ func (l Load) name() (s string) {
 	}
 	if l.Mix != (storm.Mix{}) {
 		s += "/calls=" + l.Mix.String()
+	}
+	if l.Hostile != storm.Friendly {
+		s += "/hostile=" + l.Hostile.String()
 	}
 	return s
 }

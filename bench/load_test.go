@@ -25,6 +25,9 @@ func TestLoadsLoseNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(t *testing.T, engine, path string) {
+				if engine != "unknot" && name != "open" && name != "mix" {
+					t.Skip("what is new to the other engines is in open and mix")
+				}
 				s := spec(engine, path, 16)
 				s.Load = load
 				r, err := Once(t.Context(), s, 100*time.Millisecond, false)

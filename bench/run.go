@@ -39,6 +39,9 @@ type Result struct {
 	TargetCPU time.Duration  // the targets'
 	Allocs    uint64         // the supervisor's heap allocations
 
+	// Disturbed is the storm's, see storm.Report.
+	Disturbed uint64
+
 	// Whole is of the whole storm, in which every call was answered.
 	Whole struct {
 		Stats   Stats
@@ -67,10 +70,28 @@ func (r *Result) Check() error {
 	if r.Lost > 0 {
 		return nil
 	}
+	if r.Load.Hostile != storm.Friendly {
+		return r.checkHostile()
+	}
 	if t.OK != s.Served || t.Failed(unix.EINTR) != s.Dropped {
 		return fmt.Errorf("the engine counts %d served and %d dropped, its targets %v", s.Served, s.Dropped, t)
 	}
 	return r.Little.Check()
+}
+
+// checkHostile holds the counts against each other where targets may die or be
+// interrupted just when they are answered: what the engine sent and they did not
+// see, and what it found gone, each has a disturbance for it.
+func (r *Result) checkHostile() error {
+	t, s := r.Whole.Targets, r.Whole.Stats
+	seen, sent := t.OK+t.Failed(unix.EINTR), s.Served+s.Dropped
+	if t.OK > s.Served || t.Failed(unix.EINTR) > s.Dropped || sent-seen > r.Disturbed {
+		return fmt.Errorf("the engine counts %d served and %d dropped, its targets, disturbed %d times, %v", s.Served, s.Dropped, r.Disturbed, t)
+	}
+	if s.Stale > r.Disturbed {
+		return fmt.Errorf("the engine counts %d calls that were gone, its targets were disturbed %d times", s.Stale, r.Disturbed)
+	}
+	return nil
 }
 
 // The clocks that a wait can come from.
@@ -92,10 +113,11 @@ var hangDeadline = 10 * time.Second
 // are the process's.
 //
 // Traced, a second storm follows for the wait alone, because tracing costs
-// speed. The inline path has no dispatch to trace: its wait is the engine's own.
+// speed. The inline path has no dispatch to trace: its wait is the engine's own, as is
+// that of hostile targets, whose calls go where a tracer does not see it.
 func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, error) {
 	r, err := once(ctx, s, d, false)
-	if err != nil || !traced || s.Path == PathInline {
+	if err != nil || !traced || s.Path == PathInline || s.Load.Hostile != storm.Friendly {
 		return r, err
 	}
 	tr, err := trace.Start(trace.Config{TGID: os.Getpid()})
@@ -150,7 +172,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 		return nil, err
 	}
 	if err := st.Go(); err != nil {
-		return nil, errors.Join(err, stopServing(st, sup))
+		return nil, errors.Join(err, stopServing(st, sup.Stop))
 	}
 	var interrupted error
 	if load.Open { // the schedule does not wait
@@ -168,7 +190,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	}
 	after.end(st, sup)
 	rep, err := st.Halt(hangDeadline)
-	serr := stopServing(st, sup)
+	serr := stopServing(st, sup.Stop)
 	if rep != nil && rep.Lost > 0 {
 		serr = nil // the finding itself: an engine that loses calls may not stop either
 	}
@@ -176,7 +198,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 		return nil, fmt.Errorf("engine %s, path %s, %d targets: %w", s.Engine, s.Path, s.Targets, err)
 	}
 	st.Close()
-	r := &Result{Spec: s, Lost: rep.Lost, Clock: ClockEngine,
+	r := &Result{Spec: s, Lost: rep.Lost, Disturbed: rep.Disturbed, Clock: ClockEngine,
 		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, TargetCPU: after.targetCPU - before.targetCPU, Allocs: after.allocs - before.allocs}
 	r.Whole.Stats, r.Whole.Targets = sup.Stats(), st.Counts()
 	r.Stats, r.Targets, r.RoundTrip, r.Wait = after.stats, after.counts, after.roundTrip, after.waits
@@ -208,11 +230,11 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 
 // stopServing stops a supervisor whose targets are silent, and rings until it
 // has noticed: before Linux 6.11 nothing else wakes one that is blocked in RECV.
-func stopServing(st *storm.Storm, sup Supervisor) error {
+func stopServing(st *storm.Storm, stop func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), hangDeadline)
 	defer cancel()
 	stopped := make(chan error, 1)
-	go func() { stopped <- sup.Stop(ctx) }()
+	go func() { stopped <- stop(ctx) }()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -32,6 +32,7 @@ type seed struct {
 type seedItem struct {
 	id         uint64
 	receivedAt int64
+	arg        uint64 // the sixth
 }
 
 func newSeed(s Spec) (Supervisor, error) {
@@ -62,7 +63,7 @@ func (d *seed) receive() error {
 			}
 			return fmt.Errorf("seed: %w", err)
 		}
-		it := []seedItem{{n.ID, now()}}
+		it := []seedItem{{n.ID, now(), n.Data.Args[5]}}
 		for d.queue.Push(it) == 0 {
 			if d.queue.TryPop(old[:]) == 1 {
 				d.answer(&notify.Resp{ID: old[0].id, Error: -int32(unix.EINTR)}, &d.dropped)
@@ -81,7 +82,7 @@ func (d *seed) worker() {
 			d.stale.Add(1)
 			continue
 		}
-		d.s.work()
+		d.s.work(it[0].arg)
 		d.answer(&notify.Resp{ID: it[0].id, Val: answerVal}, &d.served)
 	}
 }

@@ -78,9 +78,13 @@ type Spec struct {
 	stall *stall // of this run
 }
 
-// work is the handler of every engine.
-func (s *Spec) work() {
+// work is the handler of every engine; arg is the call's sixth argument.
+func (s *Spec) work(arg uint64) {
 	s.stall.maybe()
+	if s.Work.Tagged {
+		doTag(arg)
+		return
+	}
 	s.Work.Do()
 }
 

@@ -19,7 +19,7 @@ type unknot struct {
 func newUnknot(s Spec) (Supervisor, error) {
 	cfg := engine.Config{
 		Handler: engine.HandlerFunc(func(r *engine.Request) {
-			s.work()
+			s.work(r.Data().Args[5])
 			_ = r.Return(answerVal) // ErrGone is counted by the engine
 		}),
 		Inline: s.Path == PathInline, Queue: s.Queue, Workers: s.Workers, DropBatch: s.DropBatch,

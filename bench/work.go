@@ -20,6 +20,8 @@ type Work struct {
 	// CV is the coefficient of variation of the times, whose mean is Time; 0:
 	// every call takes as long. See dist.Dist.
 	CV float64
+	// Tagged leaves it to each call: its tag is the work, as TagWork makes it.
+	Tagged bool
 }
 
 // ParseWork reads "50us" (CPU time), "sleep:1ms" (blocked) or "spin:1us"; a ~ and
@@ -31,11 +33,14 @@ func ParseWork(s string) (Work, error) {
 	if err != nil || sleep && spin {
 		return Work{}, fmt.Errorf("work %q: want a duration such as 50us (CPU time), sleep:1ms (blocked) or spin:1us (wall clock), or 50us~1 for times that vary, with their coefficient of variation", s)
 	}
-	return Work{t.Mean, sleep, spin, t.CV}, nil
+	return Work{Time: t.Mean, Sleep: sleep, Spin: spin, CV: t.CV}, nil
 }
 
 func (w Work) String() string {
-	t := w.dist().String()
+	if w.Tagged {
+		return "tagged"
+	}
+	t := w.Dist().String()
 	if w.Sleep {
 		return "sleep:" + t
 	}
@@ -45,7 +50,8 @@ func (w Work) String() string {
 	return t
 }
 
-func (w Work) dist() dist.Dist { return dist.Dist{Mean: w.Time, CV: w.CV} }
+// Dist is the distribution of the times.
+func (w Work) Dist() dist.Dist { return dist.Dist{Mean: w.Time, CV: w.CV} }
 
 // Do works. CPU time is that of the thread, so that a handler that loses its CPU
 // does not get away with less; the goroutine may change threads while it
@@ -55,20 +61,32 @@ func (w Work) dist() dist.Dist { return dist.Dist{Mean: w.Time, CV: w.CV} }
 // program. (time.Sleep would not do: in an otherwise idle process it returns
 // after 1.1 ms, asked for 200 µs.)
 func (w Work) Do() {
-	t := int64(w.dist().Draw(nil))
+	t := int64(w.Dist().Draw(nil))
 	switch {
 	case t == 0:
 	case w.Sleep:
-		ts := unix.NsecToTimespec(t)
-		for unix.Nanosleep(&ts, &ts) == unix.EINTR {
-		}
+		nap(t)
 	case w.Spin:
-		for end := now() + t; now() < end; {
-		}
+		spin(t)
 	default:
-		end, limit := threadCPU()+t, now()+100*t
-		for threadCPU() < end && now() < limit {
-		}
+		compute(t)
+	}
+}
+
+func compute(t int64) {
+	end, limit := threadCPU()+t, now()+100*t
+	for threadCPU() < end && now() < limit {
+	}
+}
+
+func nap(t int64) {
+	ts := unix.NsecToTimespec(t)
+	for unix.Nanosleep(&ts, &ts) == unix.EINTR {
+	}
+}
+
+func spin(t int64) {
+	for end := now() + t; now() < end; {
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/unknot/unknot/internal/testbpf"
@@ -156,6 +157,9 @@ func TestNoRuleAllowsWhatMustNeverBe(t *testing.T) {
 			for _, c := range r.When {
 				if r.Syscall == "mmap" && c.Arg == 2 && (c.Mask != all64 || c.Value&unix.PROT_EXEC != 0) {
 					t.Errorf("%s: %s allows executable memory", tb.name, r.Key)
+				}
+				if strings.HasPrefix(c.Text, "fd is") && (c.Arg != 0 || c.Mask != low32) {
+					t.Errorf("%s: %s leaves out bits of the descriptor: %+v", tb.name, r.Key, c)
 				}
 				if c.Value&^c.Mask != 0 {
 					t.Errorf("%s: %s can never match: %+v", tb.name, r.Key, c)

@@ -114,15 +114,17 @@ var scenarios = map[string]scenario{
 	}},
 	"stopcont": {thread: func(r *rig) error {
 		for !r.stop.Load() {
-			if err := unix.Nanosleep(&unix.Timespec{Nsec: 1e8}, nil); err != nil {
+			if err := unix.Nanosleep(&unix.Timespec{Nsec: 5e8}, nil); err != nil {
 				return err
 			}
 		}
 		return nil
 	}, beside: func(r *rig) error {
 		defer r.stop.Store(true)
-		// A shell stops us and lets us go on while the thread sleeps.
-		return exec.Command("/bin/sh", "-c", fmt.Sprintf("sleep 0.05; kill -STOP %d; sleep 0.05; kill -CONT %[1]d", os.Getpid())).Run()
+		// A shell stops us and lets us go on while the thread sleeps, more than
+		// once: a stop may find it between two sleeps.
+		script := fmt.Sprintf("for i in 1 2 3 4 5; do sleep 0.07; kill -STOP %d || exit; sleep 0.05; kill -CONT %[1]d; done", os.Getpid())
+		return exec.Command("/bin/sh", "-c", script).Run()
 	}},
 	"setuid": {thread: waitForStop, beside: func(r *rig) error {
 		return r.changeIDs("Uid", syscall.Setresuid, syscall.Setreuid, syscall.Setuid)

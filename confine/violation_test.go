@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 
 	"github.com/unknot/unknot/engine/notify"
@@ -142,7 +143,21 @@ var violations = append([]violation{
 	{"setitimer", simple(unix.SYS_SETITIMER, none, 0, 0), "killed", ""},
 	{"timer_create", simple(unix.SYS_TIMER_CREATE, none, 0, 0), "EPERM", ""},
 	{"timer_settime", simple(unix.SYS_TIMER_SETTIME, none, 0, 0, 0), "killed", ""},
-}, archViolations...)
+}, slices.Concat(otherBits(), archViolations)...)
+
+// otherBits are ioctls on a number that differs from the listener's in one bit,
+// none of which a rule may leave out.
+func otherBits() (all []violation) {
+	for _, bit := range []int{0, 1, 2, 3, 4, 5, 8, 16, 31} {
+		all = append(all, violation{fmt.Sprintf("ioctl on the listener's number but for bit %d", bit), func(r *rig) error {
+			if err := r.ioctl(r.l.FD()^1<<bit, notify.IoctlSend, r.plan.cookies); err == nil {
+				return errors.New("it went through")
+			}
+			return unix.EBADF // or what another file says
+		}, "killed", "EBADF"})
+	}
+	return all
+}
 
 // ioctl asks with an argument that the kernel cannot read: it does nothing.
 func (r *rig) ioctl(fd int, req uintptr, c [3]uintptr) error {

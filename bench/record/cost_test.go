@@ -37,7 +37,7 @@ func BenchmarkCost(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			storming(b, sup, s.Targets, func(st *storm.Storm) {
+			storming(b, sup, s, func(st *storm.Storm) {
 				var ratios, each []float64
 				for range b.N {
 					var rate [2]float64

@@ -22,11 +22,11 @@ const magic = "\x89UKR\r\n\x1a\n"
 const (
 	fixedSize = len(magic) + 4 + 8 // magic, version, length of the file
 	crcSize   = 4
-	minCall   = 7 // bytes
+	minCall   = 8 // bytes
 )
 
-// maxFile bounds what Read takes into memory: MaxCalls calls of 20 bytes.
-const maxFile = 20 * MaxCalls
+// maxFile bounds what Read takes into memory: MaxCalls calls of 22 bytes.
+const maxFile = 22 * MaxCalls
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -71,7 +71,7 @@ func (r *Recording) Encode() ([]byte, error) {
 		}
 		put(uint64(c.Arrival-last), uint64(c.Thread), uint64(c.Syscall))
 		b = append(b, c.flags())
-		put(uint64(c.Receive), uint64(c.Wait), uint64(c.Service))
+		put(uint64(c.Receive), uint64(c.Wait), uint64(c.Service), uint64(c.Away))
 		last = c.Arrival
 	}
 	if len(b)+crcSize > maxFile {
@@ -109,6 +109,8 @@ func (r *Recording) checkCall(c *Call, last int64) error {
 		return errors.New("unknown outcome or dispatch")
 	case c.Dispatch == Unseen && c.Wait != 0:
 		return errors.New("a wait without a dispatch")
+	case c.Away < 0 || c.Away > c.Service:
+		return errors.New("its handler had no CPU for longer than it took")
 	case !c.Trapped && c.Receive != 0:
 		return errors.New("a time before its receive without an arrival")
 	}
@@ -230,6 +232,7 @@ func decode(b []byte) (*Recording, error) {
 		c.Thread, c.Syscall = int32(d.uint(math.MaxInt32)), int32(d.uint(math.MaxInt32))
 		f := d.byte()
 		c.Receive, c.Wait, c.Service = int64(d.uint(uint64(maxElapsed))), int64(d.uint(uint64(maxElapsed))), int64(d.uint(uint64(maxElapsed)))
+		c.Away = int64(d.uint(uint64(maxElapsed)))
 		c.Outcome, c.Dispatch = Outcome(f&outcomeBits), Dispatch(f>>dispatchShift&dispatchBits)
 		c.Trapped, c.Blocked, c.Slept = f&trappedBit != 0, f&blockedBit != 0, f&sleptBit != 0
 		if d.err == nil && f&unusedBits != 0 {

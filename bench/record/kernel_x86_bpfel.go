@@ -20,6 +20,7 @@ type kernelCall struct {
 	Received   uint64
 	Dispatched uint64
 	Answered   uint64
+	Away       uint64
 	Pid        uint32
 	Nr         int32
 	Arch       uint32
@@ -30,22 +31,25 @@ type kernelCall struct {
 	Error      int32
 }
 
-type kernelReceiver struct {
-	_        structs.HostLayout
-	Pid      uint32
-	Received uint32
-}
-
 type kernelRow struct {
 	_          structs.HostLayout
 	Arrival    uint64
 	Received   uint64
 	Dispatched uint64
 	Answered   uint64
+	Away       uint64
 	Pid        uint32
 	Nr         int32
 	Arch       uint32
 	Flags      uint32
+}
+
+type kernelServer struct {
+	_        structs.HostLayout
+	Pid      uint32
+	Received uint32
+	Out      uint64
+	Away     uint64
 }
 
 type kernelThread struct {
@@ -62,8 +66,8 @@ type kernelThread struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	kernelMapCalls         = "calls"
-	kernelMapReceivers     = "receivers"
 	kernelMapRows          = "rows"
+	kernelMapServers       = "servers"
 	kernelMapThreads       = "threads"
 	kernelProgRecordEnter  = "record_enter"
 	kernelProgRecordExit   = "record_exit"
@@ -77,6 +81,7 @@ const (
 	kernelVarOverrun       = "overrun"
 	kernelVarPidnsDev      = "pidns_dev"
 	kernelVarPidnsIno      = "pidns_ino"
+	kernelVarServersTgid   = "servers_tgid"
 	kernelVarTableLog2     = "table_log2"
 	kernelVarTgid          = "tgid"
 	kernelVarUnmatched     = "unmatched"
@@ -134,29 +139,30 @@ type kernelProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelMapSpecs struct {
-	Calls     *ebpf.MapSpec `ebpf:"calls"`
-	Receivers *ebpf.MapSpec `ebpf:"receivers"`
-	Rows      *ebpf.MapSpec `ebpf:"rows"`
-	Threads   *ebpf.MapSpec `ebpf:"threads"`
+	Calls   *ebpf.MapSpec `ebpf:"calls"`
+	Rows    *ebpf.MapSpec `ebpf:"rows"`
+	Servers *ebpf.MapSpec `ebpf:"servers"`
+	Threads *ebpf.MapSpec `ebpf:"threads"`
 }
 
 // kernelVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
-	Claimed   *ebpf.VariableSpec `ebpf:"claimed"`
-	DropError *ebpf.VariableSpec `ebpf:"drop_error"`
-	Finished  *ebpf.VariableSpec `ebpf:"finished"`
-	InPidns   *ebpf.VariableSpec `ebpf:"in_pidns"`
-	Level     *ebpf.VariableSpec `ebpf:"level"`
-	Missed    *ebpf.VariableSpec `ebpf:"missed"`
-	Overrun   *ebpf.VariableSpec `ebpf:"overrun"`
-	PidnsDev  *ebpf.VariableSpec `ebpf:"pidns_dev"`
-	PidnsIno  *ebpf.VariableSpec `ebpf:"pidns_ino"`
-	TableLog2 *ebpf.VariableSpec `ebpf:"table_log2"`
-	Tgid      *ebpf.VariableSpec `ebpf:"tgid"`
-	Unmatched *ebpf.VariableSpec `ebpf:"unmatched"`
-	UnusedRow *ebpf.VariableSpec `ebpf:"unused_row"`
+	Claimed     *ebpf.VariableSpec `ebpf:"claimed"`
+	DropError   *ebpf.VariableSpec `ebpf:"drop_error"`
+	Finished    *ebpf.VariableSpec `ebpf:"finished"`
+	InPidns     *ebpf.VariableSpec `ebpf:"in_pidns"`
+	Level       *ebpf.VariableSpec `ebpf:"level"`
+	Missed      *ebpf.VariableSpec `ebpf:"missed"`
+	Overrun     *ebpf.VariableSpec `ebpf:"overrun"`
+	PidnsDev    *ebpf.VariableSpec `ebpf:"pidns_dev"`
+	PidnsIno    *ebpf.VariableSpec `ebpf:"pidns_ino"`
+	ServersTgid *ebpf.VariableSpec `ebpf:"servers_tgid"`
+	TableLog2   *ebpf.VariableSpec `ebpf:"table_log2"`
+	Tgid        *ebpf.VariableSpec `ebpf:"tgid"`
+	Unmatched   *ebpf.VariableSpec `ebpf:"unmatched"`
+	UnusedRow   *ebpf.VariableSpec `ebpf:"unused_row"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -179,17 +185,17 @@ func (o *kernelObjects) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelMaps struct {
-	Calls     *ebpf.Map `ebpf:"calls"`
-	Receivers *ebpf.Map `ebpf:"receivers"`
-	Rows      *ebpf.Map `ebpf:"rows"`
-	Threads   *ebpf.Map `ebpf:"threads"`
+	Calls   *ebpf.Map `ebpf:"calls"`
+	Rows    *ebpf.Map `ebpf:"rows"`
+	Servers *ebpf.Map `ebpf:"servers"`
+	Threads *ebpf.Map `ebpf:"threads"`
 }
 
 func (m *kernelMaps) Close() error {
 	return _KernelClose(
 		m.Calls,
-		m.Receivers,
 		m.Rows,
+		m.Servers,
 		m.Threads,
 	)
 }
@@ -198,19 +204,20 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
-	Claimed   *ebpf.Variable `ebpf:"claimed"`
-	DropError *ebpf.Variable `ebpf:"drop_error"`
-	Finished  *ebpf.Variable `ebpf:"finished"`
-	InPidns   *ebpf.Variable `ebpf:"in_pidns"`
-	Level     *ebpf.Variable `ebpf:"level"`
-	Missed    *ebpf.Variable `ebpf:"missed"`
-	Overrun   *ebpf.Variable `ebpf:"overrun"`
-	PidnsDev  *ebpf.Variable `ebpf:"pidns_dev"`
-	PidnsIno  *ebpf.Variable `ebpf:"pidns_ino"`
-	TableLog2 *ebpf.Variable `ebpf:"table_log2"`
-	Tgid      *ebpf.Variable `ebpf:"tgid"`
-	Unmatched *ebpf.Variable `ebpf:"unmatched"`
-	UnusedRow *ebpf.Variable `ebpf:"unused_row"`
+	Claimed     *ebpf.Variable `ebpf:"claimed"`
+	DropError   *ebpf.Variable `ebpf:"drop_error"`
+	Finished    *ebpf.Variable `ebpf:"finished"`
+	InPidns     *ebpf.Variable `ebpf:"in_pidns"`
+	Level       *ebpf.Variable `ebpf:"level"`
+	Missed      *ebpf.Variable `ebpf:"missed"`
+	Overrun     *ebpf.Variable `ebpf:"overrun"`
+	PidnsDev    *ebpf.Variable `ebpf:"pidns_dev"`
+	PidnsIno    *ebpf.Variable `ebpf:"pidns_ino"`
+	ServersTgid *ebpf.Variable `ebpf:"servers_tgid"`
+	TableLog2   *ebpf.Variable `ebpf:"table_log2"`
+	Tgid        *ebpf.Variable `ebpf:"tgid"`
+	Unmatched   *ebpf.Variable `ebpf:"unmatched"`
+	UnusedRow   *ebpf.Variable `ebpf:"unused_row"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

@@ -46,6 +46,8 @@ func (r *Recording) Gaps() []int64 {
 // A Service is how long handlers took.
 type Service struct {
 	Times *hist.Snapshot // ns; dispatch → answer; nil if none is known
+	// Computing are the times without those in which the handlers' threads had no CPU.
+	Computing *hist.Snapshot
 	// Known of Served calls were seen dispatched: Times is of these.
 	Known, Served int
 	Dispatch      Dispatch // how they were seen
@@ -83,7 +85,7 @@ func (r *Recording) Service() Service {
 	default:
 		return s
 	}
-	s.Known, s.Times = by[s.Dispatch], new(hist.Snapshot)
+	s.Known, s.Times, s.Computing = by[s.Dispatch], new(hist.Snapshot), new(hist.Snapshot)
 	blocked, all := 0., 0.
 	for i := range r.Calls {
 		c := &r.Calls[i]
@@ -91,6 +93,7 @@ func (r *Recording) Service() Service {
 			continue
 		}
 		s.Times.Add(c.Service, 1)
+		s.Computing.Add(c.Service-c.Away, 1)
 		if s.BySyscall[c.Syscall] == nil {
 			s.BySyscall[c.Syscall] = new(hist.Snapshot)
 		}

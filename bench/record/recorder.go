@@ -199,16 +199,16 @@ func (p *programs) add(b []byte) {
 	u64 := func(at int) int64 { return int64(binary.NativeEndian.Uint64(b[at:])) }
 	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(b[at:]) }
 	arrival, received, dispatched, answered := u64(0), u64(8), u64(16), u64(24)
-	flags := u32(44)
+	flags := u32(52)
 	c := Call{
 		Trapped: arrival != 0,
-		Thread:  index(p.threads, u32(32)),
+		Thread:  index(p.threads, u32(40)),
 		Blocked: flags&rowBlocked != 0,
 		Slept:   flags&rowSlept != 0,
 		Arrival: received - p.base,
 		Service: max(answered-received, 0),
 	}
-	s := Syscall{u32(40), int32(u32(36))}
+	s := Syscall{u32(48), int32(u32(44))}
 	if c.Syscall = index(p.syscalls, s); int(c.Syscall) == len(p.rec.Syscalls) {
 		p.rec.Syscalls = append(p.rec.Syscalls, s)
 	}
@@ -226,6 +226,9 @@ func (p *programs) add(b []byte) {
 		c.Dispatch, c.Wait, c.Service = Checked, dispatched-received, max(answered-dispatched, 0)
 	case flags&rowInline != 0 && c.Outcome == Served:
 		c.Dispatch = Inline
+	}
+	if c.Outcome == Served {
+		c.Away = min(max(u64(32), 0), c.Service)
 	}
 	p.rec.Calls = append(p.rec.Calls, c)
 }

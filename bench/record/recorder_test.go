@@ -29,11 +29,15 @@ type supervisor interface {
 }
 
 // storming has do happen while a supervisor in this process is under a storm.
-func storming(t testing.TB, sup supervisor, targets int, do func(*storm.Storm)) {
+func storming(t testing.TB, sup supervisor, s bench.Spec, do func(*storm.Storm)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	st, err := storm.Start(ctx, storm.Config{Targets: targets})
+	load, err := s.Load.Config(s.Targets, 0, 5*time.Second, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := storm.Start(ctx, load)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,15 +75,20 @@ func recorded(t *testing.T, s bench.Spec, calls int) *Recording {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return recordedOf(t, sup, s.Targets, calls)
+	return recordedOfLoad(t, sup, s, calls)
 }
 
-func recordedOf(t *testing.T, sup supervisor, targets, calls int) (r *Recording) {
+func recordedOf(t *testing.T, sup supervisor, targets, calls int) *Recording {
+	t.Helper()
+	return recordedOfLoad(t, sup, bench.Spec{Targets: targets}, calls)
+}
+
+func recordedOfLoad(t *testing.T, sup supervisor, s bench.Spec, calls int) (r *Recording) {
 	t.Helper()
 	if err := trace.Probe(); err != nil {
 		t.Skip(err)
 	}
-	storming(t, sup, targets, func(*storm.Storm) {
+	storming(t, sup, s, func(*storm.Storm) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var err error

@@ -35,9 +35,12 @@ type Call struct {
 	Arrival int64
 	Receive int64 // arrival → RECV returned; 0 if !Trapped
 	Wait    int64 // receive → dispatch; 0 without a dispatch
-	// Service is dispatch → answer; without a dispatch receive → answer, and so
+	// Service is dispatch (ID_VALID returned) → answer (SEND entered); without a dispatch receive → answer, and so
 	// no service time but an upper bound of it.
 	Service int64
+	// Away is the part of Service in which the handler's thread had no CPU: it was
+	// preempted, or it slept if Blocked. 0 if it is not known: where another thread answered.
+	Away    int64
 	Thread  int32 // 0 to Threads-1, by first appearance
 	Syscall int32 // index of Recording.Syscalls
 

@@ -75,6 +75,16 @@ func Memory(d *notify.Data) (addr uintptr, n int, ok bool) {
 	return 0, 0, false
 }
 
+// CallOf is the call of that number, or Getppid if targets do not make it.
+func CallOf(arch uint32, nr int32) Call {
+	for c := Getppid; c < numCalls; c++ {
+		if arch == notify.NativeArch && callInfo[c].nr == uintptr(nr) {
+			return c
+		}
+	}
+	return Getppid
+}
+
 // A Mix is the weights of the calls that targets make. The zero value is getppid
 // alone. Mixes are comparable.
 type Mix [numCalls]uint16

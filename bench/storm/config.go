@@ -57,6 +57,9 @@ type Config struct {
 	Open     bool
 	Schedule []Arrival `json:"-"`
 
+	// Hostile is of a closed loop.
+	Hostile Hostile
+
 	// Untimed targets of a closed loop count their calls and do nothing else.
 	Untimed bool
 }
@@ -71,6 +74,10 @@ func (c *Config) check() error {
 		return fmt.Errorf("think time %v: must not be negative, its coefficient of variation at most %d", c.Think, dist.MaxCV)
 	case c.Open && (c.Think != Think{} || c.Untimed):
 		return fmt.Errorf("an open loop has no think time and is always timed")
+	case c.Hostile >= numHostile:
+		return fmt.Errorf("no kind %d of hostile targets", c.Hostile)
+	case c.Hostile != Friendly && (c.Open || c.Untimed):
+		return fmt.Errorf("hostile targets are of a closed loop and always timed")
 	case !c.Open && len(c.Schedule) > 0:
 		return fmt.Errorf("a schedule is for an open loop")
 	}

@@ -26,6 +26,15 @@
 // [Config]: for each call its time, which call it is, and a tag that the supervisor
 // finds in the sixth argument, to tell it how long to work, for instance.
 //
+// # Hostile targets
+//
+// [Hostile] targets do not wait in peace: they are killed with their calls, signalled,
+// replaced by others, stopped by their own runtime. Such a storm is not for its speed
+// but for what must hold in it: targets that live have their answers, the storm ends,
+// and a supervisor's answers that no target saw are no more than [Report.Disturbed].
+// Killed and forked targets are processes of their own, whose CPU time [Storm.CPU]
+// does not have.
+//
 // # How the threads stay out of each other's way
 //
 // A target thread must wait for its answer and for nothing else, or the storm

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Nothing in the loops of this file may be a point of preemption: after 10 ms
+// But for targets that shall be stopped (script.yields), nothing in the loops of this
+// file may be a point of preemption: after 10 ms
 // without one the scheduler asks each goroutine to yield, and for a thread-locked
 // goroutine that is a hand-over through several futexes. With 256 threads it
 // halved the storm: all callees are nosplit, and asynchronous preemption is off
@@ -55,6 +56,8 @@ type script struct {
 	calls  []prepared
 	thinks []int64 // ns
 	sleep  bool
+	limit  int // calls; 0: as many as it can
+	yields bool
 }
 
 func newScript(c *Config, r *rand.Rand) script {
@@ -79,13 +82,16 @@ func (t *thread) closed(h *header, s *script) {
 	last := mono.Now()
 	t.begin(last)
 	defer func() { t.end(last) }() // by the last clock reading: what comes after it is no call
-	for h.stopAt.Load() == 0 {
+	for n := 1; h.stopAt.Load() == 0; n++ {
 		e := s.calls[call].call(0)
 		end := mono.Now()
 		t.count(e, end-last)
 		last = end
-		if e == unix.ENOSYS { // the supervisor is gone for good
+		if e == unix.ENOSYS || n == s.limit { // ENOSYS: the supervisor is gone for good
 			return
+		}
+		if s.yields {
+			yield(n)
 		}
 		if call++; call == len(s.calls) {
 			call = 0
@@ -103,6 +109,16 @@ func (t *thread) closed(h *header, s *script) {
 			t.idle.Add(last - end)
 		}
 	}
+}
+
+// yield looks at its stack's limit, as nearly every function of an ordinary program
+// does: there the runtime can stop it.
+//
+//go:noinline
+func yield(n int) byte {
+	var frame [256]byte // small ones go without
+	frame[n&0xff] = byte(n)
+	return frame[n>>8&0xff]
 }
 
 // untimed is closed without clocks and thoughts.
@@ -173,7 +189,9 @@ func b2i(b bool) uint32 {
 // begin and end enclose a thread's time in its loop.
 func (t *thread) begin(now int64) {
 	t.begun.Store(now)
+	t.tid.Store(int32(unix.Gettid()))
 	t.state.Store(inLoop)
+	t.lives.Add(1)
 }
 
 func (t *thread) end(now int64) {

@@ -2,6 +2,7 @@ package storm
 
 import (
 	"math/rand/v2"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +19,9 @@ type childConfig struct {
 // thread is one target's block in shared memory, written by it alone.
 type thread struct {
 	state               atomic.Uint32
-	_                   [60]byte
+	lives               atomic.Uint32 // how often a loop was begun
+	tid                 atomic.Int32
+	_                   [52]byte
 	ok                  atomic.Uint64
 	errnos              [Errnos]atomic.Uint64
 	begun, ended, idle  atomic.Int64 // ns: when the loop began and ended; in it, without a call
@@ -46,9 +49,11 @@ type header struct {
 	rung    atomic.Uint32 // calls that Ring asked for and that were answered
 	abandon atomic.Uint32 // what is due need not be made any more
 	origin  atomic.Int64  // ns, of the schedule's times
-	_       [96]byte
-	next    atomic.Uint64 // the first call of the schedule that no thread has taken
-	_       [56]byte
+	// disturbed is how many calls may have ended without their answer.
+	disturbed atomic.Uint64
+	_         [88]byte
+	next      atomic.Uint64 // the first call of the schedule that no thread has taken
+	_         [56]byte
 }
 
 // entry is one call of a schedule. ended is written last; the times are absolute.
@@ -64,6 +69,7 @@ type shared struct {
 	head    *header
 	threads []thread
 	calls   []entry
+	file    *os.File // of the memory, in a target process
 }
 
 func (s *shared) hammers() []thread { return s.threads[:max(1, len(s.threads))-1] }

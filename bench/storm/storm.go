@@ -34,6 +34,9 @@ type Report struct {
 	InFlight time.Duration
 	// Open is of an open loop, else nil.
 	Open *OpenReport
+	// Disturbed is how many calls may have ended without their answer, because the
+	// targets are [Hostile]; [Unknown] if nobody counts them.
+	Disturbed uint64
 }
 
 // A Storm is a running target process.
@@ -81,6 +84,11 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
+	if c.Hostile == SignalledKillable {
+		if err := notify.FeatureWaitKillable.Probe(); err != nil {
+			return nil, err
+		}
+	}
 	memfd, err := unix.MemfdCreate("unknot-storm", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("shared memory: %w", err)
@@ -109,8 +117,13 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Env = append(cleanEnv(os.Environ()), env+"="+string(arg),
-		"GOMAXPROCS="+strconv.Itoa(c.Targets+3), "GOGC=off", "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(cleanEnv(os.Environ()), env+"="+string(arg), "GOMAXPROCS="+strconv.Itoa(c.Targets+4), "GORACE=atexit_sleep_ms=0")
+	if c.Hostile != Preempted {
+		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1")
+	}
+	if c.Hostile != Preempted && !c.Hostile.replaces() { // which make garbage
+		cmd.Env = append(cmd.Env, "GOGC=off")
+	}
 	cmd.ExtraFiles = []*os.File{theirs, shmFile}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -274,6 +287,7 @@ func (s *Storm) Halt(deadline time.Duration) (*Report, error) {
 		t.failTrip.AddTo(r.FailTrip)
 		r.InFlight += t.inFlight(now)
 	}
+	r.Disturbed = h.disturbed.Load()
 	if s.cfg.Open {
 		r.Open = &OpenReport{s.shm.log(), h.origin.Load()}
 	}
@@ -375,11 +389,14 @@ func (s *Storm) kill() {
 // Main is the target process's main function. It returns at once in every
 // other process.
 func Main() {
-	arg := os.Getenv(env)
-	if arg == "" {
+	var err error
+	if arg := os.Getenv(victimEnv); arg != "" {
+		err = victim(arg)
+	} else if arg := os.Getenv(env); arg != "" {
+		err = target(arg)
+	} else {
 		return
 	}
-	err := target(arg)
 	if err != errOrphan { // then nobody reads it
 		fmt.Fprintln(os.Stderr, "storm:", err)
 	}

@@ -235,7 +235,8 @@ func await(t *testing.T, s *Storm, e unix.Errno, n uint64) {
 }
 
 func TestBadConfigs(t *testing.T) {
-	for _, c := range []Config{{}, {Targets: -1}, {Targets: MaxTargets + 1}, {Targets: 1, Think: Think{Dist: dist.Dist{Mean: -1}}}, {Targets: 1, CPU: OnCPU(4000)}} {
+	for _, c := range []Config{{}, {Targets: -1}, {Targets: MaxTargets + 1}, {Targets: 1, Think: Think{Dist: dist.Dist{Mean: -1}}}, {Targets: 1, CPU: OnCPU(4000)},
+		{Targets: 1, Hostile: numHostile}, {Targets: 1, Hostile: Killed, Open: true}, {Targets: 1, Hostile: Killed, Untimed: true}} {
 		if s, err := Start(t.Context(), c); err == nil {
 			t.Errorf("%+v was accepted", c)
 			s.Close()

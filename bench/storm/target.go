@@ -3,7 +3,6 @@ package storm
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
@@ -24,6 +23,7 @@ func target(arg string) error {
 	if err != nil {
 		return err
 	}
+	shm.file = os.NewFile(shmFD, "shared memory")
 	fc, err := net.FileConn(os.NewFile(sockFD, "socket"))
 	if err != nil {
 		return err
@@ -40,7 +40,11 @@ func target(arg string) error {
 	if err != nil {
 		return err
 	}
-	l, err := notify.Install(prog, notify.TSync)
+	flags := notify.TSync
+	if c.Hostile == SignalledKillable {
+		flags |= notify.WaitKillableRecv
+	}
+	l, err := notify.Install(prog, flags)
 	if err != nil {
 		return err
 	}
@@ -53,25 +57,8 @@ func target(arg string) error {
 	if err := l.Close(); err != nil {
 		return err
 	}
-	// Threads exist before the storm starts, so that no start-up is measured.
-	ps := prepare()
-	for i := range shm.hammers() {
-		s := newScript(&c.Config, rand.New(rand.NewPCG(c.Seed, uint64(i))))
-		go func() {
-			runtime.LockOSThread()
-			_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-			shm.head.awaitStart()
-			switch t := &shm.threads[i]; {
-			case c.Open:
-				t.open(shm.head, shm.calls, &ps)
-			case c.Untimed:
-				t.untimed(shm.head, &s)
-			default:
-				t.closed(shm.head, &s)
-			}
-		}()
-	}
-	for int(shm.head.waiting.Load()) < c.Targets {
+	waiting := shm.rage(&c)
+	for shm.head.waiting.Load() < waiting {
 		time.Sleep(100 * time.Microsecond)
 	}
 	if _, err := conn.Write([]byte{readyByte}); err != nil {

@@ -37,6 +37,7 @@ type benchFlags struct {
 	targetCPU                                                                   int
 	load                                                                        loadFlags
 	stall                                                                       time.Duration
+	unset                                                                       []string // of the flags that a profile knows better
 }
 
 func newBenchCmd() *cobra.Command {
@@ -59,11 +60,21 @@ goroutines), seed (blocking receive, bounded queue, one drop at a time), bare
 the queue. An interrupted bench keeps the repetitions that were finished.
 
 Exit codes: 0 all was measured, 1 a run failed, a target hung, or the answers that
-targets saw, by errno, are not those that the engine counts, 2 wrong usage.`,
+targets saw, by errno, are not those that the engine counts, 2 wrong usage.
+
+--profile repeats a recorded load: its calls at their times, with handlers that take
+as long as those that were recorded, and says how near the replay came.`,
 		Example: `  unknot bench --engine unknot,chan --targets 1,16 --count 10 -o new.txt
   unknot bench --path queue --work 50us --queue 16 --targets 64`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runBench(cmd, &f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range []string{"work", "targets", "duration"} {
+				if !cmd.Flags().Changed(name) {
+					f.unset = append(f.unset, name)
+				}
+			}
+			return runBench(cmd, &f)
+		},
 	}
 	fl := c.Flags()
 	fl.StringSliceVar(&f.engines, "engine", bench.EngineNames(), "engines to compare")
@@ -83,6 +94,7 @@ targets saw, by errno, are not those that the engine counts, 2 wrong usage.`,
 	fl.IntVar(&f.targetCPU, "target-cpu", -1, "pin the targets to this CPU; -1 leaves them to the scheduler")
 	fl.StringVar(&f.trace, "trace", "auto", "measure the queue path's wait by eBPF tracepoints: on, off, or auto where permitted")
 	fl.StringVarP(&f.out, "output", "o", "", "also write the results to this `file`, whole or not at all")
+	c.AddCommand(newBenchPerfCmd())
 	return c
 }
 
@@ -111,6 +123,10 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 			return nil, usageErrorf("--path %q: the paths are inline, queue", p)
 		}
 	}
+	loads, err := f.load.plan()
+	if err != nil {
+		return nil, err
+	}
 	var works []bench.Work
 	for _, s := range f.work {
 		w, err := bench.ParseWork(s)
@@ -118,6 +134,9 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 			return nil, usageErrorf("--work: %w", err)
 		}
 		works = append(works, w)
+	}
+	if works, err = f.profileWork(works); err != nil {
+		return nil, err
 	}
 	targets, err := ints("targets", f.targets, storm.MaxTargets)
 	if err != nil {
@@ -131,6 +150,7 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if err != nil {
 		return nil, err
 	}
+	f.profileTargets(&targets, queues, workers)
 	var batches []int // 0 adapts
 	for _, s := range f.batch {
 		if s == bench.Auto {
@@ -148,10 +168,6 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 		return nil, err
 	}
 	confiners, err := parseConfinements(f.confine)
-	if err != nil {
-		return nil, err
-	}
-	loads, err := f.load.plan()
 	if err != nil {
 		return nil, err
 	}
@@ -318,7 +334,9 @@ rounds:
 				continue
 			}
 			r.Round, r.Spec = round, s
-			if traced && r.Path == bench.PathQueue && r.Clock != clock {
+			if traced && r.Path == bench.PathQueue && r.Load.Hostile != storm.Friendly {
+				r.Wait = nil // by the engine's clock, which is not the file's
+			} else if traced && r.Path == bench.PathQueue && r.Clock != clock {
 				failed = errors.Join(failed, fmt.Errorf("the tracer lost notifications of %s: its wait is left out", s.Name()))
 				r.Wait = nil
 			}
@@ -337,6 +355,9 @@ rounds:
 	}
 	progress.clear()
 	summary(cmd.ErrOrStderr(), specs, results)
+	if err := f.profileSummary(ctx, cmd.ErrOrStderr(), specs); err != nil {
+		failed = errors.Join(failed, err)
+	}
 	if f.out != "" && len(results) > 0 {
 		if err := writeWhole(f.out, file.Bytes()); err != nil {
 			return err

@@ -118,7 +118,7 @@ func describeRecording(w io.Writer, r *record.Recording) {
 	if s.Dispatch == record.Inline {
 		how = "answered where they were received"
 	}
-	fmt.Fprintf(w, "service    known of %d of %d served calls (%s); %.0f%% of it blocked\n", s.Known, s.Served, how, 100*s.Blocked)
+	fmt.Fprintf(w, "service    known of %d of %d served calls (%s); %.0f%% of it blocked, %.0f%% on a CPU\n", s.Known, s.Served, how, 100*s.Blocked, 100*s.Computing.Mean()/s.Times.Mean())
 	for i, h := range s.BySyscall {
 		if h != nil {
 			fmt.Fprintf(w, "           %-20s %8d  p50 %s, p99 %s, mean %s\n", filter.Name(r.Syscalls[i].Arch, r.Syscalls[i].NR), h.Count,

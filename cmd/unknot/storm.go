@@ -33,7 +33,8 @@ and those that failed, by errno.
 Each thread calls again once it has its answer and has thought (a closed loop), or,
 with --rate, calls are made when it is their time, whatever the answers (an open
 loop). Calls other than getppid are trapped only with 0x756e6b6e in the high half of
-their sixth argument, so that what the program's runtime calls is left alone.
+their sixth argument, so that what the program's runtime calls is left alone. With
+--hostile the targets are killed, signalled or replaced while their calls wait.
 
 Exit codes: 0 every call was answered, 1 some were not, the supervisor is gone, or
 there were too few targets for an open loop, 2 wrong usage.`,
@@ -56,7 +57,7 @@ there were too few targets for an open loop, 2 wrong usage.`,
 				return err
 			}
 			if len(loads) > 1 {
-				return usageErrorf("one storm at a time: name one think time or rate, one kind of arrivals and one mix of calls")
+				return usageErrorf("one storm at a time: name one think time or rate, one kind of arrivals, one mix of calls and one hostility")
 			}
 			config, err := loads[0].Config(targets, storm.CPU(cpu+1), duration, load.seed)
 			if err != nil {

@@ -4,7 +4,7 @@
  *
  *	sched_switch   a thread with filters leaves its CPU: this may be its trap
  *	exit  RECV     received; the trap was the thread's last switch
- *	enter ID_VALID dispatched
+ *	exit  ID_VALID dispatched
  *	enter SEND     answered
  *	exit  SEND     how it ended: the row is handed to user space
  *
@@ -60,6 +60,7 @@ struct row {
 	__u64 received;
 	__u64 dispatched;
 	__u64 answered;
+	__u64 away;
 	__u32 pid;
 	__s32 nr;
 	__u32 arch;
@@ -103,21 +104,45 @@ INLINE struct thread *thread_of(__u32 pid)
 	return bpf_map_lookup_elem(&threads, &k);
 }
 
-/* The supervisor's threads that receive: how many they did, so that an answer by
- * the same thread before its next receive is known to be. */
-struct receiver {
+/* The supervisor's threads, by the low bits of their number. */
+struct server {
 	__u32 pid;
-	__u32 received;
+	__u32 received; /* calls, so that an answer by the same thread before its next receive is known to be */
+	__u64 out;      /* when it left its CPU */
+	__u64 away;     /* ns that it had none, all in all */
 };
 
-#define RECEIVERS 1024
+#define SERVERS 1024
+
+__u32 servers_tgid; /* their process; 0: it received nothing yet */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, RECEIVERS);
+	__uint(max_entries, SERVERS);
 	__type(key, __u32);
-	__type(value, struct receiver);
-} receivers SEC(".maps");
+	__type(value, struct server);
+} servers SEC(".maps");
+
+INLINE struct server *server_of(__u32 pid)
+{
+	__u32 k = pid & (SERVERS - 1);
+	struct server *s = bpf_map_lookup_elem(&servers, &k);
+
+	return s && s->pid == pid ? s : 0;
+}
+
+/* serves is server_of, and has pid take the place of another. */
+INLINE struct server *serves(__u32 pid)
+{
+	__u32 k = pid & (SERVERS - 1);
+	struct server *s = bpf_map_lookup_elem(&servers, &k);
+
+	if (s && s->pid != pid) {
+		s->pid = pid;
+		s->received++;
+	}
+	return s;
+}
 
 /* The notifications in flight; see bench/trace for why it is no hash map. */
 struct call {
@@ -126,6 +151,7 @@ struct call {
 	__u64 received;
 	__u64 dispatched;
 	__u64 answered;
+	__u64 away; /* the handler's until it began, and then while it worked */
 	__u32 pid;
 	__s32 nr;
 	__u32 arch;
@@ -203,14 +229,15 @@ INLINE void received(const void *arg)
 {
 	struct task_struct *cur = bpf_get_current_task_btf();
 	struct notif_head n;
-	struct receiver *r;
+	struct server *r;
 	struct thread *t;
 	struct call *c;
-	__u32 k = cur->pid & (RECEIVERS - 1);
 	__u64 now = bpf_ktime_get_ns();
 
-	if (!level)
+	if (!level) {
 		level = cur->thread_pid->level + 1;
+		servers_tgid = cur->tgid;
+	}
 	if (bpf_probe_read_user(&n, sizeof(n), arg)) {
 		COUNT(missed);
 		return;
@@ -231,10 +258,11 @@ INLINE void received(const void *arg)
 	c->handler = cur->pid;
 	c->switches = switches_of(cur);
 	c->nth = 0;
-	r = bpf_map_lookup_elem(&receivers, &k);
+	c->away = 0;
+	r = serves(cur->pid);
 	if (r) {
-		r->pid = cur->pid;
 		c->nth = ++r->received;
+		c->away = r->away;
 	}
 	t = n.pid ? thread_of(n.pid) : 0;
 	if (t && t->pid == n.pid) {
@@ -252,14 +280,19 @@ INLINE void received(const void *arg)
 INLINE void dispatched(const void *arg)
 {
 	struct task_struct *cur = bpf_get_current_task_btf();
+	struct server *s;
 	struct call *c;
 	__u64 id;
 
-	if (bpf_probe_read_user(&id, sizeof(id), arg))
-		return; /* the call's exit says so */
+	if (bpf_probe_read_user(&id, sizeof(id), arg)) {
+		COUNT(missed);
+		return;
+	}
 	c = find(id);
 	if (!c || c->dispatched)
 		return;
+	s = serves(cur->pid);
+	c->away = s ? s->away : 0;
 	c->handler = cur->pid;
 	c->switches = switches_of(cur);
 	c->dispatched = bpf_ktime_get_ns();
@@ -270,9 +303,8 @@ INLINE void answering(const void *arg, bool addfd)
 	__u64 now = bpf_ktime_get_ns();
 	struct seccomp_notif_resp resp = {};
 	struct task_struct *cur = bpf_get_current_task_btf();
-	struct receiver *r;
+	struct server *r = server_of(cur->pid);
 	struct call *c;
-	__u32 k = cur->pid & (RECEIVERS - 1);
 
 	if (bpf_probe_read_user(&resp, addfd ? sizeof(struct seccomp_notif_addfd) : sizeof(resp), arg))
 		return;
@@ -281,9 +313,9 @@ INLINE void answering(const void *arg, bool addfd)
 		return;
 	c->answered = now;
 	c->error = addfd ? 0 : resp.error;
-	r = bpf_map_lookup_elem(&receivers, &k);
+	c->away = r && c->handler == r->pid ? r->away - c->away : 0;
 	c->flags &= ~(BLOCKED | INLINE_ANSWER);
-	if (r && r->pid == (__u32)cur->pid && c->handler == r->pid && r->received == c->nth)
+	if (r && c->handler == r->pid && r->received == c->nth)
 		c->flags |= INLINE_ANSWER;
 	if (c->handler != (__u32)cur->pid || c->switches != switches_of(cur))
 		c->flags |= BLOCKED;
@@ -305,6 +337,7 @@ INLINE void hand(struct call *c, bool stale)
 		row->received = c->received;
 		row->dispatched = c->dispatched;
 		row->answered = c->answered ? c->answered : bpf_ktime_get_ns();
+		row->away = c->answered ? c->away : 0;
 		row->pid = c->pid;
 		row->nr = c->nr;
 		row->arch = c->arch;
@@ -348,15 +381,12 @@ int record_enter(__u64 *ctx)
 		return 0;
 	regs = (struct pt_regs *)ctx[0];
 	cmd = REGS_ARG2(regs);
-	if (cmd != NOTIF_ID_VALID && cmd != NOTIF_SEND && cmd != NOTIF_ADDFD)
+	if (cmd != NOTIF_SEND && cmd != NOTIF_ADDFD)
 		return 0;
 	if (!ours(true))
 		return 0;
 	arg = (const void *)REGS_ARG3(regs);
-	if (cmd == NOTIF_ID_VALID)
-		dispatched(arg);
-	else
-		answering(arg, cmd == NOTIF_ADDFD);
+	answering(arg, cmd == NOTIF_ADDFD);
 	return 0;
 }
 
@@ -372,12 +402,12 @@ int record_exit(__u64 *ctx)
 	cmd = REGS_ARG2(regs);
 	if (cmd != NOTIF_RECV && cmd != NOTIF_SEND && cmd != NOTIF_ADDFD && cmd != NOTIF_ID_VALID)
 		return 0;
-	if (cmd == NOTIF_ID_VALID && likely(!ctx[1]))
-		return 0;
 	if (!ours(true))
 		return 0;
 	arg = (const void *)REGS_ARG3(regs);
-	if (cmd != NOTIF_RECV)
+	if (cmd == NOTIF_ID_VALID && !ctx[1])
+		dispatched(arg);
+	else if (cmd != NOTIF_RECV)
 		returned(cmd, arg, ctx[1]);
 	else if (likely(!ctx[1]))
 		received(arg);
@@ -388,11 +418,24 @@ SEC("tp_btf/sched_switch")
 int record_switch(__u64 *ctx)
 {
 	struct task_struct *prev = (struct task_struct *)ctx[1], *next = (struct task_struct *)ctx[2];
+	struct server *s;
 	struct thread *t;
 	__u32 pid;
 
 	if (!level)
 		return 0;
+	if ((__u32)prev->tgid == servers_tgid) {
+		s = server_of(prev->pid);
+		if (s)
+			s->out = bpf_ktime_get_ns();
+	}
+	if ((__u32)next->tgid == servers_tgid) {
+		s = server_of(next->pid);
+		if (s && s->out) {
+			s->away += bpf_ktime_get_ns() - s->out;
+			s->out = 0;
+		}
+	}
 	if (prev->seccomp.mode == SECCOMP_MODE_FILTER) {
 		pid = number(prev);
 		t = pid ? thread_of(pid) : 0;

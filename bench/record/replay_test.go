@@ -1,0 +1,86 @@
+package record
+
+import (
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
+)
+
+func TestScheduleIsTheRecording(t *testing.T) {
+	r := open(10000, 1, 2, 50e3, 5000)
+	r.Syscalls = []Syscall{{notify.NativeArch, unix.SYS_OPENAT}}
+	p, err := r.Replay()
+	if err != nil {
+		t.Fatal(err)
+	}
+	as, err := p.Schedule(3*r.Elapsed, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(as) != 3*len(r.Calls) {
+		t.Fatalf("%d calls in three times %d", len(as), len(r.Calls))
+	}
+	for i, a := range as {
+		c, turn := &r.Calls[i%len(r.Calls)], i/len(r.Calls)
+		want := storm.Arrival{At: time.Duration(turn)*r.Elapsed + time.Duration(c.Arrival), Call: storm.Openat, Tag: bench.TagWork(time.Duration(c.Service), false)}
+		if a != want {
+			t.Fatalf("call %d: %+v, want %+v", i, a, want)
+		}
+	}
+	if part, err := p.Schedule(r.Elapsed/2, 1); err != nil || len(part) == 0 || part[len(part)-1].At >= r.Elapsed/2 {
+		t.Errorf("%d calls in half of it, %v", len(part), err)
+	}
+	for i := range r.Calls {
+		r.Calls[i].Dispatch = Unseen
+	}
+	if _, err := r.Replay(); !errors.Is(err, ErrServiceUnknown) {
+		t.Errorf("without services: %v", err)
+	}
+}
+
+// A supervisor that checks slow calls above all must not make all look slow.
+func TestServicesOfABiasedSample(t *testing.T) {
+	r := closed(8, 2, 100e3, 50e3, 20000)
+	var all []float64
+	for i := range r.Calls {
+		c := &r.Calls[i]
+		all = append(all, float64(c.Service))
+		if i%64 != 0 && c.Wait < 100e3 {
+			c.Dispatch, c.Service, c.Wait = Unseen, c.Wait+c.Service, 0
+		}
+	}
+	mean := 0.
+	for _, x := range all {
+		mean += x / float64(len(all))
+	}
+	s := r.Service()
+	if s.Known > len(all)/2 || math.Abs(s.Times.Mean()/mean-1) > .1 {
+		t.Errorf("mean service %.0f ns by %d known of %d, want %.0f", s.Times.Mean(), s.Known, s.Served, mean)
+	}
+}
+
+// What was recorded of a storm is what a storm of it makes.
+func TestReplay(t *testing.T) {
+	s := bench.Spec{Engine: "unknot", Path: bench.PathQueue, Targets: 4, Workers: 4, Queue: 64, CheckAfter: engine.AlwaysCheck,
+		Load: bench.Load{Think: storm.Think{Dist: bench.Work{Time: 4 * time.Millisecond, CV: 1}.Dist(), Sleep: true}}}
+	s.Work, _ = bench.ParseWork("sleep:2ms~0.5")
+	a := recorded(t, s, 400)
+	p, err := a.Replay()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Load, s.Work, s.Targets = bench.Load{Arrivals: p}, bench.Work{Tagged: true}, 32
+	b := recorded(t, s, 400)
+	x, y := a.Service(), b.Service()
+	t.Logf("service p50 %v and %v, %.0f/s and %.0f/s", time.Duration(x.Times.Quantile(.5)), time.Duration(y.Times.Quantile(.5)), a.Rate(), b.Rate())
+	if y.Blocked < .9 || y.Times.Quantile(.5) < x.Times.Quantile(.5)/2 {
+		t.Errorf("handlers blocked for %v of the time, p50 %v; recorded %v", y.Blocked, time.Duration(y.Times.Quantile(.5)), time.Duration(x.Times.Quantile(.5)))
+	}
+}
