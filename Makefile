@@ -1,6 +1,6 @@
 # Bare `make` prints this menu. What follows `##` is its text.
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test lint generate bench bench-ring docs clean
+.PHONY: help deps run build test lint generate bench bench-ring results results-page docs clean
 
 GO ?= go
 # Stamp the commit into the binary where git can tell it (it cannot in a tree
@@ -38,6 +38,13 @@ bench: build ## run the Go benchmarks of all packages
 
 bench-ring: ## measure the ring against its peers
 	@sh ring/peers/run.sh
+
+results: build ## measure all engines and render results/README.md; continues what was interrupted (DURATION=500ms COUNT=6)
+	@PATH="$(CURDIR)/bin:$$PATH" sh scripts/results.sh $(STEPS)
+	@$(MAKE) --no-print-directory results-page
+
+results-page: ## render results/README.md and its figures from what was measured
+	@cd bench/page && $(GO) run . ../../results
 
 docs: build ## run the commands in the documentation and compare what they print
 	$(GO) run ./scripts/rundocs

@@ -38,6 +38,7 @@ type benchFlags struct {
 	load                                                                        loadFlags
 	stall                                                                       time.Duration
 	unset                                                                       []string // of the flags that a profile knows better
+	files                                                                       benchFiles
 }
 
 func newBenchCmd() *cobra.Command {
@@ -94,6 +95,7 @@ as long as those that were recorded, and says how near the replay came.`,
 	fl.IntVar(&f.targetCPU, "target-cpu", -1, "pin the targets to this CPU; -1 leaves them to the scheduler")
 	fl.StringVar(&f.trace, "trace", "auto", "measure the queue path's wait by eBPF tracepoints: on, off, or auto where permitted")
 	fl.StringVarP(&f.out, "output", "o", "", "also write the results to this `file`, whole or not at all")
+	f.files.register(c)
 	c.AddCommand(newBenchPerfCmd())
 	return c
 }
@@ -283,6 +285,9 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 		}
 		out = io.MultiWriter(out, &file)
 	}
+	if err := f.files.check(cmd); err != nil {
+		return err
+	}
 	traced := false
 	switch f.trace {
 	case "off":
@@ -363,6 +368,9 @@ rounds:
 			return err
 		}
 	}
+	if err := f.files.writeHDR(specs, results); err != nil {
+		return err
+	}
 	switch {
 	case failed != nil:
 		return failed
@@ -371,7 +379,7 @@ rounds:
 	case lost > 0:
 		return fmt.Errorf("%d targets hung and were killed: see the lines with lost > 0", lost)
 	}
-	return nil
+	return f.files.writeStages(cmd, f, specs)
 }
 
 // facts are what a reader must know of the machine: comments for what changes
@@ -416,11 +424,15 @@ func cpuModel() string {
 	return runtime.GOARCH
 }
 
-// probeOutput creates and removes a file where path leads, which it returns: a
-// link stays a link, and what is no file (/dev/null) is never replaced by one.
-func probeOutput(path string) (string, error) {
+// probeOutput is probeFile for --output.
+func probeOutput(path string) (string, error) { return probeFile("output", path) }
+
+// probeFile creates and removes a file where the path of a flag leads, which it
+// returns: a link stays a link, and what is no file (/dev/null) is never replaced
+// by one.
+func probeFile(flag, path string) (string, error) {
 	if path == "" {
-		return "", usageErrorf("--output: name a file")
+		return "", usageErrorf("--%s: name a file", flag)
 	}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
@@ -430,7 +442,7 @@ func probeOutput(path string) (string, error) {
 		if st.IsDir() {
 			kind = "a directory"
 		}
-		return "", usageErrorf("--output %s: is %s; name a file", path, kind)
+		return "", usageErrorf("--%s %s: is %s; name a file", flag, path, kind)
 	}
 	t, err := os.CreateTemp(filepath.Dir(path), ".unknot-*")
 	if err != nil {
@@ -438,7 +450,7 @@ func probeOutput(path string) (string, error) {
 		if errors.As(err, &call) {
 			err = call.Err // without the name of our temporary file
 		}
-		return "", usageErrorf("--output %s: cannot write into %s: %w", path, filepath.Dir(path), err)
+		return "", usageErrorf("--%s %s: cannot write into %s: %w", flag, path, filepath.Dir(path), err)
 	}
 	_ = t.Close()
 	return path, os.Remove(t.Name())

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine/hist"
@@ -192,7 +191,7 @@ type jsonStage struct {
 	P99     *float64   `json:"p99_ns"`
 	P999    *float64   `json:"p999_ns"`
 	Max     int64      `json:"max_ns"`
-	Buckets [][3]int64 `json:"buckets"` // low, high (exclusive), count
+	Buckets [][3]int64 `json:"buckets,omitzero"` // low, high (exclusive), count
 }
 
 type jsonCause struct {
@@ -250,17 +249,7 @@ func (r *traceReport) json() any {
 		number(parts), number(cycle),
 		little{number(r.Little()), number(mean), number(stderr), r.occupancy.Looks(), r.occupancy.Agrees(r.Little())}, nil, nil,
 	}
-	for _, row := range r.rows() {
-		s := jsonStage{Name: row.name, From: row.from, To: row.to, Count: row.h.Count, Max: row.h.Max, Buckets: [][3]int64{},
-			Mean: number(row.h.Mean()), P50: number(row.h.Quantile(.5)), P90: number(row.h.Quantile(.9)), P99: number(row.h.Quantile(.99)), P999: number(row.h.Quantile(.999))}
-		for i, n := range row.h.Counts {
-			if n > 0 {
-				lo, hi := hist.Bounds(i)
-				s.Buckets = append(s.Buckets, [3]int64{lo, hi, int64(n)})
-			}
-		}
-		out.Stages = append(out.Stages, s)
-	}
+	out.Stages = r.jsonStages()
 	if c := r.Slowest; c != nil {
 		out.Slowest = &slow{c.Total().Nanoseconds(), c.Before.Nanoseconds(), c.NR, c.Target, c.Handler, nil}
 		for _, p := range c.Causes {
@@ -270,6 +259,21 @@ func (r *traceReport) json() any {
 	return out
 }
 
+func (r *traceReport) jsonStages() (all []jsonStage) {
+	for _, row := range r.rows() {
+		s := jsonStage{Name: row.name, From: row.from, To: row.to, Count: row.h.Count, Max: row.h.Max, Buckets: [][3]int64{},
+			Mean: number(row.h.Mean()), P50: number(row.h.Quantile(.5)), P90: number(row.h.Quantile(.9)), P99: number(row.h.Quantile(.99)), P999: number(row.h.Quantile(.999))}
+		for i, n := range row.h.Counts {
+			if n > 0 {
+				lo, hi := hist.Bounds(i)
+				s.Buckets = append(s.Buckets, [3]int64{lo, hi, int64(n)})
+			}
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
 // hdr prints each stage's percentiles in HdrHistogram's text format, in µs, after
 // a line that names it.
 func (r *traceReport) hdr(w *strings.Builder) {
@@ -277,14 +281,7 @@ func (r *traceReport) hdr(w *strings.Builder) {
 		if row.h.Count == 0 {
 			continue
 		}
-		h := hdrhistogram.New(1, 1<<hist.MaxBits, 3)
-		for i, n := range row.h.Counts {
-			if n > 0 {
-				lo, hi := hist.Bounds(i)
-				_ = h.RecordValues(min((lo+hi)/2, max(1, row.h.Max)), int64(n)) // never out of range
-			}
-		}
-		fmt.Fprintf(w, "#[stage %s: %s to %s, in µs]\n", row.name, row.from, row.to)
-		_, _ = h.PercentilesPrint(w, 5, 1000)
+		// A builder takes everything.
+		_ = printHDR(w, fmt.Sprintf("stage %s: %s to %s", row.name, row.from, row.to), row.h)
 	}
 }

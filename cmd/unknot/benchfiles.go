@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/trace"
+	"github.com/unknot/unknot/engine/hist"
+)
+
+// benchFiles are what bench writes beside its results: what a line of a benchmark
+// cannot hold.
+type benchFiles struct{ hdr, stages string }
+
+func (f *benchFiles) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.hdr, "hdr", "", "write the percentiles of the round trips (open loop: from the intended start and from the call) to this `file`, for HdrHistogram's plotter")
+	c.Flags().StringVar(&f.stages, "stages", "", "trace another storm of each combination and write its stages to this `file`, a line of json each (see unknot trace)")
+}
+
+// check refuses now what would fail after the measuring.
+func (f *benchFiles) check(c *cobra.Command) (err error) {
+	for flag, path := range map[string]*string{"hdr": &f.hdr, "stages": &f.stages} {
+		if !c.Flags().Changed(flag) {
+			continue
+		}
+		if *path, err = probeFile(flag, *path); err != nil {
+			return err
+		}
+	}
+	if f.stages != "" {
+		if err := trace.Probe(); err != nil {
+			return fmt.Errorf("--stages: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeHDR writes the distributions of all rounds of each spec. What is void is
+// not in them.
+func (f *benchFiles) writeHDR(specs []bench.Spec, results []*bench.Result) error {
+	if f.hdr == "" {
+		return nil
+	}
+	var b bytes.Buffer
+	for _, s := range specs {
+		corrected, roundTrip := new(hist.Snapshot), new(hist.Snapshot)
+		for _, r := range results {
+			if r.Spec == s && r.Void() == nil {
+				corrected.Merge(r.Corrected)
+				roundTrip.Merge(r.RoundTrip)
+			}
+		}
+		if corrected.Count > 0 && s.Load.Loop() == bench.LoopOpen {
+			if err := printHDR(&b, "corrected round trip of "+s.Name(), corrected); err != nil {
+				return err
+			}
+		}
+		if roundTrip.Count > 0 {
+			if err := printHDR(&b, "round trip of "+s.Name(), roundTrip); err != nil {
+				return err
+			}
+		}
+	}
+	return writeWhole(f.hdr, b.Bytes())
+}
+
+// writeStages traces a storm of each spec.
+func (f *benchFiles) writeStages(cmd *cobra.Command, b *benchFlags, specs []bench.Spec) error {
+	if f.stages == "" {
+		return nil
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	p := newProgress(cmd.ErrOrStderr(), len(specs))
+	defer p.clear()
+	for i, s := range specs {
+		p.show(i, "stages of "+s.Name())
+		r, err := bench.Stages(cmd.Context(), s, b.duration)
+		if err != nil {
+			return fmt.Errorf("--stages: %w", err)
+		}
+		if err := enc.Encode(stagesOf(s.Name(), r)); err != nil {
+			return err
+		}
+	}
+	return writeWhole(f.stages, out.Bytes())
+}
+
+// stagesOf is a line of --stages: the stages as `unknot trace --format json` prints
+// them, but for the buckets.
+func stagesOf(name string, r *trace.Report) any {
+	stages := (&traceReport{Report: r, stages: true}).jsonStages()
+	for i := range stages {
+		stages[i].Buckets = nil
+	}
+	return struct {
+		Benchmark string      `json:"benchmark"`
+		Elapsed   int64       `json:"elapsed_ns"`
+		Lost      uint64      `json:"lost"` // calls that are in no stage though they should be
+		Stages    []jsonStage `json:"stages"`
+	}{name, r.Elapsed.Nanoseconds(), r.Overflow + r.Missed + r.Unmatched + r.Unjoined + r.Broken, stages}
+}
