@@ -18,6 +18,7 @@ import (
 
 	"github.com/aclements/go-moremath/stats"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/trace"
@@ -77,7 +78,12 @@ as long as those that were recorded, and says how near the replay came.`,
 			return runBench(cmd, &f)
 		},
 	}
-	fl := c.Flags()
+	f.register(c.Flags())
+	c.AddCommand(newBenchPerfCmd())
+	return c
+}
+
+func (f *benchFlags) register(fl *pflag.FlagSet) {
 	fl.StringSliceVar(&f.engines, "engine", bench.EngineNames(), "engines to compare")
 	fl.StringSliceVar(&f.paths, "path", []string{bench.PathInline, bench.PathQueue}, "paths of a notification: inline, queue")
 	fl.StringSliceVar(&f.targets, "targets", []string{"1", "16"}, "threads that make trapped calls")
@@ -95,9 +101,7 @@ as long as those that were recorded, and says how near the replay came.`,
 	fl.IntVar(&f.targetCPU, "target-cpu", -1, "pin the targets to this CPU; -1 leaves them to the scheduler")
 	fl.StringVar(&f.trace, "trace", "auto", "measure the queue path's wait by eBPF tracepoints: on, off, or auto where permitted")
 	fl.StringVarP(&f.out, "output", "o", "", "also write the results to this `file`, whole or not at all")
-	f.files.register(c)
-	c.AddCommand(newBenchPerfCmd())
-	return c
+	f.files.register(fl)
 }
 
 // plan makes the specs of one round.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine/hist"
@@ -15,9 +16,9 @@ import (
 // cannot hold.
 type benchFiles struct{ hdr, stages string }
 
-func (f *benchFiles) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.hdr, "hdr", "", "write the percentiles of the round trips (open loop: from the intended start and from the call) to this `file`, for HdrHistogram's plotter")
-	c.Flags().StringVar(&f.stages, "stages", "", "trace another storm of each combination and write its stages to this `file`, a line of json each (see unknot trace)")
+func (f *benchFiles) register(fl *pflag.FlagSet) {
+	fl.StringVar(&f.hdr, "hdr", "", "write the percentiles of the round trips (open loop: from the intended start and from the call) to this `file`, for HdrHistogram's plotter")
+	fl.StringVar(&f.stages, "stages", "", "trace another storm of each combination and write its stages to this `file`, a line of json each (see unknot trace)")
 }
 
 // check refuses now what would fail after the measuring.
