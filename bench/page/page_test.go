@@ -221,7 +221,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		"no date":             {txt, without("# date"), `has no comment "# date: ...`},
 		"other units":         {txt, all("served/s", "served/min"), "has no served/s: there are served/min, p99-wait-sec"},
 		"microseconds":        {txt, all("p99-wait-ns", "p99-wait-us"), "has no p99-wait-sec: there are served/s, p99-wait-us"},
-		"a void point":        {txt, replace(" served/s ", " served/s 1 void "), "targets=1-2 is void, limited by its generator"},
+		"a void point":        {txt, replace(" lost\n", " lost 1 void\n"), "targets=1-2 is void, limited by its generator"},
 		"lost calls":          {txt, replace(" 0 lost", " 3 lost"), "lost 3 calls"},
 		"nothing was served":  {txt, func(s string) string { return regexp.MustCompile(`\S+ served/s`).ReplaceAllString(s, "0 served/s") }, "the median is 0"},
 		"another machine":     {txt, func(s string) string { i := strings.LastIndex(s, "c0ffee"); return s[:i] + "0ther" + s[i+6:] }, `step overload is of another machine: machine: "c0ffee" and "0ther"`},
