@@ -22,7 +22,7 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 func (r *Result) HTML() string {
 	var b strings.Builder
 	err := pageTemplate.Execute(&b, map[string]any{
-		"R": r, "Settings": r.Settings(), "Target": r.Request.WaitP99.String(),
+		"R": r, "Bounds": strings.ToUpper(r.bounds()[:1]) + r.bounds()[1:], "Settings": r.Settings(), "Target": r.Request.WaitP99.String(),
 		"Waits": template.HTML(r.waitChart()), "Drops": template.HTML(r.depthChart("drops, % of calls", func(c Candidate) float64 { return 100 * c.Drop }, false)),
 		"Depth": template.HTML(r.depthChart("wait p99, µs", func(c Candidate) float64 { return c.P99 / 1e3 }, true)),
 	})
@@ -124,16 +124,20 @@ func (r *Result) waitChart() string {
 			lo, hi = min(lo, max(c.P99/1e3, 1)), max(hi, c.P99/1e3)
 		}
 	}
-	c := newChart(float64(r.CurveTargets[0]), float64(r.CurveTargets[len(r.CurveTargets)-1]), lo*.8, hi*1.25, false, true, "targets", "wait p99, µs")
+	axis, knee := "targets", r.Knee
+	if r.Request.Load.Arrivals.Open() {
+		axis, knee = "calls/s", r.Capacity
+	}
+	c := newChart(r.CurveLoads[0], r.CurveLoads[len(r.CurveLoads)-1], lo*.8, hi*1.25, false, true, axis, "wait p99, µs")
 	for i, row := range r.Curves {
 		var xs, ys []float64
 		for j, p := range row {
-			xs, ys = append(xs, float64(r.CurveTargets[j])), append(ys, max(p.P99/1e3, 1))
+			xs, ys = append(xs, r.CurveLoads[j]), append(ys, max(p.P99/1e3, 1))
 		}
 		c.path(fmt.Sprintf("s%d", i), xs, ys)
 	}
 	c.path("target", []float64{c.x0, c.x1}, []float64{float64(r.Request.WaitP99) / 1e3, float64(r.Request.WaitP99) / 1e3})
-	if k := r.Knee; k > c.x0 && k < c.x1 {
+	if k := knee; k > c.x0 && k < c.x1 {
 		fmt.Fprintf(&c.b, `<line class="knee" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/><text x="%.1f" y="%.0f">knee</text>`, c.x(k), c.x(k), c.top, c.base, c.x(k)+4, c.base-6)
 	}
 	return c.String()

@@ -31,15 +31,15 @@ func (r *Result) Text(w io.Writer) error {
 	}
 	q := r.Request
 	line("service", "mean %s  CV %.2g   (%d workers; %+.0fns per call in flight)", bench.Duration(r.Service.Mean), r.Service.CV, q.Workers, r.Fit.Service.Slope)
-	line("capacity", "%.0f calls/s   knee at %.0f targets (95%% CI %.0f–%.0f)", r.Capacity, r.Knee, r.KneeLow, r.KneeHigh)
-	line("depth", "recommend %d   (deadline bound %d, targets %d)", r.Chosen.Capacity, r.Deadline, q.Load.Targets)
+	line("capacity", "%.0f calls/s (95%% CI %.0f–%.0f)   knee at %.0f targets (95%% CI %.0f–%.0f)", r.Capacity, r.CapacityLow, r.CapacityHigh, r.Knee, r.KneeLow, r.KneeHigh)
+	line("depth", "recommend %d   (%s)", r.Chosen.Capacity, r.bounds())
 	line("fit", "the simulation is off by %s on average", percent(r.FitError()))
 	line("predicted", "wait p99 %s  drops %s at %.0f/s", bench.Duration(r.Chosen.P99), percent(r.Chosen.Drop), r.Chosen.Goodput)
 	process := ""
 	for _, c := range r.Checks {
 		if c.Process != process {
 			process = c.Process
-			fmt.Fprintf(&b, "\n%s, %d targets, %d rounds\n%9s  %11s %11s %23s  %7s %7s  %9s\n", process, q.Load.Targets, c.Rounds, "capacity", "predicted", "measured", "[range] of wait p99", "drops", "drops", "served/s")
+			fmt.Fprintf(&b, "\n%s, %d threads, %d rounds\n%9s  %11s %11s %23s  %7s %7s  %9s\n", process, q.Load.Targets, c.Rounds, "capacity", "predicted", "measured", "[range] of wait p99", "drops", "drops", "served/s")
 		}
 		mark := " "
 		if c.Chosen {
@@ -54,6 +54,17 @@ func (r *Result) Text(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// bounds are those of the capacity.
+func (r *Result) bounds() string {
+	s := fmt.Sprintf("deadline bound %d, ", r.Deadline)
+	if a := r.Request.Load.Arrivals; !a.Open() {
+		return s + fmt.Sprintf("targets %d", r.Request.Load.Targets)
+	} else if a.Process == Poisson || a.Process == Constant {
+		return s + "no bursts"
+	}
+	return s + fmt.Sprintf("burst bound %d", r.Burst)
 }
 
 // Settings is the answer as settings for `unknot run --config`.
@@ -85,7 +96,7 @@ func engineConfig(h engine.Handler) engine.Config {
 func (r *Result) summary() string {
 	for _, c := range r.Checks {
 		if c.Chosen {
-			return fmt.Sprintf("measured: wait p99 %s, drops %s, %.0f calls/s at %d targets", bench.Duration(c.Measured.P99), percent(c.Measured.Drop), c.Measured.Goodput, r.Request.Load.Targets)
+			return fmt.Sprintf("measured: wait p99 %s, drops %s, %.0f calls/s under %s", bench.Duration(c.Measured.P99), percent(c.Measured.Drop), c.Measured.Goodput, r.Request.Load)
 		}
 	}
 	return "not verified"

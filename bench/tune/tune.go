@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench"
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/policy"
 )
@@ -51,23 +50,27 @@ type Check struct {
 
 // A Result is the answer.
 type Result struct {
-	Request    Request
-	CPUs       int
-	Fit        *Fit
-	Samples    []*Sample
-	Service    struct{ Mean, CV float64 } // of handlers by the wall clock, ns
-	Knee       float64
-	KneeLow    float64 // 95%, by bootstrap
-	KneeHigh   float64
-	Capacity   float64 // of the engine, calls/s
-	Deadline   int     // bound
-	Candidates []Candidate
-	Chosen     Candidate
-	Checks     []Check
-	// Curves are the p99 waits by threads in the closed loop, for the report: for
-	// each capacity of CurveCapacities, at each of CurveTargets.
-	CurveCapacities, CurveTargets []int
-	Curves                        [][]Candidate
+	Request                   Request
+	CPUs                      int
+	Fit                       *Fit
+	Samples                   []*Sample
+	Service                   struct{ Mean, CV float64 } // of handlers by the wall clock, ns
+	Knee                      float64
+	KneeLow                   float64 // 95%, by bootstrap
+	KneeHigh                  float64
+	Capacity                  float64 // of the engine, calls/s
+	CapacityLow, CapacityHigh float64 // 95%, by bootstrap
+	Deadline                  int     // bound
+	Burst                     int     // bound; 0: no burst needs room
+	Candidates                []Candidate
+	Chosen                    Candidate
+	Checks                    []Check
+	// Curves are the p99 waits by load, for the report: for each capacity of
+	// CurveCapacities, at each of CurveLoads, which are threads of the closed loop, or
+	// calls per second.
+	CurveCapacities []int
+	CurveLoads      []float64
+	Curves          [][]Candidate
 }
 
 // Agrees reports whether every check of the chosen capacity agrees.
@@ -97,40 +100,82 @@ func (r *Request) setting(capacity int) Setting {
 	return Setting{Config: policy.Config{Capacity: capacity}, Workers: r.Workers, CPUs: cpuCount()}
 }
 
-// Tune measures, fits, chooses and verifies.
+// saturating is how many threads of a closed loop keep the workers busy.
+func (r *Request) saturating() int {
+	if !r.Load.Arrivals.Open() {
+		return r.Load.Targets
+	}
+	return max(8*r.Workers, 16)
+}
+
+// top is the largest capacity that is looked at: in a closed loop there are never
+// more calls than targets; in an open one twice what can be served in time is
+// too much in any case.
+func (r *Request) top() int {
+	if !r.Load.Arrivals.Open() {
+		return r.Load.Targets
+	}
+	mean, _ := r.Load.Service.Moments()
+	return min(max(2*DeadlineBound(r.Workers, mean, float64(r.WaitP99)), 16), 256)
+}
+
+// openTargets is how many threads make the calls of an open loop unless told
+// otherwise: those of the largest capacity that is stormed, twice top, and some for
+// calls whose answer is held. More would cost more than they bring: each sleeps until
+// its turn, and wakes up in between.
+func (r *Request) openTargets() int { return 2*r.top() + r.Workers + 64 }
+
+// Tune measures, fits, chooses and verifies. In an open loop a Load.Targets of 0 means
+// enough.
 func Tune(ctx context.Context, r Request) (*Result, error) {
+	open := r.Load.Arrivals.Open()
+	if open && r.Load.Targets == 0 {
+		r.Load.Targets = r.openTargets()
+	}
 	if err := r.Load.Check(); err != nil {
 		return nil, err
 	}
 	res := &Result{Request: r, CPUs: cpuCount()}
-	n := r.Load.Targets
+	n, top := r.saturating(), r.top()
 	if n <= r.Workers {
 		return nil, refuse("%d targets and %d workers: no call ever waits in the queue, whatever its capacity; tune needs more targets than workers", n, r.Workers)
 	}
-	sweep := sweepCapacities(n)
-	rounds := 2
-	total := rounds*(len(sweep)+2) + r.Rounds*6
-	done := 0
+	type point struct {
+		load     Load
+		capacity int
+	}
+	closed := func(targets int) Load {
+		l := r.Load
+		l.Targets = targets
+		if open {
+			l.Arrivals = Arrivals{}
+		}
+		return l
+	}
+	once := []point{{closed(r.Workers), n}}
+	for _, k := range sweepCapacities(top) {
+		once = append(once, point{r.Load, k})
+	}
+	if open {
+		slower := r.Load
+		slower.Arrivals = slower.Arrivals.slower()
+		once = append(once, point{slower, top}, point{closed(n), n})
+	} else {
+		once = append(once, point{closed(max(n/2, r.Workers+1)), n})
+	}
+	const rounds = 2
+	total, done := rounds*len(once)+r.Rounds*6, 0
 	measure := func(l Load, capacity int, what string) (*Sample, error) {
 		if r.Progress != nil {
-			r.Progress(done, total, fmt.Sprintf("%s: %d targets, capacity %d", what, l.Targets, capacity))
+			r.Progress(done, total, fmt.Sprintf("%s: %v, capacity %d", what, l.Arrivals, capacity))
 		}
 		done++
-		return Storm(ctx, l, r.setting(capacity), r.Confine, r.Duration)
+		return Storm(ctx, l, r.setting(capacity), r.Confine, r.Duration, r.Seed+uint64(done))
 	}
-	type point struct{ targets, capacity int }
-	var points []point
-	for range rounds {
-		for _, k := range sweep {
-			points = append(points, point{n, k})
-		}
-		points = append(points, point{r.Workers, n}, point{max(n/2, r.Workers+1), n})
-	}
+	points := slices.Repeat(once, rounds)
 	shuffle(points, r.Seed)
 	for _, p := range points {
-		l := r.Load
-		l.Targets = p.targets
-		s, err := measure(l, p.capacity, "sweep")
+		s, err := measure(p.load, p.capacity, "sweep")
 		if err != nil {
 			return nil, err
 		}
@@ -144,7 +189,7 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 	for _, s := range res.Samples {
 		m := *s
 		m.Load = simulated(s.Load, res.Samples)
-		if s.Load.Targets > r.Workers {
+		if s.Load.Arrivals.Open() == open && s.Load.Targets > r.Workers {
 			at = append(at, m)
 		}
 	}
@@ -177,7 +222,7 @@ func sweepCapacities(n int) []int {
 func sameTwice(samples []*Sample) error {
 	for i, a := range samples {
 		for _, b := range samples[:i] {
-			if a.Load.Targets == b.Load.Targets && a.Setting.Capacity == b.Setting.Capacity {
+			if a.Load.Targets == b.Load.Targets && a.Load.Arrivals.String() == b.Load.Arrivals.String() && a.Setting.Capacity == b.Setting.Capacity {
 				if x := a.Goodput() / b.Goodput(); x > 1.6 || x < 1/1.6 {
 					return refuse("the load is not stationary: two storms of one setting (%d targets, capacity %d) served %.0f and %.0f calls/s; keep the machine otherwise idle, or give a longer --duration", a.Load.Targets, a.Setting.Capacity, a.Goodput(), b.Goodput())
 				}
@@ -193,44 +238,48 @@ func (res *Result) describe() {
 	var lone, full []*Sample
 	for _, s := range res.Samples {
 		switch {
+		case s.Load.Arrivals.Open():
 		case s.Load.Targets == w:
 			lone = append(lone, s)
-		case s.Load.Targets == res.Request.Load.Targets:
+		case s.Load.Targets == res.Request.saturating():
 			full = append(full, s)
 		}
 	}
-	knee := func(pick func([]*Sample) []*Sample) float64 {
-		var trip, goodput float64
+	knee := func(pick func([]*Sample) []*Sample) (knee, capacity float64) {
+		var trip float64
 		for _, s := range pick(lone) {
 			trip += s.InFlight / s.Goodput() / float64(len(lone)) // of a call that does not queue, s
 		}
 		for _, s := range pick(full) {
-			goodput += s.Goodput() / float64(len(full))
+			capacity += s.Goodput() / float64(len(full))
 		}
-		return goodput * (trip + res.Request.Load.Arrivals.Think.Mean.Seconds())
+		return capacity * (trip + res.Request.Load.Arrivals.Think.Mean.Seconds()), capacity
 	}
-	same := func(s []*Sample) []*Sample { return s }
-	res.Knee = knee(same)
+	res.Knee, res.Capacity = knee(func(s []*Sample) []*Sample { return s })
 	rng := rand.New(rand.NewPCG(res.Request.Seed, 0xb007))
-	var boot []float64
-	for range 1000 {
-		boot = append(boot, knee(func(s []*Sample) []*Sample {
+	const draws = 1000
+	knees, capacities := make([]float64, draws), make([]float64, draws)
+	for i := range draws {
+		knees[i], capacities[i] = knee(func(s []*Sample) []*Sample {
 			out := make([]*Sample, len(s))
 			for i := range out {
 				out[i] = s[rng.IntN(len(s))]
 			}
 			return out
-		}))
+		})
 	}
-	slices.Sort(boot)
-	res.KneeLow, res.KneeHigh = boot[25], boot[975]
+	slices.Sort(knees)
+	slices.Sort(capacities)
+	res.KneeLow, res.KneeHigh = knees[draws/40], knees[draws-1-draws/40]
+	res.CapacityLow, res.CapacityHigh = capacities[draws/40], capacities[draws-1-draws/40]
 	for _, s := range full {
-		res.Capacity += s.Goodput() / float64(len(full))
 		res.Service.Mean += s.ServiceMean / float64(len(full))
 		res.Service.CV += s.ServiceCV / float64(len(full))
 	}
 	// By what the workers serve together, which is never more than the CPUs yield.
-	res.Deadline = DeadlineBound(w, float64(w)/res.Capacity, res.Request.WaitP99.Seconds())
+	service := float64(w) / res.Capacity
+	res.Deadline = DeadlineBound(w, service, res.Request.WaitP99.Seconds())
+	res.Burst = res.Request.Load.Arrivals.burstBound(w, service)
 }
 
 func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, error) {
@@ -249,7 +298,7 @@ func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, erro
 // whether a worker finds something to do.
 func (res *Result) choose(l Load) error {
 	best, least := 0., 1.
-	for _, k := range candidates(l.Targets) {
+	for _, k := range candidates(res.Request.top()) {
 		c, err := res.candidate(l, k, res.Request.Seed+1)
 		if err != nil {
 			return err
@@ -295,7 +344,10 @@ func (res *Result) nothingWorks(l Load) error {
 	if r.MaxDrop < 1 {
 		msg += fmt.Sprintf(" with at most %.3g%% dropped", 100*r.MaxDrop)
 	}
-	msg += fmt.Sprintf(" under %d targets: ", l.Targets)
+	msg += fmt.Sprintf(" under %s: ", r.Load)
+	if res.Burst > res.Deadline {
+		msg += fmt.Sprintf("a burst wants room for %d calls, and no more than %d are served in time; ", res.Burst, res.Deadline)
+	}
 	if least.Drop > r.MaxDrop {
 		msg += fmt.Sprintf("every one drops more. A target of --max-drop %.3g%% works", 100*least.Drop)
 	} else {
@@ -303,7 +355,7 @@ func (res *Result) nothingWorks(l Load) error {
 	}
 	if r.Load.Service.Sleeps {
 		for w := r.Workers * 2; w <= min(64*r.Workers, engine.MaxWorkers) && w < l.Targets; w *= 2 {
-			for _, k := range candidates(l.Targets) {
+			for _, k := range candidates(r.top()) {
 				set := r.setting(k)
 				set.Workers = w
 				p, err := res.Fit.Predict(l, set, r.Seed)
@@ -325,13 +377,7 @@ func (res *Result) nothingWorks(l Load) error {
 func (res *Result) verify(l Load, measure func(Load, int, string) (*Sample, error)) error {
 	r := res.Request
 	other := r.Load
-	if other.Arrivals.Think.Mean == 0 {
-		// A third of the time a call takes when all call at once: still overloaded, and calls
-		// no longer come the moment that others are answered.
-		other.Arrivals.Think = dist.Dist{Mean: time.Duration(float64(l.Targets) / res.Capacity / 3 * 1e9).Round(time.Microsecond)}
-	} else {
-		other.Arrivals.Think = dist.Dist{}
-	}
+	other.Arrivals = r.Load.Arrivals.other(float64(r.Load.Targets) / res.Capacity)
 	ks := []int{max(res.Chosen.Capacity/2, 1), res.Chosen.Capacity, 2 * res.Chosen.Capacity}
 	ks = slices.Compact(ks)
 	type point struct{ process, k int }
@@ -385,21 +431,32 @@ func median(sorted []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// curves predicts the wait by the number of targets, for the report.
+// curves predicts the wait by load, for the report.
 func (res *Result) curves(l Load) error {
-	n := l.Targets
-	for i := 1; i <= 8; i++ {
-		res.CurveTargets = append(res.CurveTargets, max(n*i/8, 1))
-	}
-	res.CurveTargets = slices.Compact(res.CurveTargets)
+	targets, rate := l.Targets, l.Arrivals.Rate
 	k := res.Chosen.Capacity
-	res.CurveCapacities = []int{max(k/2, 1), k, 2 * k}
-	res.CurveCapacities = slices.Compact(res.CurveCapacities)
+	res.CurveCapacities = slices.Compact([]int{max(k/2, 1), k, 2 * k})
+	var loads []Load
+	for i := 1; i <= 8; i++ {
+		part := float64(i) / 6 // up to a third above the load
+		if l.Arrivals.Open() {
+			at := l
+			at.Arrivals = l.Arrivals.times(part)
+			loads = append(loads, at)
+			res.CurveLoads = append(res.CurveLoads, rate*part)
+			continue
+		}
+		at := l
+		at.Targets = max(targets*i/8, 1)
+		if n := len(loads); n == 0 || loads[n-1].Targets < at.Targets {
+			loads = append(loads, at)
+			res.CurveLoads = append(res.CurveLoads, float64(at.Targets))
+		}
+	}
 	for _, k := range res.CurveCapacities {
 		var row []Candidate
-		for _, t := range res.CurveTargets {
-			l.Targets = t
-			c, err := res.candidate(l, k, res.Request.Seed+3)
+		for _, at := range loads {
+			c, err := res.candidate(at, k, res.Request.Seed+3)
 			if err != nil {
 				return err
 			}

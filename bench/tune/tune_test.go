@@ -262,7 +262,7 @@ func TestHeldOut(t *testing.T) {
 		held.Arrivals.Think = dist.Dist{Mean: c.think}
 		var seen, measured []*Sample
 		run := func(to *[]*Sample, l Load, k int) {
-			s, err := Storm(context.Background(), l, set(k), nil, 500*time.Millisecond)
+			s, err := Storm(context.Background(), l, set(k), nil, 500*time.Millisecond, uint64(len(seen)+len(measured)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/bench/record"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/tune"
 	"github.com/unknot/unknot/engine"
@@ -17,6 +19,10 @@ import (
 
 type tuneFlags struct {
 	target, maxDrop, work, think string
+	from, arrivals               string
+	rate                         float64
+	changed                      func(string) bool
+	notes                        []string
 	targets, workers, rounds     int
 	duration                     time.Duration
 	seed                         uint64
@@ -27,7 +33,7 @@ type tuneFlags struct {
 func newTuneCmd() *cobra.Command {
 	var f tuneFlags
 	c := &cobra.Command{
-		Use:   "tune --target wait-p99=DURATION [flags]",
+		Use:   "tune --target wait-p99=DURATION (--work DURATION | --from FILE) [flags]",
 		Short: "find the queue size that meets a latency target, and prove it",
 		Long: `tune finds the capacity of the queue with which calls wait no longer than the
 target under a load: it measures storms with the given handlers, fits a
@@ -37,24 +43,34 @@ of it and twice of it, under that load and under another arrival process.
 Predicted stands beside measured; a prediction that is off by more than 25% of
 the p99 or 2 points of the drop rate is said to DISAGREE.
 
-The load is a closed loop: --targets threads, each of which calls again when it
-has its answer and has thought for --think. Handlers that compute share the
+The load is a closed loop of --targets threads, each of which calls again when it
+has its answer and has thought for --think; or, with --rate, an open loop whose
+calls come whatever the answers, from any of --targets threads; or, with --from,
+what "unknot record" recorded of a supervisor. Handlers that compute share the
 machine's CPUs with the targets; handlers that sleep do not.
 
 Exit codes: 0 there is an answer and its prediction agrees, 1 something failed,
 or no capacity works (the reason, and what would, is on standard error), 2 wrong
 usage, 3 the answer's prediction disagrees with what was measured.`,
 		Example: `  unknot tune --target wait-p99=1ms --targets 64 --work 50us --workers 2
-  unknot tune --target wait-p99=5ms --targets 64 --work sleep:1ms --workers 4 --html report.html --go config.go`,
+  unknot tune --target wait-p99=5ms --targets 64 --work sleep:1ms --workers 4 --html report.html --go config.go
+  unknot tune --target wait-p99=2ms --rate 5000 --arrivals onoff:10ms:40ms --work 50us
+  unknot tune --target wait-p99=2ms --from load.ukr`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runTune(cmd, &f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.changed = cmd.Flags().Changed
+			return runTune(cmd, &f)
+		},
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.target, "target", "", "what is asked for: wait-p99=200us")
 	fl.StringVar(&f.maxDrop, "max-drop", "100%", "part of the calls that may be dropped at most")
 	fl.StringVar(&f.work, "work", "", "what the handler does: 50us of CPU time, or sleep:1ms; 50us~1 varies, with a coefficient of variation of 1")
 	fl.StringVar(&f.think, "think", "0", "time that a thread sleeps between two calls")
-	fl.IntVar(&f.targets, "targets", 64, "threads that make trapped calls")
+	fl.Float64Var(&f.rate, "rate", 0, "calls per second of an open loop")
+	fl.StringVar(&f.arrivals, "arrivals", "poisson", "how the calls of an open loop follow each other: constant, poisson, or onoff:10ms:40ms (mean lengths of bursts and silences)")
+	fl.StringVar(&f.from, "from", "", "take the load from this recording, a `file` that unknot record wrote")
+	fl.IntVar(&f.targets, "targets", 64, "threads that make trapped calls; of an open loop as many as are wanted at once unless said otherwise")
 	fl.IntVar(&f.workers, "workers", 2, "workers of the engine")
 	fl.IntVar(&f.rounds, "rounds", 5, "of the verification")
 	fl.DurationVar(&f.duration, "duration", 500*time.Millisecond, "of one storm")
@@ -76,20 +92,6 @@ func (f *tuneFlags) request() (r tune.Request, err error) {
 	if r.MaxDrop, err = parsePart(f.maxDrop); err != nil {
 		return r, usageErrorf("--max-drop: %w", err)
 	}
-	if f.work == "" {
-		return r, usageErrorf("tune for which handlers? give --work, as in --work 50us or --work sleep:1ms")
-	}
-	w, err := bench.ParseWork(f.work)
-	if err != nil {
-		return r, usageErrorf("--work: %w", err)
-	}
-	if w.Spin {
-		return r, usageErrorf("--work %q: tune knows handlers that compute (50us) and handlers that sleep (sleep:1ms)", f.work)
-	}
-	think, err := dist.Parse(f.think)
-	if err != nil || think.CV != 0 {
-		return r, usageErrorf("--think %q: want a duration such as 1ms", f.think)
-	}
 	for _, l := range []struct {
 		flag   string
 		v, max int
@@ -105,12 +107,79 @@ func (f *tuneFlags) request() (r tune.Request, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.Load = tune.Load{Targets: f.targets, Arrivals: tune.Arrivals{Think: think}, Service: tune.Service{Dist: dist.Dist{Mean: w.Time, CV: w.CV}, Sleeps: w.Sleep}}
-	if err := r.Load.Check(); err != nil {
-		return r, usageErrorf("%w", err)
+	if err := f.load(&r); err != nil {
+		return r, err
 	}
 	r.Workers, r.Rounds, r.Duration, r.Seed, r.Confine = f.workers, f.rounds, f.duration, f.seed, confiners[0]
 	return r, nil
+}
+
+// load is the load, and notes on it.
+func (f *tuneFlags) load(r *tune.Request) error {
+	var work *bench.Work
+	if f.work != "" {
+		w, err := bench.ParseWork(f.work)
+		if err != nil {
+			return usageErrorf("--work: %w", err)
+		}
+		if w.Spin {
+			return usageErrorf("--work %q: tune knows handlers that compute (50us) and handlers that sleep (sleep:1ms)", f.work)
+		}
+		work = &w
+	}
+	if f.from != "" {
+		for _, name := range []string{"rate", "arrivals", "think", "targets"} {
+			if f.changed(name) {
+				return usageErrorf("--from and --%s: the recording says it; leave one out", name)
+			}
+		}
+		rec, err := record.ReadFile(f.from)
+		if err != nil {
+			return fmt.Errorf("--from: %w", err)
+		}
+		r.Load, f.notes, err = tune.FromRecording(rec, work)
+		switch {
+		case errors.Is(err, record.ErrServiceUnknown):
+			return fmt.Errorf("--from %s: %w; say how long handlers take: --work", f.from, err)
+		case err != nil:
+			return fmt.Errorf("--from %s: %w", f.from, err)
+		}
+		if err := r.Load.Check(); r.Load.Targets > 0 && err != nil {
+			return fmt.Errorf("--from %s: %w", f.from, err)
+		}
+		return nil
+	}
+	if work == nil {
+		return usageErrorf("tune for which handlers? give --work, as in --work 50us or --work sleep:1ms, or a recording: --from FILE")
+	}
+	r.Load = tune.Load{Targets: f.targets, Service: tune.Service{Dist: dist.Dist{Mean: work.Time, CV: work.CV}, Sleeps: work.Sleep}}
+	if f.changed("rate") {
+		if f.changed("think") {
+			return usageErrorf("--think and --rate: an open loop has no think time; leave one out")
+		}
+		p, err := storm.ParseProcess(f.arrivals, f.rate)
+		if err != nil {
+			return usageErrorf("--rate, --arrivals: %w", err)
+		}
+		r.Load.Arrivals = tune.FromProcess(p)
+		if !f.changed("targets") {
+			r.Load.Targets = 0 // enough
+			return nil
+		}
+	} else {
+		if f.changed("arrivals") {
+			return usageErrorf("--arrivals: are of an open loop; give its --rate")
+		}
+		think, err := dist.Parse(f.think)
+		if err != nil || think.CV != 0 {
+			return usageErrorf("--think %q: want a duration such as 1ms", f.think)
+		}
+		r.Load.Arrivals.Think = think
+	}
+	if err := r.Load.Check(); err != nil {
+		return usageErrorf("%w", err)
+	}
+	return nil
 }
 
 // parsePart reads "0.1%" or "0.001".
@@ -142,6 +211,9 @@ func runTune(cmd *cobra.Command, f *tuneFlags) error {
 		return err
 	}
 	confineNote(cmd.ErrOrStderr(), []string{f.confine})
+	for _, n := range f.notes {
+		fmt.Fprintf(cmd.ErrOrStderr(), "unknot: --from %s: %s\n", f.from, n)
+	}
 	p := newProgress(cmd.ErrOrStderr(), 1)
 	r.Progress = func(done, total int, what string) {
 		p.total = total
