@@ -41,7 +41,13 @@ func TestEachRuleIsNeeded(t *testing.T) {
 				}
 				o.Config.UIDs, o.Config.GIDs = nobody, nobody
 			}
-			if got := live(t, o); got != "killed" {
+			// A few depend on what other threads do meanwhile, so that a run may
+			// do without the call.
+			var got string
+			for try := 0; try < 5 && got != "killed"; try++ {
+				got = live(t, o)
+			}
+			if got != "killed" {
 				t.Errorf("scenario %s without %s: %q, want killed", o.Name, r.Key, got)
 			}
 		})

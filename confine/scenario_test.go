@@ -114,7 +114,8 @@ var scenarios = map[string]scenario{
 	}},
 	"stopcont": {thread: func(r *rig) error {
 		for !r.stop.Load() {
-			if err := unix.Nanosleep(&unix.Timespec{Nsec: 5e8}, nil); err != nil {
+			// A signal that Go handles, such as SIGURG, ends the sleep with EINTR.
+			if err := unix.Nanosleep(&unix.Timespec{Nsec: 5e8}, nil); err != nil && err != unix.EINTR {
 				return err
 			}
 		}
