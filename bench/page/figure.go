@@ -61,6 +61,7 @@ func newPlot(title, x, y string) *plot.Plot {
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
 		a.Label.TextStyle.Font = font.From(sans, 10)
 		a.Tick.Label.Font = font.From(sans, 9)
+		a.Tick.Marker = plot.TickerFunc(linearTicks)
 	}
 	p.Legend.TextStyle.Font = font.From(sans, 9)
 	p.Legend.Padding = 2
@@ -180,6 +181,17 @@ func drawOverload(s *set) ([]byte, error) {
 	roomForLegend(top)
 	bottom.Legend = plot.NewLegend() // that of the upper one
 	return svg(top, bottom)
+}
+
+// linearTicks are the library's, without its needless zeros (250.00).
+func linearTicks(low, high float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(low, high)
+	for i, t := range ticks {
+		if t.Label != "" {
+			ticks[i].Label = strconv.FormatFloat(t.Value, 'f', -1, 64)
+		}
+	}
+	return ticks
 }
 
 // logTicks labels 1, 2, 5 of each decade as numbers that people write.
