@@ -45,6 +45,7 @@ type kernelCounters struct {
 	ExitUnread     uint64
 	Awake          uint64
 	Unjoined       uint64
+	Unwoken        uint64
 	Broken         uint64
 	Totals         [13]struct {
 		_   structs.HostLayout
@@ -62,7 +63,8 @@ type kernelFlight struct {
 	ReceiverRan uint64
 	Pid         uint32
 	Drop        uint32
-	Pad         [2]uint64
+	Woken       uint32
+	Pad         [3]uint32
 }
 
 type kernelHist struct {

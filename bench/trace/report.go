@@ -32,7 +32,7 @@ type Report struct {
 	Stages [NumStages]*hist.Snapshot
 
 	Awake    uint64 // of those, received before their target slept: their trap counts as at the receive
-	Unjoined uint64 // answers whose target was not known, as when it trapped before the tracer started: not in Stages
+	Unjoined uint64 // answers whose target was not known, as when it trapped before the tracer started, or had not slept yet: not in Stages
 	Broken   uint64 // calls that a signal broke off after their answer: not in Stages
 	Slowest  *Call  // with Config.Explain: of those in Stages, the longest; nil if there was none
 
@@ -128,7 +128,7 @@ func (t *Tracer) read(bank uint32) (*Report, error) {
 	r.Dispatched, r.Answered, r.Dropped = r.Wait.Count, r.Answer.Count, r.Drop.Count
 	r.Seen, r.Received, r.Stale, r.Retried, r.Unmatched = c.Seen, c.Received, c.Stale, c.Retried, c.Unmatched
 	r.Overflow, r.Awake, r.Broken = c.Overflow, c.Awake, c.Broken
-	r.Missed, r.Unjoined = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined
+	r.Missed, r.Unjoined = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined+c.Unwoken
 	r.StaleTime = time.Duration(c.StaleNs)
 	return r, nil
 }
@@ -172,6 +172,7 @@ func (t *Tracer) counters(bank uint32) (sum kernelCounters, err error) {
 		sum.ExitUnread += c.ExitUnread
 		sum.Awake += c.Awake
 		sum.Unjoined += c.Unjoined
+		sum.Unwoken += c.Unwoken
 		sum.Broken += c.Broken
 		for row, t := range c.Totals {
 			sum.Totals[row].Sum += t.Sum

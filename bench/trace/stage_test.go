@@ -31,7 +31,7 @@ func TestStagesAddUp(t *testing.T) {
 			}
 			seen := r.Stages[StageCycle].Count
 			// A target that is killed, or that never slept, cannot be joined.
-			if seen+r.Unjoined+r.Broken > r.Answered || seen < r.Answered*9/10 {
+			if seen+r.Unjoined+r.Broken != r.Answered || seen < r.Answered*9/10 {
 				t.Errorf("%d calls in stages (%d unjoined, %d broken) of %d answered", seen, r.Unjoined, r.Broken, r.Answered)
 			}
 			var sum, cycle int64
@@ -72,8 +72,8 @@ func TestStagesAddUp(t *testing.T) {
 	}
 }
 
-// What the stages add up to is the time that the targets themselves measured: of
-// the same calls, so that what disturbs the one disturbs the other.
+// What the stages add up to is the time that the targets themselves measured, of
+// the same calls: within bounds that hold however busy the machine is.
 func TestStagesAddUpToTheTargetsTime(t *testing.T) {
 	needTracing(t)
 	for _, threads := range []int{1, 16, 64} {
@@ -90,12 +90,14 @@ func TestStagesAddUpToTheTargetsTime(t *testing.T) {
 				parts, _ := r.Sum()
 				n := r.Stages[StageCycle].Count
 				sum := time.Duration(parts * float64(n))
-				t.Logf("stages of %d calls: %v, by the targets' clocks: %v (%+.2f%%)", n, sum, took, 100*(float64(sum)/float64(took)-1))
+				t.Logf("stages of %d calls: %v, by the targets' clocks: %v (%+.2f%%), from first to last answer: %v",
+					n, sum, took.Most, 100*(float64(sum)/float64(took.Most)-1), took.Least)
 				if n != 3200/uint64(threads)*uint64(threads) {
 					t.Errorf("%d calls in stages, %d unjoined, %d broken, %d missed", n, r.Unjoined, r.Broken, r.Missed)
 				}
-				if math.Abs(float64(sum)/float64(took)-1) > .05 {
-					t.Errorf("stages take %v, the targets took %v", sum, took)
+				// Two CPUs' clocks may differ a little.
+				if slack := took.Most / 1000; sum < took.Least-slack || sum > took.Most+slack {
+					t.Errorf("stages take %v, the targets took between %v and %v", sum, took.Least, took.Most)
 				}
 			})
 		}

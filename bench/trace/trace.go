@@ -123,11 +123,10 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
-	// Entry before exit: whatever is received from now on is also seen dispatched.
+	// The receive last: of whatever is received from now on, all else is seen too.
 	programs := []struct{ name, tracepoint string }{{v.enter, "sys_enter"}, {v.exit, "sys_exit"}}
 	if c.Stages {
-		programs = append(programs, struct{ name, tracepoint string }{kernelProgSwitched, "sched_switch"},
-			struct{ name, tracepoint string }{kernelProgWaking, "sched_waking"})
+		programs = append([]struct{ name, tracepoint string }{{kernelProgSwitched, "sched_switch"}, {kernelProgWaking, "sched_waking"}}, programs...)
 	}
 	for name := range spec.Programs {
 		if !slices.ContainsFunc(programs, func(p struct{ name, tracepoint string }) bool { return p.name == name }) {

@@ -157,7 +157,7 @@ func (r *traceReport) lossText() string {
 		{r.Overflow, "found no place in the table"},
 		{r.Missed, "events that could not be read, or that the kernel skipped"},
 		{r.Unmatched, "answers to calls received before the tracer started, or lost"},
-		{r.Unjoined, "answers whose target was not known when it trapped"},
+		{r.Unjoined, "answers whose target was not known when it trapped, or had not slept yet"},
 		{r.Broken, "calls that a signal broke off after their answer"},
 	} {
 		if l.n > 0 {

@@ -28,7 +28,8 @@ struct flight {
 	__u64 receiver_ran; /* when the receiver last got a CPU before received */
 	__u32 pid;          /* of the target's thread, as the receiver sees it; 0: it does not */
 	__u32 drop;         /* the answer is a drop's */
-	__u64 pad[2];       /* a cache line */
+	__u32 woken;        /* the answer has woken a target */
+	__u32 pad[3];       /* a cache line */
 };
 
 volatile const __u32 near_log2 = 9; /* log2 of the size of the near part */

@@ -83,6 +83,7 @@ struct counters {
 	__u64 exit_unread;
 	__u64 awake;    /* calls received before their target slept: trapped = received */
 	__u64 unjoined; /* answers whose target was not known yet when it trapped */
+	__u64 unwoken;  /* answers that woke nobody: the target had not slept yet */
 	__u64 broken;   /* calls that a signal ended after their answer */
 
 	struct total totals[STAGES]; /* of hists, written as they are */
@@ -262,6 +263,7 @@ INLINE void exit_receive(const void *arg, bool btf)
 		struct thread *s = thread_made(cur);
 
 		f->pid = n.pid;
+		f->woken = 0;
 		f->receiver_ran = 0;
 		if (!s)
 			return;
@@ -286,7 +288,7 @@ INLINE void exit_receive(const void *arg, bool btf)
 }
 
 /* The notification at f is done with: answered, if ret says so, or stale. */
-INLINE void finish(struct flight *f, bool drop, long ret)
+INLINE void finish(struct flight *f, bool drop, long ret, bool btf)
 {
 	/* If the id could not be read at the entry, this moment has to do. */
 	__u64 to = likely(f->answered) ? f->answered : bpf_ktime_get_ns();
@@ -297,7 +299,10 @@ INLINE void finish(struct flight *f, bool drop, long ret)
 		COUNT(stale);
 		COUNT_BY(stale_ns, to - f->received);
 	} else {
-		record(drop && !f->dispatched ? DROP : ANSWER, f->received, to);
+		drop = drop && !f->dispatched;
+		record(drop ? DROP : ANSWER, f->received, to);
+		if (btf && stages && !drop && !f->woken)
+			COUNT(unwoken);
 	}
 	release(f);
 }
@@ -310,7 +315,7 @@ INLINE bool ends(long ret, bool answers)
 	return ret == -ENOENT || (ret >= 0 && answers);
 }
 
-INLINE void exit_other(__u32 cmd, const void *arg, long ret)
+INLINE void exit_other(__u32 cmd, const void *arg, long ret, bool btf)
 {
 	struct seccomp_notif_resp resp = {};
 	struct flight *f;
@@ -330,7 +335,7 @@ INLINE void exit_other(__u32 cmd, const void *arg, long ret)
 		return; /* still to be answered */
 	f = find(resp.id, &at);
 	if (f)
-		finish(f, cmd == NOTIF_SEND && resp.error == drop_errno, ret);
+		finish(f, cmd == NOTIF_SEND && resp.error == drop_errno, ret, btf);
 	else if (ret >= 0)
 		COUNT(unmatched);
 }
@@ -352,7 +357,7 @@ INLINE bool exit_send(long ret)
 		return true;
 	f = sending >= SLOT ? flight_at(sending - SLOT) : 0;
 	if (f && f->id == s->sending_id)
-		finish(f, f->drop, ret);
+		finish(f, f->drop, ret, true);
 	else if (ret >= 0)
 		COUNT(unmatched);
 	return true;
@@ -375,7 +380,7 @@ INLINE void on_exit(__u32 cmd, const void *arg, long ret, bool btf)
 			if (s)
 				s->sending = NOTHING;
 		}
-		exit_other(cmd, arg, ret);
+		exit_other(cmd, arg, ret, btf);
 	} else if (likely(!ret)) {
 		exit_receive(arg, btf);
 	}
@@ -615,6 +620,7 @@ int waking(__u64 *ctx)
 	f = flight_at(s->sending - SLOT);
 	if (!f || f->id != s->sending_id || f->drop || !is_target(cur, p, f->pid))
 		return 0;
+	f->woken = 1;
 	t = thread_of(p);
 	if (!t) {
 		COUNT(waking_unjoined);
