@@ -20,9 +20,6 @@ func (a Arrivals) times(x float64) Arrivals {
 	return a
 }
 
-// slower is a load with few calls in flight.
-func (a Arrivals) slower() Arrivals { return a.times(.5) }
-
 // other is another arrival process that is much the same load. full is how long it
 // takes to serve all targets, in s.
 func (a Arrivals) other(full float64) Arrivals {

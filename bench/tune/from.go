@@ -55,7 +55,7 @@ func FromRecording(r *record.Recording, work *bench.Work) (l Load, notes []strin
 
 func recordedService(r *record.Recording, work *bench.Work) (Service, error) {
 	if work != nil {
-		return Service{Dist: dist.Dist{Mean: work.Time, CV: work.CV}, Sleeps: work.Sleep}, nil
+		return ServiceOf(*work), nil
 	}
 	s := r.Service()
 	if s.Times == nil {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/engine/hist"
 )
@@ -84,6 +85,9 @@ type Service struct {
 	// Sleeps says that a handler is blocked, not computing: it needs no CPU.
 	Sleeps bool
 }
+
+// ServiceOf is the service of handlers that do that work, by CPU time or asleep.
+func ServiceOf(w bench.Work) Service { return Service{Dist: w.Dist(), Sleeps: w.Sleep} }
 
 // Moments are the mean in ns and the coefficient of variation.
 func (s Service) Moments() (mean, cv float64) {

@@ -158,7 +158,7 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 	}
 	if open {
 		slower := r.Load
-		slower.Arrivals = slower.Arrivals.slower()
+		slower.Arrivals = slower.Arrivals.times(.5) // few calls in flight
 		once = append(once, point{slower, top}, point{closed(n), n})
 	} else {
 		once = append(once, point{closed(max(n/2, r.Workers+1)), n})

@@ -38,7 +38,7 @@ type benchFlags struct {
 	targetCPU                                                                   int
 	load                                                                        loadFlags
 	stall                                                                       time.Duration
-	unset                                                                       []string // of the flags that a profile knows better
+	changed                                                                     func(flag string) bool // on the command line
 	files                                                                       benchFiles
 }
 
@@ -70,11 +70,7 @@ as long as those that were recorded, and says how near the replay came.`,
   unknot bench --path queue --work 50us --queue 16 --targets 64`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, name := range []string{"work", "targets", "duration"} {
-				if !cmd.Flags().Changed(name) {
-					f.unset = append(f.unset, name)
-				}
-			}
+			f.changed = cmd.Flags().Changed
 			return runBench(cmd, &f)
 		},
 	}

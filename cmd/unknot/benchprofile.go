@@ -20,7 +20,7 @@ import (
 
 // profileWork has the handlers work as recorded, unless --work says how.
 func (f *benchFlags) profileWork(works []bench.Work) ([]bench.Work, error) {
-	if f.load.recording == nil || !slices.Contains(f.unset, "work") {
+	if f.load.recording == nil || f.changed("work") {
 		return works, nil
 	}
 	if err := f.load.known; errors.Is(err, record.ErrServiceUnknown) {
@@ -38,13 +38,13 @@ func (f *benchFlags) profileTargets(targets *[]int, queues, workers []int) {
 	if r == nil {
 		return
 	}
-	if slices.Contains(f.unset, "targets") {
+	if !f.changed("targets") {
 		// Those that are held up at once, if the replay is served as was recorded, and
 		// those that a queue of ours holds if it is not.
 		n := 2*r.InFlight().Max + 2*slices.Max(queues) + slices.Max(workers)
 		*targets = []int{min(max(n, 32), storm.MaxTargets)}
 	}
-	if slices.Contains(f.unset, "duration") {
+	if !f.changed("duration") {
 		f.duration = min(max(r.Elapsed, 100*time.Millisecond), 10*time.Second)
 	}
 }

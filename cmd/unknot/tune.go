@@ -152,7 +152,7 @@ func (f *tuneFlags) load(r *tune.Request) error {
 	if work == nil {
 		return usageErrorf("tune for which handlers? give --work, as in --work 50us or --work sleep:1ms, or a recording: --from FILE")
 	}
-	r.Load = tune.Load{Targets: f.targets, Service: tune.Service{Dist: dist.Dist{Mean: work.Time, CV: work.CV}, Sleeps: work.Sleep}}
+	r.Load = tune.Load{Targets: f.targets, Service: tune.ServiceOf(*work)}
 	if f.changed("rate") {
 		if f.changed("think") {
 			return usageErrorf("--think and --rate: an open loop has no think time; leave one out")
