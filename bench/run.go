@@ -228,23 +228,11 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	return r, nil
 }
 
-// stopServing stops a supervisor whose targets are silent, and rings until it
-// has noticed: before Linux 6.11 nothing else wakes one that is blocked in RECV.
+// stopServing stops a supervisor whose targets are silent.
 func stopServing(st *storm.Storm, stop func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), hangDeadline)
 	defer cancel()
-	stopped := make(chan error, 1)
-	go func() { stopped <- stop(ctx) }()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case err := <-stopped:
-			return err
-		case <-tick.C:
-			_ = st.Ring() // the storm may be dead, which ends RECV as well where it can
-		}
-	}
+	return st.RingUntil(func() error { return stop(ctx) })
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

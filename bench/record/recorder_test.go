@@ -52,18 +52,8 @@ func storming(t testing.TB, sup supervisor, s bench.Spec, do func(*storm.Storm))
 	if _, err := st.Halt(10 * time.Second); err != nil {
 		t.Fatal(err)
 	}
-	stopped := make(chan error, 1)
-	go func() { stopped <- sup.Stop(ctx) }()
-	for {
-		select {
-		case err := <-stopped:
-			if err != nil {
-				t.Fatal(err)
-			}
-			return
-		case <-time.After(time.Millisecond):
-			_ = st.Ring() // wakes a receiver that blocks in RECV
-		}
+	if err := st.RingUntil(func() error { return sup.Stop(ctx) }); err != nil {
+		t.Fatal(err)
 	}
 }
 

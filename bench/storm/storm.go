@@ -350,6 +350,24 @@ func (s *Storm) Ring() error {
 	return nil
 }
 
+// RingUntil runs f, which stops a supervisor, and rings until it returns. The targets
+// must be silent. (A storm that is dead cannot ring: its end wakes RECV where
+// anything does.)
+func (s *Storm) RingUntil(f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			_ = s.Ring()
+		}
+	}
+}
+
 // Close ends the process: at once when it is silent and Ring's calls have been
 // answered, else it is killed with whatever is still blocked in it. The counts
 // stay.
