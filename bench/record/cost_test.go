@@ -12,6 +12,7 @@ import (
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkCost is how much a supervisor serves while it is recorded, as a ratio to
@@ -60,22 +61,27 @@ func middle(xs []float64) float64 {
 	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
 }
 
-// served is in calls per second.
+// served is in calls per second. What is recorded is so from the first moment on.
 func served(b *testing.B, st *storm.Storm, recorded bool) float64 {
-	const span, settle = 300 * time.Millisecond, 50 * time.Millisecond
-	done := make(chan error, 1)
 	ctx, stop := context.WithCancel(b.Context())
+	defer stop()
+	done := make(chan error, 1)
 	if recorded {
+		c := Config{PID: os.Getpid(), MaxCalls: MaxCalls, DropErrno: unix.EINTR}
+		p, err := attach(c)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer p.close()
 		go func() {
-			_, err := Record(ctx, Config{PID: os.Getpid(), MaxCalls: MaxCalls})
+			_, err := p.follow(ctx, c)
 			done <- err
 		}()
 	} else {
 		done <- nil
 	}
-	time.Sleep(settle)
 	before, from := st.Counts(), time.Now()
-	time.Sleep(span)
+	time.Sleep(300 * time.Millisecond)
 	calls, took := st.Counts().OK-before.OK, time.Since(from)
 	stop()
 	if err := <-done; err != nil {

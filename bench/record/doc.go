@@ -1,11 +1,12 @@
-// Package record records what load a supervisor has: when calls were made, by
-// how many threads, and how long they waited and were served. It is what
-// a queue is sized for, and what a storm can repeat. docs/recording.md says how,
-// what it costs, and has the file format.
+// Package record writes down what load a supervisor has: when calls are made, by
+// how many threads, and how long they wait and are served. It is what a queue is
+// sized for, and what a storm can repeat. docs/recording.md says how, what it costs,
+// and has the file format.
 //
-// [Record] follows any supervisor by the kernel's tracepoints. A [Recording] is one row for each call; every figure (rate, burstiness, think
-// time, service times by system call, calls in flight) is computed from the rows
-// by its methods. No arguments, paths, values or names are stored.
+// [Record] follows any supervisor by the kernel's tracepoints. A [Recording] is one
+// row for each call; every figure (rate, burstiness, think time, service times by
+// system call, calls in flight) is computed from the rows by its methods. No
+// arguments, paths, values or names are stored.
 //
 // Traps:
 //

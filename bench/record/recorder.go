@@ -68,6 +68,11 @@ func Record(ctx context.Context, c Config) (*Recording, error) {
 		return nil, err
 	}
 	defer p.close()
+	return p.follow(ctx, c)
+}
+
+// follow takes in rows until there is a reason to end, and ends.
+func (p *programs) follow(ctx context.Context, c Config) (*Recording, error) {
 	for ctx.Err() == nil && len(p.rec.Calls) < c.MaxCalls && !errors.Is(unix.Kill(c.PID, 0), unix.ESRCH) {
 		if err := p.fetch(time.Now().Add(pollEvery), c.MaxCalls); err != nil {
 			return nil, err
