@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -56,7 +57,9 @@ func explain(op, kernel string, err error) error {
 		// EACCES is how the verifier says no: that is no matter of privilege.
 		u.Err = fmt.Errorf("the kernel refuses the program: %w", err)
 		u.Remedy = "needs Linux " + kernel + " or later; if it is, please report this"
-	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, ebpf.ErrNotSupported) && missingPrivileges() != "":
+		// cilium/ebpf answers some refusals by an experiment, which is refused as
+		// well and then taken for a kernel that lacks the feature.
 		u.kind = fs.ErrPermission
 		u.Err = unix.EPERM // without the guesses that cilium/ebpf adds
 		u.Remedy = permissionRemedy()
@@ -80,23 +83,26 @@ var wanted = []struct {
 
 // permissionRemedy says which privilege is missing, or where to look if none is.
 func permissionRemedy() string {
-	caps, err := effectiveCaps()
-	if err != nil || caps&(1<<unix.CAP_SYS_ADMIN) == 0 {
-		missing := ""
-		for _, c := range wanted {
-			if caps&(1<<c.bit) == 0 {
-				if missing != "" {
-					missing += " and "
-				}
-				missing += c.name
-			}
-		}
-		if missing != "" {
-			return "run as root, or give " + missing + " (setcap, Linux 5.8)"
-		}
+	if missing := missingPrivileges(); missing != "" {
+		return "run as root, or give " + missing + " (setcap, Linux 5.8)"
 	}
 	return "the privileges are there, so something else forbids it: a user namespace, a container's seccomp filter, " +
 		"kernel lockdown (confidentiality), or before Linux 5.11 a low ulimit -l"
+}
+
+// missingPrivileges names the capabilities that we lack, if any.
+func missingPrivileges() string {
+	caps, err := effectiveCaps()
+	if err == nil && caps&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		return ""
+	}
+	var missing []string
+	for _, c := range wanted {
+		if caps&(1<<c.bit) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	return strings.Join(missing, " and ")
 }
 
 func effectiveCaps() (uint64, error) {

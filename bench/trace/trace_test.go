@@ -441,6 +441,18 @@ func TestBadConfig(t *testing.T) {
 	}
 }
 
+// cilium/ebpf takes a refused experiment for a kernel that lacks the feature.
+func TestExplainRefusedExperiment(t *testing.T) {
+	err := explain("load programs", minKernel, fmt.Errorf("map create: %w", ebpf.ErrNotSupported))
+	want := errors.ErrUnsupported
+	if missingPrivileges() != "" {
+		want = fs.ErrPermission
+	}
+	if !errors.Is(err, want) {
+		t.Errorf("%v, want %v", err, want)
+	}
+}
+
 func TestExplain(t *testing.T) {
 	for _, c := range []struct {
 		err     error
