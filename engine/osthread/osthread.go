@@ -66,9 +66,16 @@ func Unpin(cpus []int) error {
 }
 
 // Batch makes the thread tid of this process a batch thread (SCHED_BATCH) or an
-// ordinary one again. A batch thread that wakes does not preempt who runs.
+// ordinary one again. A batch thread that wakes does not preempt who runs. Its
+// nice value stays.
 func Batch(tid int, on bool) error {
-	a := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Flags: unix.SCHED_FLAG_KEEP_PARAMS}
+	// SCHED_FLAG_KEEP_PARAMS would keep the nice value too, but the kernel then keeps
+	// the policy as well, and says nothing (__sched_setscheduler, seen on 6.18).
+	a, err := unix.SchedGetAttr(tid, 0)
+	if err != nil {
+		return fmt.Errorf("read scheduling policy of thread %d: %w", tid, err)
+	}
+	a.Policy = unix.SCHED_NORMAL
 	if on {
 		a.Policy = unix.SCHED_BATCH
 	}

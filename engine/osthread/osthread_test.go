@@ -62,3 +62,34 @@ func TestPinAndName(t *testing.T) {
 		t.Error("CPU -1 was accepted")
 	}
 }
+
+func TestBatch(t *testing.T) {
+	done := make(chan error)
+	Start(func() {
+		done <- func() error {
+			const nice = 3
+			if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), nice); err != nil {
+				return err
+			}
+			for _, on := range []bool{true, false} {
+				if err := Batch(unix.Gettid(), on); err != nil {
+					return err
+				}
+				a, err := unix.SchedGetAttr(unix.Gettid(), 0)
+				if err != nil {
+					return err
+				}
+				if got := a.Policy == unix.SCHED_BATCH; got != on || a.Nice != nice {
+					t.Errorf("after Batch(%v): policy %d, nice %d", on, a.Policy, a.Nice)
+				}
+			}
+			return nil
+		}()
+	})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := Batch(1<<22+1, true); err == nil {
+		t.Error("a thread that does not exist was made a batch thread")
+	}
+}
