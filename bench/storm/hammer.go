@@ -136,14 +136,15 @@ func (t *thread) untimed(h *header, s *script) {
 
 // open takes the next call of the schedule, waits for its time and makes it.
 //
-// Whoever takes a call after its time says so: calls are taken in order, so no
-// thread had nothing to do at that time, and this call started late because of
-// the generator.
+// Whoever takes a call after its time, was busy at that time and sees nobody rest says
+// so: calls are taken in order, so no thread had nothing to do at that time, and this
+// call started late because there are too few.
 func (t *thread) open(h *header, calls []entry, ps *[numCalls]prepared) {
 	last := mono.Now()
 	t.begin(last)
 	defer func() { t.end(last) }()
 	for {
+		h.permit()
 		k := h.next.Add(1) - 1
 		if k >= uint64(len(calls)) {
 			return
@@ -151,7 +152,7 @@ func (t *thread) open(h *header, calls []entry, ps *[numCalls]prepared) {
 		c := &calls[k]
 		at := h.origin.Load() + c.at
 		now := mono.Now()
-		late := now > at
+		late := now > at && last > at && h.resting.Load() == 0
 		for now < at {
 			if h.stopAt.Load() != 0 {
 				return
@@ -163,7 +164,8 @@ func (t *thread) open(h *header, calls []entry, ps *[numCalls]prepared) {
 		if stop := h.stopAt.Load(); stop != 0 && (at > stop || h.abandon.Load() != 0) {
 			return
 		}
-		start := now
+		h.pass()
+		start := mono.Now()
 		t.idle.Add(start - last)
 		e := ps[c.call].call(uintptr(c.tag))
 		last = mono.Now()

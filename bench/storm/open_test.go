@@ -308,3 +308,33 @@ func TestThinkTimes(t *testing.T) {
 		}
 	}
 }
+
+// Threads beyond the holders rest, come when calls pile up, and end with the storm, also
+// those that sleep for a call that is far off.
+func TestMoreThreadsThanHolders(t *testing.T) {
+	const targets = 3 * holders
+	as := make([]Arrival, targets, targets+1)
+	for i := range as {
+		as[i].At = time.Duration(i) * 10 * time.Microsecond
+	}
+	as = append(as, Arrival{At: time.Hour})
+	s := begin(t, Config{Targets: targets, Open: true, Schedule: as})
+	defer func() { _ = s.Listener().Close() }()
+	if err := s.Go(); err != nil {
+		t.Fatal(err)
+	}
+	var held []*notify.Notif
+	for range targets { // all of them in flight at once
+		held = append(held, receive(t, s.Listener()))
+	}
+	for _, n := range held {
+		answer(t, s.Listener(), n)
+	}
+	r, err := s.Halt(10 * time.Second)
+	if err != nil || r.Lost > 0 {
+		t.Fatalf("%d threads did not end, %v", r.Lost, err)
+	}
+	if r.Counts.OK != targets {
+		t.Errorf("%v, want %d calls", r.Counts, targets)
+	}
+}

@@ -45,16 +45,28 @@ func (t *thread) inFlight(now int64) time.Duration {
 type header struct {
 	stopAt  atomic.Int64  // ns, when the storm was halted; 0: not yet
 	started atomic.Uint32 // a futex
+	halted  atomic.Uint32 // a futex: 1 once stopAt is set
 	waiting atomic.Uint32 // threads that wait, or have waited, for start
 	rung    atomic.Uint32 // calls that Ring asked for and that were answered
 	abandon atomic.Uint32 // what is due need not be made any more
 	origin  atomic.Int64  // ns, of the schedule's times
 	// disturbed is how many calls may have ended without their answer.
 	disturbed atomic.Uint64
-	_         [88]byte
+	_         [72]byte
+	permits   atomic.Int32  // a futex: how many threads may yet take a call of the schedule
+	resting   atomic.Int32  // threads that wait for a permit
 	next      atomic.Uint64 // the first call of the schedule that no thread has taken
 	_         [56]byte
 }
+
+// Of an open loop no more than holders threads wait for the times of the next calls. The
+// others rest, until reserve of these places are free: a thread that was away for long
+// comes back with cold caches, and with 500 that took turns a call cost the targets
+// three times the CPU time that it does with 64.
+const (
+	holders = 64
+	reserve = 16
+)
 
 // entry is one call of a schedule. ended is written last; the times are absolute.
 type entry struct {

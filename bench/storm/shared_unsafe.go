@@ -37,8 +37,10 @@ func unmap(mem []byte) { _ = unix.Munmap(mem) }
 
 // From include/uapi/linux/futex.h; not private, because two processes use it.
 const (
-	futexWait = 0
-	futexWake = 1
+	futexWait       = 0
+	futexWake       = 1
+	futexWaitBitset = 9 // with a deadline by the monotonic clock
+	futexAny        = 1<<32 - 1
 )
 
 // awaitStart is how threads wait for start: in the kernel and nowhere else.
@@ -56,19 +58,54 @@ func (h *header) start() {
 }
 
 // sleepUntil sleeps until at (ns, monotonic), but not the last µs, which the caller
-// spins away, nor long enough to miss the end of the storm.
+// spins away, or until the storm is halted. On a futex, so that a thread whose
+// turn is far off need not wake up in between to see whether the storm still goes on:
+// an open loop may need many hundred of them.
 //
 //go:nosplit
 func (h *header) sleepUntil(at int64) {
-	const spin, most = 1000, 50e6
-	now := mono.Now()
-	if at-now <= spin {
+	const spin = 1000
+	if at-mono.Now() <= spin {
 		return
 	}
-	wake := min(at-spin, now+most)
-	ts := unix.Timespec{Sec: wake / 1e9, Nsec: wake % 1e9}
-	_, _, _ = unix.RawSyscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_MONOTONIC, timerAbstime, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	at -= spin
+	ts := unix.Timespec{Sec: at / 1e9, Nsec: at % 1e9}
+	_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&h.halted)), futexWaitBitset, 0, uintptr(unsafe.Pointer(&ts)), 0, futexAny)
 }
 
-// timerAbstime is TIMER_ABSTIME of include/uapi/linux/time.h.
-const timerAbstime = 1
+// permit waits until the thread may take a call.
+//
+//go:nosplit
+func (h *header) permit() {
+	for {
+		switch p := h.permits.Load(); {
+		case p > 0:
+			if h.permits.CompareAndSwap(p, p-1) {
+				return
+			}
+		default:
+			h.resting.Add(1)
+			_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&h.permits)), futexWait, 0, 0, 0, 0)
+			h.resting.Add(-1)
+		}
+	}
+}
+
+// pass gives the permit on, to whoever is done with a call first if the reserve lasts.
+//
+//go:nosplit
+func (h *header) pass() {
+	if h.permits.Add(1) > reserve && h.resting.Load() > 0 {
+		_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&h.permits)), futexWake, 1, 0, 0, 0)
+	}
+}
+
+// halt ends the storm at a time, and all rest and sleep of its threads.
+func (h *header) halt(now int64) {
+	h.stopAt.CompareAndSwap(0, now)
+	h.halted.Store(1)
+	h.permits.Add(MaxTargets)
+	for _, word := range []unsafe.Pointer{unsafe.Pointer(&h.halted), unsafe.Pointer(&h.permits)} {
+		_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(word), futexWake, math.MaxInt32, 0, 0, 0)
+	}
+}

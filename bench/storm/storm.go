@@ -191,6 +191,7 @@ func (s *Storm) Go() error {
 	}
 	s.started = time.Now()
 	s.shm.head.origin.Store(mono.Now() + int64(lead))
+	s.shm.head.permits.Store(holders)
 	s.shm.head.start()
 	return nil
 }
@@ -267,7 +268,7 @@ func (s *Storm) Halt(deadline time.Duration) (*Report, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	h := s.shm.head
-	h.stopAt.CompareAndSwap(0, mono.Now())
+	h.halt(mono.Now())
 	r.Elapsed = time.Since(s.started)
 	var err error
 	if s.cfg.Open {
