@@ -100,7 +100,7 @@ func TestWhatIsDividedIsOfOneWindow(t *testing.T) {
 		var r *Result
 		for range 20 {
 			var err error
-			if r, err = Once(t.Context(), s, warmUp/5, false); err != nil {
+			if r, err = Once(t.Context(), s, WarmUp/5, false); err != nil {
 				t.Fatal(err)
 			}
 			checkWhole(t, r)

@@ -100,8 +100,8 @@ const (
 	ClockTracepoints = "tracepoints"
 )
 
-// Limits of one repetition.
-const warmUp = 100 * time.Millisecond
+// WarmUp is how long each storm rages before it counts.
+const WarmUp = 100 * time.Millisecond
 
 // hangDeadline is when a target that does not come back counts as lost. Tests
 // that want it to hang shorten it.
@@ -156,9 +156,9 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	}
 	// A bound on everything: no repetition takes longer, whatever goes wrong. An
 	// interrupt ends the storm in order, not by killing it under its supervisor.
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+warmUp+s.Stall+5*hangDeadline)
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+WarmUp+s.Stall+5*hangDeadline)
 	defer cancel()
-	load, err := s.Load.Config(s.Targets, s.TargetCPU, warmUp+d, s.Seed)
+	load, err := s.Load.Config(s.Targets, s.TargetCPU, WarmUp+d, s.Seed)
 	if err != nil {
 		return nil, err
 	}
@@ -176,8 +176,8 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	}
 	var interrupted error
 	if load.Open { // the schedule does not wait
-		interrupted = sleep(ctx, storm.Lead()+warmUp)
-	} else if interrupted = sleep(ctx, warmUp); interrupted == nil {
+		interrupted = sleep(ctx, storm.Lead()+WarmUp)
+	} else if interrupted = sleep(ctx, WarmUp); interrupted == nil {
 		interrupted = st.Rages(ctx, hangDeadline)
 	}
 	if run.stall != nil {
@@ -214,7 +214,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	r.OwnWait = r.Wait
 	r.Corrected, r.Little = r.RoundTrip, newLittle(r.Whole.Stats, st.Rung(), rep)
 	if rep.Open != nil {
-		from := rep.Open.Origin() + int64(warmUp)
+		from := rep.Open.Origin() + int64(WarmUp)
 		var begun, end int64
 		if run.stall != nil {
 			begun, end = run.stall.begun.Load(), run.stall.end.Load()

@@ -22,6 +22,9 @@ type Replay struct {
 	known [][]int32 // by system call: calls whose service is known
 	all   []int32
 	sleep []bool // by system call: its handlers sleep, mostly
+
+	speed    float64 // how many times as fast as it was recorded
+	anywhere bool    // the seed chooses where it begins
 }
 
 // ErrServiceUnknown is that of a recording without service times.
@@ -30,7 +33,7 @@ var ErrServiceUnknown = errors.New("the recording has no service times: its supe
 // Replay returns r as arrivals. It fails with [ErrServiceUnknown]; a storm whose
 // handlers do not work by the tags can do without.
 func (r *Recording) Replay() (*Replay, error) {
-	p := &Replay{rec: r, known: make([][]int32, len(r.Syscalls)), sleep: make([]bool, len(r.Syscalls))}
+	p := &Replay{rec: r, speed: 1, known: make([][]int32, len(r.Syscalls)), sleep: make([]bool, len(r.Syscalls))}
 	how := r.Service().Dispatch
 	// A thread that a runtime takes the right to run from looks asleep as well: most
 	// of the time decides, not one call.
@@ -57,12 +60,41 @@ func (r *Recording) Replay() (*Replay, error) {
 	return p, nil
 }
 
+// Faster is p with calls x times as often; handlers take as long as before.
+func (p *Replay) Faster(x float64) *Replay {
+	q := *p
+	q.speed *= x
+	return &q
+}
+
+// Anywhere is p with each schedule beginning where its seed chooses, and not with the
+// recording: what differs from storm to storm is then the arrivals too.
+func (p *Replay) Anywhere() *Replay {
+	q := *p
+	q.anywhere = true
+	return &q
+}
+
+// Rate is how many calls are made per second.
+func (p *Replay) Rate() float64 { return p.rec.Rate() * p.speed }
+
+// Gaps are the times between calls in ns, from the recording's first; it is a turn of the
+// replay long, the last call being followed by what is left of the recording.
+func (p *Replay) Gaps() []int64 {
+	gaps := p.rec.Gaps()
+	gaps[0] += int64(p.rec.Elapsed) - p.rec.Calls[len(p.rec.Calls)-1].Arrival
+	for i, g := range gaps {
+		gaps[i] = int64(float64(g) / p.speed)
+	}
+	return gaps
+}
+
 // String names the replay by the rate of its calls.
-func (p *Replay) String() string { return fmt.Sprintf("recorded:%.0f", p.rec.Rate()) }
+func (p *Replay) String() string { return fmt.Sprintf("recorded:%.0f", p.Rate()) }
 
 // Schedule implements [storm.Arrivals]. The seed is of the services that are drawn.
 func (p *Replay) Schedule(d time.Duration, seed uint64) ([]storm.Arrival, error) {
-	if n := p.rec.Rate() * d.Seconds(); n > storm.MaxArrivals {
+	if n := p.Rate() * d.Seconds(); n > storm.MaxArrivals {
 		return nil, fmt.Errorf("the recording's %.0f calls in %v: a schedule holds %d: shorten the storm", n, d, storm.MaxArrivals)
 	}
 	calls := make([]storm.Call, len(p.rec.Syscalls))
@@ -70,18 +102,34 @@ func (p *Replay) Schedule(d time.Duration, seed uint64) ([]storm.Arrival, error)
 		calls[i] = storm.CallOf(s.Arch, s.NR)
 	}
 	rng := rand.New(rand.NewPCG(seed, 0x7265706c6179))
+	var skip time.Duration // of the recording
+	if p.anywhere {
+		skip = time.Duration(rng.Int64N(int64(p.rec.Elapsed)))
+	}
 	var as []storm.Arrival
-	for start := time.Duration(0); start < d; start += p.rec.Elapsed {
+	for turn := -skip; ; turn += p.rec.Elapsed {
+		if p.shrunk(turn) >= d {
+			return as, nil
+		}
 		for i := range p.rec.Calls {
 			c := &p.rec.Calls[i]
-			at := start + time.Duration(c.Arrival)
-			if at >= d {
+			at := turn + time.Duration(c.Arrival)
+			if at < 0 {
+				continue
+			}
+			if at = p.shrunk(at); at >= d {
 				break
 			}
 			as = append(as, storm.Arrival{At: at, Call: calls[c.Syscall], Tag: p.tag(int32(i), rng)})
 		}
 	}
-	return as, nil
+}
+
+func (p *Replay) shrunk(t time.Duration) time.Duration {
+	if p.speed == 1 {
+		return t
+	}
+	return time.Duration(float64(t) / p.speed)
 }
 
 // tag is call i's work.

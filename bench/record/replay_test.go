@@ -37,6 +37,29 @@ func TestScheduleIsTheRecording(t *testing.T) {
 	if part, err := p.Schedule(r.Elapsed/2, 1); err != nil || len(part) == 0 || part[len(part)-1].At >= r.Elapsed/2 {
 		t.Errorf("%d calls in half of it, %v", len(part), err)
 	}
+	fast, err := p.Faster(2).Schedule(r.Elapsed, 1)
+	if err != nil || len(fast) != 2*len(r.Calls) || fast[7].At != time.Duration(r.Calls[7].Arrival/2) {
+		t.Errorf("twice as fast: %d calls instead of %d, the eighth at %v, %v", len(fast), 2*len(r.Calls), fast[7].At, err)
+	}
+	some, err := p.Anywhere().Schedule(r.Elapsed, 1)
+	if err != nil || len(some) != len(r.Calls) || some[0] == as[0] {
+		t.Fatalf("from anywhere: %d calls, the first %+v, %v", len(some), some[0], err)
+	}
+	first := 0 // the recorded call that it begins with: what comes after it comes after it there
+	for first < len(r.Calls) && as[first+1].At-as[first].At != some[1].At-some[0].At {
+		first++
+	}
+	for i := 1; i < len(some); i++ { // the same gaps in a ring
+		j := (i + first) % len(r.Calls)
+		k := (j + len(r.Calls) - 1) % len(r.Calls)
+		want := as[j].At - as[k].At
+		if want < 0 {
+			want += r.Elapsed
+		}
+		if g := some[i].At - some[i-1].At; g != want {
+			t.Fatalf("from anywhere, call %d: a gap of %v, want %v", i, g, want)
+		}
+	}
 	for i := range r.Calls {
 		r.Calls[i].Dispatch = Unseen
 	}

@@ -5,17 +5,18 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/storm"
 )
 
 // times is a with calls that many times as often.
 func (a Arrivals) times(x float64) Arrivals {
-	a.Rate *= x
-	if a.Process == Recorded {
-		gaps := make([]int64, len(a.Gaps))
-		for i, g := range a.Gaps {
-			gaps[i] = int64(float64(g) / x)
-		}
-		a.Gaps = gaps
+	switch c := a.Calls.(type) {
+	case storm.Process:
+		c.Rate *= x
+		a.Calls = c
+	case *record.Replay:
+		a.Calls = c.Faster(x)
 	}
 	return a
 }
@@ -23,11 +24,12 @@ func (a Arrivals) times(x float64) Arrivals {
 // other is another arrival process that is much the same load. full is how long it
 // takes to serve all targets, in s.
 func (a Arrivals) other(full float64) Arrivals {
+	if p, ok := a.Calls.(storm.Process); ok && p.Kind == storm.Poisson {
+		return Arrivals{Calls: storm.Process{Kind: storm.OnOff, Rate: p.Rate, On: 20 * time.Millisecond, Off: 5 * time.Millisecond}}
+	}
 	switch {
-	case a.Process == Poisson:
-		return Arrivals{Process: OnOff, Rate: a.Rate, On: 20 * time.Millisecond, Off: 5 * time.Millisecond}
 	case a.Open():
-		return Arrivals{Process: Poisson, Rate: a.Rate}
+		return Arrivals{Calls: storm.Process{Kind: storm.Poisson, Rate: a.Rate()}}
 	case a.Think.Mean == 0:
 		// A third of the time a call takes when all call at once: still overloaded, and calls
 		// no longer come the moment that others are answered.
@@ -39,17 +41,27 @@ func (a Arrivals) other(full float64) Arrivals {
 // burstBound is the capacity that takes a's bursts without a drop: 0 of arrivals
 // without bursts. service is that of one of c workers, in s.
 func (a Arrivals) burstBound(c int, service float64) (bound int) {
-	switch a.Process {
-	case OnOff:
-		return BurstBound(c, service, a.Peak(), a.On.Seconds())
-	case Recorded:
+	switch calls := a.Calls.(type) {
+	case storm.Process:
+		if calls.Kind == storm.OnOff {
+			peak := calls.Rate * float64(calls.On+calls.Off) / float64(calls.On)
+			return BurstBound(c, service, peak, calls.On.Seconds())
+		}
+	case *record.Replay:
+		gaps := calls.Gaps()
 		for _, w := range []int64{1e6, 3e6, 1e7, 3e7, 1e8} {
-			most := fullest(a.Gaps, w)
+			most := fullest(gaps, w)
 			length := float64(w) / 1e9
 			bound = max(bound, BurstBound(c, service, float64(most)/length, length))
 		}
 	}
 	return bound
+}
+
+// bursts reports whether a has any.
+func (a Arrivals) bursts() bool {
+	p, ok := a.Calls.(storm.Process)
+	return a.Open() && (!ok || p.Kind == storm.OnOff)
 }
 
 // fullest is the most arrivals in any window of w ns.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/engine/hist"
 )
 
@@ -14,6 +15,8 @@ import (
 type Sample struct {
 	Load    Load
 	Setting Setting
+	Seed    uint64        // of an open loop's calls
+	Length  time.Duration // of the storm
 	Outcome
 	SupervisorCPU float64 // ns for each served call
 	TargetCPU     float64 // ns for each served call
@@ -50,12 +53,23 @@ func FitModel(samples []Sample) (*Fit, error) {
 	}
 	line := serviceLine(samples)
 	base := Fit{Service: line}
-	// The busiest sample tells of costs under load.
-	busiest := &samples[0]
+	// The busiest sample tells of costs under load: of a closed loop, if there is one, which
+	// is never idle.
+	var busiest, timed *Sample
 	for i := range samples {
-		if samples[i].Goodput() > busiest.Goodput() {
-			busiest = &samples[i]
+		of := &busiest
+		if samples[i].Load.Arrivals.Open() {
+			of = &timed
 		}
+		if *of == nil || samples[i].Goodput() > (*of).Goodput() {
+			*of = &samples[i]
+		}
+	}
+	open := timed != nil
+	if busiest == nil {
+		busiest = timed
+	} else if !open {
+		timed = busiest
 	}
 	work, _ := busiest.Load.Service.Moments()
 	sleeps := busiest.Load.Service.Sleeps
@@ -67,7 +81,7 @@ func FitModel(samples []Sample) (*Fit, error) {
 	idle := 8000.
 	try := func(send, stretch float64, grain, slice time.Duration, first bool) {
 		m := Model{
-			Recv: over * (1 - send) * stretch, Send: over * send * stretch, Target: busiest.TargetCPU * stretch,
+			Recv: over * (1 - send) * stretch, Send: over * send * stretch, Target: busiest.TargetCPU * stretch, Timed: timed.TargetCPU,
 			Drop: over * (1 - send) * stretch * .7, Nudge: 3000, Idle: idle, PerCall: line.Slope / 2,
 			Grain: grain, Slice: slice, ReceiverFirst: first,
 		}
@@ -75,38 +89,31 @@ func FitModel(samples []Sample) (*Fit, error) {
 			best, base.Model = misfit, m
 		}
 	}
-	if busiest.Load.Arrivals.Open() {
-		// CPUs idle between calls, and what a wake-up takes then, on a virtual machine above
-		// all, is most of a wait. It is CPU time too, as that was measured.
-		for _, idle = range []float64{8e3, 30e3, 60e3, 120e3, 200e3} {
-			for _, send := range []float64{0, .25, .5} {
-				for _, stretch := range []float64{.1, .3, .6, 1} {
-					for _, grain := range []time.Duration{0, time.Millisecond} {
-						try(send, stretch, grain, 3*time.Millisecond, true)
-					}
-				}
-			}
-		}
-	} else if sleeps {
+	stretch := 1.
+	if cpus := float64(busiest.Setting.CPUs); !sleeps && busiest.Setting.Workers >= busiest.Setting.CPUs {
+		// With more to do than CPUs, what no call accounts for is lost to others.
+		lost := max(cpus*1e9/busiest.Goodput()-max(busiest.SupervisorCPU, work+over)-busiest.TargetCPU, 0)
+		stretch += lost / (over + busiest.TargetCPU)
+	}
+	sends, stretches := []float64{.2, .4, .6, .8}, []float64{1, (1 + stretch) / 2, stretch}
+	firsts, grains := []bool{false, true}, []time.Duration{0, 300 * time.Microsecond, time.Millisecond, 3 * time.Millisecond}
+	idles := []float64{8e3}
+	switch {
+	case sleeps:
 		// What a sleeping handler's thread does before and after is in its service time.
-		for _, send := range []float64{0, .25} {
-			for _, grain := range []time.Duration{0, time.Millisecond} {
-				try(send, .5, grain, 3*time.Millisecond, true)
-				try(send, 1, grain, 3*time.Millisecond, true)
-			}
-		}
-	} else {
-		stretch := 1.
-		if cpus := float64(busiest.Setting.CPUs); busiest.Setting.Workers >= busiest.Setting.CPUs {
-			// With more to do than CPUs, what no call accounts for is lost to others.
-			spent := busiest.Goodput() * (busiest.SupervisorCPU + busiest.TargetCPU)
-			lost := max(cpus*1e9-spent, 0) / busiest.Goodput()
-			stretch += lost / (over + busiest.TargetCPU)
-		}
-		for _, send := range []float64{.2, .4, .6, .8} {
-			for _, x := range []float64{1, (1 + stretch) / 2, stretch} {
-				for _, first := range []bool{false, true} {
-					for _, g := range []time.Duration{0, 300 * time.Microsecond, time.Millisecond, 3 * time.Millisecond} {
+		sends, stretches, firsts, grains = []float64{0, .25}, []float64{.5, 1}, []bool{true}, []time.Duration{0, time.Millisecond}
+	case open: // so is what one does that computes, see simulated
+		sends = []float64{0, .25, .5}
+	}
+	if open {
+		// CPUs idle between calls, and on a virtual machine above all it takes long to wake one.
+		idles = []float64{8e3, 30e3, 60e3, 120e3}
+	}
+	for _, idle = range idles {
+		for _, send := range sends {
+			for _, x := range stretches {
+				for _, first := range firsts {
+					for _, g := range grains {
 						try(send, x, g, 3*time.Millisecond, first)
 					}
 				}
@@ -117,8 +124,17 @@ func FitModel(samples []Sample) (*Fit, error) {
 	return &base, base.correct(samples)
 }
 
-// fitLength is how long a candidate is simulated for each sample.
+// fitLength is how long a candidate is simulated for each sample of a closed loop.
 const fitLength = 150 * time.Millisecond
+
+// run is the run that is held against the sample. An open loop's is of the very calls
+// that were stormed, since a short storm's bursts are not the average ones.
+func (s *Sample) run(seed uint64, length time.Duration) Run {
+	if s.Load.Arrivals.Open() {
+		return Run{Seed: s.Seed, WarmUp: bench.WarmUp, Length: s.Length}
+	}
+	return Run{Seed: seed, WarmUp: bench.WarmUp, Length: length}
+}
 
 // misfit is the mean distance between the samples and what m makes of them; it
 // gives up, and returns more than limit, once it is above that for certain.
@@ -126,12 +142,14 @@ func (m Model) misfit(samples []Sample, limit float64) float64 {
 	n := 3 * float64(len(samples))
 	sum := 0.
 	for _, s := range samples {
-		o, err := Simulate(s.Load, s.Setting, m, Run{Seed: 1, WarmUp: 60 * time.Millisecond, Length: fitLength})
+		o, err := Simulate(s.Load, s.Setting, m, s.run(1, fitLength))
 		if err != nil || o.Wait.Count == 0 || s.Wait.Count == 0 {
 			return math.Inf(1)
 		}
-		for _, x := range [...][2]float64{{o.Goodput(), s.Goodput()}, {o.Wait.Quantile(.5), s.Wait.Quantile(.5)}, {o.P99(), s.P99()}} {
-			sum += math.Abs(math.Log(max(x[0], 1) / max(x[1], 1)))
+		mean, _ := s.Load.Service.Moments()
+		short := max(mean/4, 20e3) // waits below that are all alike: a thread's way to a CPU
+		for _, x := range [...][3]float64{{o.Goodput(), s.Goodput(), 1}, {o.Wait.Quantile(.5), s.Wait.Quantile(.5), short}, {o.P99(), s.P99(), short}} {
+			sum += math.Abs(math.Log(max(x[0], x[2]) / max(x[1], x[2])))
 		}
 		if sum/n > limit {
 			break
@@ -187,7 +205,11 @@ type Prediction struct {
 // logarithm of the capacity: what it does not know, it mostly does not know in
 // one way for neighbouring capacities.
 func (f *Fit) Predict(l Load, set Setting, seed uint64) (Prediction, error) {
-	o, err := Simulate(l, set, f.Model, Run{Seed: seed, WarmUp: 100 * time.Millisecond, Length: predictLength})
+	return f.predict(l, set, Run{Seed: seed, WarmUp: bench.WarmUp, Length: predictLength})
+}
+
+func (f *Fit) predict(l Load, set Setting, run Run) (Prediction, error) {
+	o, err := Simulate(l, set, f.Model, run)
 	if err != nil {
 		return Prediction{}, err
 	}
@@ -218,33 +240,29 @@ func (f *Fit) correction(capacity int) (p99, drop float64) {
 type knot struct{ x, p99, drop float64 }
 
 // correct learns the correction from samples of the load that is tuned for, which is
-// that of the most targets and the highest rate.
+// that of the most targets and the highest rate: the median of each capacity's.
 func (f *Fit) correct(samples []Sample) error {
-	sums := map[int]*[3]float64{}
+	open := slices.ContainsFunc(samples, func(s Sample) bool { return s.Load.Arrivals.Open() })
 	var targets int
 	var rate float64
 	for _, s := range samples {
-		targets, rate = max(targets, s.Load.Targets), max(rate, s.Load.Arrivals.Rate)
+		targets, rate = max(targets, s.Load.Targets), max(rate, s.Load.Arrivals.Rate())
 	}
+	p99s, drops := map[int][]float64{}, map[int][]float64{}
 	for _, s := range samples {
-		if s.Load.Targets < targets || s.Load.Arrivals.Rate < rate {
+		if s.Load.Arrivals.Open() != open || s.Load.Targets < targets || s.Load.Arrivals.Rate() < rate {
 			continue
 		}
-		o, err := Simulate(s.Load, s.Setting, f.Model, Run{Seed: 3, WarmUp: 100 * time.Millisecond, Length: predictLength})
+		o, err := Simulate(s.Load, s.Setting, f.Model, s.run(3, predictLength))
 		if err != nil {
 			return err
 		}
-		k := sums[s.Setting.Capacity]
-		if k == nil {
-			k = new([3]float64)
-			sums[s.Setting.Capacity] = k
-		}
-		k[0] += math.Log(max(s.P99(), 1) / max(o.P99(), 1))
-		k[1] += s.DropRate() - o.DropRate()
-		k[2]++
+		k := s.Setting.Capacity
+		p99s[k] = append(p99s[k], math.Log(max(s.P99(), 1)/max(o.P99(), 1)))
+		drops[k] = append(drops[k], s.DropRate()-o.DropRate())
 	}
-	for capacity, k := range sums {
-		f.knots = append(f.knots, knot{math.Log(float64(capacity)), max(-1, min(1, k[0]/k[2])), k[1] / k[2]})
+	for k := range p99s {
+		f.knots = append(f.knots, knot{math.Log(float64(k)), max(-1, min(1, median(p99s[k]))), median(drops[k])})
 	}
 	slices.SortFunc(f.knots, func(a, b knot) int { return cmp.Compare(a.x, b.x) })
 	return nil

@@ -1,6 +1,7 @@
 package tune
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -47,9 +48,11 @@ func FromRecording(r *record.Recording, work *bench.Work) (l Load, notes []strin
 	if f.Loop == record.Unclear {
 		note("it is unclear whether calls waited for answers: they are made when they were, whatever the answers")
 	}
-	l.Arrivals = Arrivals{Process: Recorded, Rate: r.Rate(), Gaps: r.Gaps()}
-	// Over and over: the last call is followed by what was left of the recording.
-	l.Arrivals.Gaps[0] += int64(r.Elapsed) - r.Calls[len(r.Calls)-1].Arrival
+	replay, err := r.Replay()
+	if err != nil && !errors.Is(err, record.ErrServiceUnknown) { // the handlers' work is known from elsewhere
+		return Load{}, nil, err
+	}
+	l.Arrivals.Calls = replay.Anywhere()
 	return l, notes, nil
 }
 

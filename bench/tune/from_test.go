@@ -9,6 +9,7 @@ import (
 
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/storm"
 )
 
 // recordedLoad is a recording of n calls: in a closed loop of 16 threads that sleep for
@@ -52,7 +53,7 @@ func TestLoadOfAClosedLoop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Arrivals.Process != Closed || l.Targets != 16 || l.Arrivals.ThinkComputes || len(notes) != 1 {
+	if l.Arrivals.Open() || l.Targets != 16 || l.Arrivals.ThinkComputes || len(notes) != 1 {
 		t.Errorf("%+v, %q", l, notes)
 	}
 	if d := l.Arrivals.Think.Mean + sleepExcess; math.Abs(float64(d)/2e6-1) > .05 {
@@ -69,15 +70,17 @@ func TestLoadOfAnOpenLoop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a := l.Arrivals; a.Process != Recorded || math.Abs(a.Rate/1000-1) > .05 || len(a.Gaps) != 20000 {
-		t.Errorf("%v, %d gaps", a, len(a.Gaps))
+	replay, ok := l.Arrivals.Calls.(*record.Replay)
+	if !ok || math.Abs(l.Arrivals.Rate()/1000-1) > .05 {
+		t.Fatalf("%v", l.Arrivals)
 	}
 	var sum int64
-	for _, g := range l.Arrivals.Gaps {
+	gaps := replay.Gaps()
+	for _, g := range gaps {
 		sum += g
 	}
-	if sum != int64(r.Elapsed) {
-		t.Errorf("the gaps add up to %v of %v", time.Duration(sum), r.Elapsed)
+	if sum != int64(r.Elapsed) || len(gaps) != 20000 {
+		t.Errorf("%d gaps add up to %v of %v", len(gaps), time.Duration(sum), r.Elapsed)
 	}
 	if !l.Service.Sleeps || l.Service.Mean != time.Millisecond {
 		t.Errorf("handlers: %+v, want those that were asked for", l.Service)
@@ -101,33 +104,31 @@ func TestRecordingsThatSayTooLittle(t *testing.T) {
 	}
 }
 
-func TestGapsAreSchedules(t *testing.T) {
-	a := Arrivals{Process: Recorded, Rate: 500, Gaps: []int64{1e6, 3e6}}
-	as, err := a.storm().Arrivals.Schedule(time.Second, 1)
-	if err != nil || len(as) < 499 || len(as) > 501 {
-		t.Fatalf("%d calls in 1s of 500/s, %v", len(as), err)
-	}
-	for i := range as[1:] {
-		if g := as[i+1].At - as[i].At; g != 1e6 && g != 3e6 {
-			t.Fatalf("a gap of %v", g)
-		}
-	}
-}
-
 func TestBurstBoundOfArrivals(t *testing.T) {
 	// Two workers that serve 2 calls/ms; bursts of 10 ms at 5 calls/ms.
-	if k := (Arrivals{Process: OnOff, Rate: 2500, On: 10 * time.Millisecond, Off: 10 * time.Millisecond}).burstBound(2, 1e-3); k != 30 {
+	if k := (Arrivals{Calls: storm.Process{Kind: storm.OnOff, Rate: 2500, On: 10 * time.Millisecond, Off: 10 * time.Millisecond}}).burstBound(2, 1e-3); k != 30 {
 		t.Errorf("burst bound %d of bursts, want 30", k)
 	}
-	if k := (Arrivals{Process: Poisson, Rate: 1000}).burstBound(2, 1e-3); k != 0 {
+	if k := (Arrivals{Calls: storm.Process{Kind: storm.Poisson, Rate: 1000}}).burstBound(2, 1e-3); k != 0 {
 		t.Errorf("burst bound %d without bursts", k)
+	}
+	replay := func(gaps ...int64) *record.Replay {
+		r := &record.Recording{Threads: 1, Syscalls: []record.Syscall{{Arch: 1, NR: 1}}}
+		at := int64(0)
+		for _, g := range gaps {
+			at += g
+			r.Calls = append(r.Calls, record.Call{Arrival: at})
+		}
+		r.Elapsed = time.Duration(at)
+		p, _ := r.Replay() // without services
+		return p
 	}
 	gaps := []int64{50e6}
 	for range 39 {
 		gaps = append(gaps, 0.2e6)
 	}
 	// 40 calls in 7.8 ms: the window of 10 ms has them all.
-	if k := (Arrivals{Process: Recorded, Rate: 700, Gaps: gaps}).burstBound(2, 1e-3); k != 20 {
+	if k := (Arrivals{Calls: replay(gaps...)}).burstBound(2, 1e-3); k != 20 {
 		t.Errorf("burst bound %d of the recording, want 20", k)
 	}
 	if n := fullest([]int64{5, 5, 5, 100, 1, 1, 1, 1}, 4); n != 4 {

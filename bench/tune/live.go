@@ -1,11 +1,12 @@
 package tune
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/unknot/unknot/bench"
@@ -49,7 +50,7 @@ func Storm(ctx context.Context, l Load, set Setting, confine bench.Confiner, d t
 		return nil, fmt.Errorf("%d calls were served in %v: too few to tell anything; give --duration a multiple of the service time", r.Stats.Served, d)
 	}
 	served := float64(r.Stats.Served)
-	s := &Sample{Load: l, Setting: set, Outcome: Outcome{Elapsed: r.Elapsed.Seconds(), Received: r.Stats.Served + r.Stats.Dropped,
+	s := &Sample{Load: l, Setting: set, Seed: seed, Length: d, Outcome: Outcome{Elapsed: r.Elapsed.Seconds(), Received: r.Stats.Served + r.Stats.Dropped,
 		Served: r.Stats.Served, Dropped: r.Stats.Dropped, Wait: r.Wait, CPU: float64(r.CPU+r.TargetCPU) / float64(r.Elapsed),
 		InFlight: served / r.Elapsed.Seconds() * r.RoundTrip.Mean() / 1e9},
 		SupervisorCPU: float64(r.CPU) / served, TargetCPU: float64(r.TargetCPU) / served, Services: r.Service}
@@ -59,60 +60,22 @@ func Storm(ctx context.Context, l Load, set Setting, confine bench.Confiner, d t
 
 // storm is a as a storm's load.
 func (a Arrivals) storm() bench.Load {
-	switch a.Process {
-	case Closed:
-		return bench.Load{Think: storm.Think{Dist: a.Think, Sleep: !a.ThinkComputes}}
-	case Recorded:
-		return bench.Load{Arrivals: &gaps{a.String(), a.Gaps}}
+	if a.Open() {
+		return bench.Load{Arrivals: a.Calls}
 	}
-	return bench.Load{Arrivals: storm.Process{Kind: stormKinds[a.Process], Rate: a.Rate, On: a.On, Off: a.Off}}
-}
-
-var stormKinds = map[Process]storm.ProcessKind{Poisson: storm.Poisson, Constant: storm.Constant, OnOff: storm.OnOff}
-
-// FromProcess are a storm's arrivals.
-func FromProcess(p storm.Process) Arrivals {
-	a := Arrivals{Rate: p.Rate, On: p.On, Off: p.Off}
-	for of, kind := range stormKinds {
-		if kind == p.Kind {
-			a.Process = of
-		}
-	}
-	return a
-}
-
-// gaps are those of a recording, over and over, as [storm.Arrivals].
-type gaps struct {
-	name string
-	ns   []int64
-}
-
-func (g *gaps) String() string { return strings.ReplaceAll(g.name, " ", "-") }
-
-// Schedule begins anywhere in the recording.
-func (g *gaps) Schedule(d time.Duration, seed uint64) (as []storm.Arrival, err error) {
-	i := rand.New(rand.NewPCG(seed, 0x6761)).IntN(len(g.ns))
-	for at := time.Duration(0); ; i = (i + 1) % len(g.ns) {
-		if at += time.Duration(g.ns[i]); at >= d {
-			return as, nil
-		}
-		if as = append(as, storm.Arrival{At: at}); len(as) > storm.MaxArrivals {
-			return nil, fmt.Errorf("more than %d calls in %v: shorten the storms", storm.MaxArrivals, d)
-		}
-	}
+	return bench.Load{Think: storm.Think{Dist: a.Think, Sleep: !a.ThinkComputes}}
 }
 
 // simulated is the load as the simulation shall see it: handlers that sleep take as
-// long as was measured, whatever they were asked for, and so does thinking.
+// long as was measured, whatever they were asked for, and so does thinking. So do handlers that
+// compute in an open loop, where CPUs are idle at times: what interrupts and the
+// host take is in no CPU time, and is much of a wait there.
 func simulated(l Load, samples []*Sample) Load {
-	if l.Service.Sleeps {
+	if l.Service.Sleeps || slices.ContainsFunc(samples, func(s *Sample) bool { return s.Load.Arrivals.Open() }) {
 		// The emptiest storm has the least of what the simulation adds itself.
-		best := samples[0]
-		for _, s := range samples {
-			if s.InFlight < best.InFlight {
-				best = s
-			}
-		}
+		best := slices.MinFunc(samples, func(a, b *Sample) int {
+			return cmp.Or(cmp.Compare(a.Load.Targets, b.Load.Targets), cmp.Compare(a.InFlight, b.InFlight))
+		})
 		l.Service.Times = best.Services
 	}
 	switch a := &l.Arrivals; {

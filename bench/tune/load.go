@@ -7,6 +7,8 @@ import (
 
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/hist"
 )
 
@@ -22,60 +24,48 @@ type Load struct {
 	Service  Service
 }
 
-// A Process is a kind of arrival process.
-type Process uint8
-
-const (
-	Closed   Process = iota
-	Poisson          // exponential gaps
-	Constant         // equal gaps
-	OnOff            // Poisson in bursts, silence between them
-	Recorded         // the gaps of a recording, again and again
-)
-
-var processNames = [...]string{"closed loop", "poisson", "constant", "on-off bursts", "recorded"}
-
-func (p Process) String() string { return processNames[p] }
-
 // Arrivals say when calls are made.
 type Arrivals struct {
-	Process Process
+	// Calls are those of an open loop: a [storm.Process], or a [*record.Replay]. nil is
+	// a closed loop. A simulation and a storm of one seed make the same calls.
+	Calls storm.Arrivals
 	// Think is between an answer and the next call of a thread of the closed
 	// loop. ThinkComputes says that it has a CPU meanwhile, not sleep.
 	Think         dist.Dist
 	ThinkComputes bool
-	// Rate is in calls per second, over bursts and silences, of the other processes.
-	Rate float64
-	// On and Off are the lengths of bursts and silences of OnOff, on average:
-	// both are exponentially distributed.
-	On, Off time.Duration
-	// Gaps are in ns, of Recorded.
-	Gaps []int64
 }
 
 // Open reports whether calls come whatever the answers.
-func (a Arrivals) Open() bool { return a.Process != Closed }
+func (a Arrivals) Open() bool { return a.Calls != nil }
 
-// Peak is the rate in a burst, in calls per second.
-func (a Arrivals) Peak() float64 {
-	if a.Process == OnOff {
-		return a.Rate * float64(a.On+a.Off) / float64(a.On)
+// Rate is in calls per second, over bursts and silences, of an open loop.
+func (a Arrivals) Rate() float64 {
+	switch c := a.Calls.(type) {
+	case storm.Process:
+		return c.Rate
+	case *record.Replay:
+		return c.Rate()
 	}
-	return a.Rate
+	return 0
 }
 
 func (a Arrivals) String() string {
-	switch a.Process {
-	case Closed:
+	switch c := a.Calls.(type) {
+	case nil:
 		if a.Think.Mean == 0 {
 			return "closed loop"
 		}
 		return fmt.Sprintf("closed loop, think time %v", a.Think)
-	case OnOff:
-		return fmt.Sprintf("%.0f calls/s in bursts: %v on, %v off", a.Rate, a.On, a.Off)
+	case storm.Process:
+		if c.Kind == storm.OnOff {
+			return fmt.Sprintf("%.0f calls/s in bursts: %v on, %v off", c.Rate, c.On, c.Off)
+		}
+		return fmt.Sprintf("%.0f calls/s, %s", c.Rate, processNames[c.Kind])
 	}
-	return fmt.Sprintf("%.0f calls/s, %v", a.Rate, a.Process)
+	return fmt.Sprintf("%.0f calls/s, recorded", a.Rate())
 }
+
+var processNames = map[storm.ProcessKind]string{storm.Constant: "constant", storm.Poisson: "poisson"}
 
 // A Service is how long a handler takes.
 type Service struct {
@@ -116,12 +106,11 @@ func (l Load) Check() error {
 		return fmt.Errorf("a service time of %v: without work there is nothing to queue for; give the time that handlers take", time.Duration(mean))
 	case !(cv >= 0 && cv <= dist.MaxCV):
 		return fmt.Errorf("service times with a coefficient of variation of %.3g: want at most %d; a few calls take nearly all the time: give them an engine of their own", cv, dist.MaxCV)
-	case a.Open() && !(a.Rate > 0):
-		return fmt.Errorf("%v calls per second: want more than 0", a.Rate)
-	case a.Process == OnOff && (a.On <= 0 || a.Off < 0):
-		return fmt.Errorf("bursts of %v with %v between them: want more than 0", a.On, a.Off)
-	case a.Process == Recorded && len(a.Gaps) == 0:
-		return fmt.Errorf("a recording without calls")
+	}
+	if a.Open() {
+		if _, err := a.Calls.Schedule(1, 1); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/policy"
 )
@@ -18,6 +19,7 @@ type Model struct {
 	Drop    float64 // the receive thread, to answer a dropped call
 	Nudge   float64 // the receive thread, to be woken for nothing but to look
 	Target  float64 // a target, from its answer to its next call
+	Timed   float64 // the same in an open loop, where it sleeps until it is time
 	Idle    float64 // until a CPU that idled runs a thread
 	PerCall float64 // what each call in flight adds to each of Recv, Send and Drop
 
@@ -169,7 +171,11 @@ func Simulate(l Load, set Setting, costs Model, run Run) (*Outcome, error) {
 		s.thinkAgain(t)
 	}
 	if l.Arrivals.Open() {
-		s.arrivals(rand.New(rand.NewPCG(run.Seed, 0xa441)))
+		as, err := l.Arrivals.Calls.Schedule(run.WarmUp+run.Length, run.Seed)
+		if err != nil {
+			return nil, err
+		}
+		s.arrivals(as)
 	}
 	s.runUntil(int64(run.WarmUp))
 	s.tally()
@@ -281,59 +287,32 @@ func (s *sim) answered(c *call) {
 	s.out.SystemSum += s.now - c.receivedAt
 	t := c.target
 	if s.load.Arrivals.Open() {
-		s.compute(&t.thread, int64(s.costs.Target)/2, func() { s.idle = append(s.idle, t) })
+		s.compute(&t.thread, int64(s.costs.Timed)/2, func() { s.idle = append(s.idle, t) })
 		return
 	}
 	s.thinkAgain(t)
 }
 
 // arrivals makes the calls of an open loop.
-func (s *sim) arrivals(r *rand.Rand) {
-	a := s.load.Arrivals
-	gap := func() float64 { return r.ExpFloat64() / a.Rate * 1e9 }
-	switch a.Process {
-	case Constant:
-		gap = func() float64 { return 1e9 / a.Rate }
-	case OnOff:
-		gap = onOffGaps(a, r)
-	case Recorded:
-		i := r.IntN(len(a.Gaps))
-		gap = func() float64 {
-			i = (i + 1) % len(a.Gaps)
-			return float64(a.Gaps[i])
-		}
+func (s *sim) arrivals(as []storm.Arrival) {
+	if len(as) == 0 {
+		return
 	}
-	due := gap()
+	i := 0
 	var arrive func()
 	arrive = func() {
 		if n := len(s.idle); n > 0 {
 			t := s.idle[n-1]
 			s.idle = s.idle[:n-1]
-			s.compute(&t.thread, int64(s.costs.Target)/2, func() { s.calls(t) })
+			s.compute(&t.thread, int64(s.costs.Timed)/2, func() { s.calls(t) })
 		} else {
 			s.out.Late++
 		}
-		due += gap()
-		s.at(int64(due), arrive)
-	}
-	s.at(int64(due), arrive)
-}
-
-// onOffGaps returns the gaps of bursts with silences between them.
-func onOffGaps(a Arrivals, r *rand.Rand) func() float64 {
-	left := r.ExpFloat64() * float64(a.On) // of the burst
-	return func() float64 {
-		d := 0.0
-		for {
-			g := r.ExpFloat64() / a.Peak() * 1e9
-			if g < left {
-				left -= g
-				return d + g
-			}
-			d += left + r.ExpFloat64()*float64(a.Off)
-			left = r.ExpFloat64() * float64(a.On)
+		if i++; i < len(as) {
+			s.at(int64(as[i].At), arrive)
 		}
 	}
+	s.at(int64(as[0].At), arrive)
 }
 
 // The receive thread: engine/receive.go and engine/overload.go.

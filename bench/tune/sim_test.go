@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/policy"
 )
 
@@ -21,6 +22,8 @@ func exact(kind policy.Kind, workers, capacity int) Setting {
 func exponential(mean time.Duration) Service {
 	return Service{Dist: dist.Dist{Mean: mean, CV: 1}, Sleeps: true}
 }
+
+func open(p storm.Process) Arrivals { return Arrivals{Calls: p} }
 
 // An estimate is the mean of independent repetitions and its standard error.
 type estimate struct{ mean, se float64 }
@@ -88,7 +91,7 @@ func TestClosedForms(t *testing.T) {
 		lambda := c.rho * float64(c.workers) * mu
 		q := MMcK(lambda, mu, c.workers, c.capacity)
 		// More threads than can ever be in flight.
-		l := Load{Targets: c.workers + c.capacity + 2, Arrivals: Arrivals{Process: Poisson, Rate: lambda}, Service: exponential(service)}
+		l := Load{Targets: c.workers + c.capacity + 2, Arrivals: open(storm.Process{Kind: storm.Poisson, Rate: lambda}), Service: exponential(service)}
 		run := Run{Seed: uint64(n), WarmUp: 100 * time.Millisecond, Length: length}
 		name := fmt.Sprintf("M/M/%d/%d at load %v", c.workers, c.workers+c.capacity, c.rho)
 		// Of the three policies this is the one that the form describes: drop-oldest
@@ -124,9 +127,9 @@ func TestLittlesLawExactly(t *testing.T) {
 	for i, l := range []Load{
 		{Targets: 64, Service: Service{Dist: dist.Dist{Mean: 50 * us}}},
 		{Targets: 64, Service: Service{Dist: dist.Dist{Mean: 50 * us, CV: 1}, Sleeps: true}, Arrivals: Arrivals{Think: dist.Dist{Mean: 300 * us, CV: 1}}},
-		{Targets: 200, Service: Service{Dist: dist.Dist{Mean: 80 * us, CV: 2}}, Arrivals: Arrivals{Process: OnOff, Rate: 12000, On: 5 * time.Millisecond, Off: 10 * time.Millisecond}},
-		{Targets: 200, Service: Service{Dist: dist.Dist{Mean: 80 * us}}, Arrivals: Arrivals{Process: Constant, Rate: 9000}},
-		{Targets: 40, Service: Service{Dist: dist.Dist{Mean: 80 * us}}, Arrivals: Arrivals{Process: Recorded, Rate: 5000, Gaps: []int64{100, 5000, 700000, 20000}}},
+		{Targets: 200, Service: Service{Dist: dist.Dist{Mean: 80 * us, CV: 2}}, Arrivals: open(storm.Process{Kind: storm.OnOff, Rate: 12000, On: 5 * time.Millisecond, Off: 10 * time.Millisecond})},
+		{Targets: 200, Service: Service{Dist: dist.Dist{Mean: 80 * us}}, Arrivals: open(storm.Process{Kind: storm.Constant, Rate: 9000})},
+		{Targets: 40, Service: Service{Dist: dist.Dist{Mean: 80 * us}}, Arrivals: open(storm.Process{Kind: storm.OnOff, Rate: 5000, On: 20 * us, Off: 700 * us})},
 	} {
 		for _, kind := range []policy.Kind{policy.DropOldest, policy.DropNewest, policy.Block} {
 			for _, capacity := range []int{1, 16, 256} {
@@ -180,7 +183,7 @@ func TestComputingHandlersShareTheCPUs(t *testing.T) {
 }
 
 func TestSameSeedSameStorm(t *testing.T) {
-	l := Load{Targets: 64, Service: Service{Dist: dist.Dist{Mean: 50 * us, CV: 1}}, Arrivals: Arrivals{Process: Poisson, Rate: 20000}}
+	l := Load{Targets: 64, Service: Service{Dist: dist.Dist{Mean: 50 * us, CV: 1}}, Arrivals: open(storm.Process{Kind: storm.Poisson, Rate: 20000})}
 	set := Setting{Config: policy.Config{Capacity: 16}, Workers: 2, CPUs: 2}
 	outcome := func(seed uint64) string {
 		o, err := Simulate(l, set, Model{Recv: 3000, Send: 5000, Target: 4000}, Run{Seed: seed, Length: 200 * time.Millisecond})
@@ -205,9 +208,8 @@ func TestBadLoads(t *testing.T) {
 		func(l *Load) { l.Targets = 0 },
 		func(l *Load) { l.Service.Mean = 0 },
 		func(l *Load) { l.Service.CV = math.NaN() },
-		func(l *Load) { l.Arrivals.Process = Poisson },
-		func(l *Load) { l.Arrivals = Arrivals{Process: OnOff, Rate: 1} },
-		func(l *Load) { l.Arrivals = Arrivals{Process: Recorded, Rate: 1} },
+		func(l *Load) { l.Arrivals = open(storm.Process{Kind: storm.Poisson}) },
+		func(l *Load) { l.Arrivals = open(storm.Process{Kind: storm.OnOff, Rate: 1}) },
 	} {
 		l := good
 		change(&l)

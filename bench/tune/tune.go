@@ -108,6 +108,16 @@ func (r *Request) saturating() int {
 	return max(8*r.Workers, 16)
 }
 
+// lone is how many threads of a closed loop never queue: one for each worker; beside an open
+// loop a single one, whose calls show how long handlers take where nobody else
+// wants a CPU.
+func (r *Request) lone() int {
+	if r.Load.Arrivals.Open() {
+		return 1
+	}
+	return r.Workers
+}
+
 // top is the largest capacity that is looked at: in a closed loop there are never
 // more calls than targets; in an open one twice what can be served in time is
 // too much in any case.
@@ -120,10 +130,9 @@ func (r *Request) top() int {
 }
 
 // openTargets is how many threads make the calls of an open loop unless told
-// otherwise: those of the largest capacity that is stormed, twice top, and some for
-// calls whose answer is held. More would cost more than they bring: each sleeps until
-// its turn, and wakes up in between.
-func (r *Request) openTargets() int { return 2*r.top() + r.Workers + 64 }
+// otherwise: enough for the largest capacity that is stormed, twice top, for all calls
+// whose answer is held at once, and for some on their way.
+func (r *Request) openTargets() int { return 2*r.top() + policy.DefaultMaxHeld + r.Workers + 64 }
 
 // Tune measures, fits, chooses and verifies. In an open loop a Load.Targets of 0 means
 // enough.
@@ -152,7 +161,7 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 		}
 		return l
 	}
-	once := []point{{closed(r.Workers), n}}
+	once := []point{{closed(r.lone()), n}}
 	for _, k := range sweepCapacities(top) {
 		once = append(once, point{r.Load, k})
 	}
@@ -163,7 +172,10 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 	} else {
 		once = append(once, point{closed(max(n/2, r.Workers+1)), n})
 	}
-	const rounds = 2
+	rounds := 2
+	if open { // whose bursts differ from storm to storm
+		rounds = 3
+	}
 	total, done := rounds*len(once)+r.Rounds*6, 0
 	measure := func(l Load, capacity int, what string) (*Sample, error) {
 		if r.Progress != nil {
@@ -189,7 +201,7 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 	for _, s := range res.Samples {
 		m := *s
 		m.Load = simulated(s.Load, res.Samples)
-		if s.Load.Arrivals.Open() == open && s.Load.Targets > r.Workers {
+		if s.Load.Targets > r.lone() {
 			at = append(at, m)
 		}
 	}
@@ -239,7 +251,7 @@ func (res *Result) describe() {
 	for _, s := range res.Samples {
 		switch {
 		case s.Load.Arrivals.Open():
-		case s.Load.Targets == w:
+		case s.Load.Targets == res.Request.lone():
 			lone = append(lone, s)
 		case s.Load.Targets == res.Request.saturating():
 			full = append(full, s)
@@ -287,9 +299,7 @@ func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, erro
 	if err != nil {
 		return Candidate{}, err
 	}
-	c := Candidate{Capacity: capacity, Goodput: p.Goodput(), P99: p.P99, Drop: p.Drop}
-	c.Meets = c.P99 <= float64(res.Request.WaitP99) && c.Drop <= res.Request.MaxDrop
-	return c, nil
+	return res.meets(Candidate{Capacity: capacity, Goodput: p.Goodput(), P99: p.P99, Drop: p.Drop}), nil
 }
 
 // choose takes the smallest capacity that meets the target, of those that serve at
@@ -401,7 +411,7 @@ func (res *Result) verify(l Load, measure func(Load, int, string) (*Sample, erro
 	}
 	for p, load := range loads {
 		for i, k := range ks {
-			pred, err := res.candidate(simulated(load, res.Samples), k, r.Seed+2)
+			pred, err := res.expected(simulated(load, res.Samples), k, got[point{p, i}])
 			if err != nil {
 				return err
 			}
@@ -410,12 +420,8 @@ func (res *Result) verify(l Load, measure func(Load, int, string) (*Sample, erro
 			for _, s := range got[point{p, i}] {
 				p99, drop, x = append(p99, s.P99()), append(drop, s.DropRate()), append(x, s.Goodput())
 			}
-			for _, xs := range [][]float64{p99, drop, x} {
-				slices.Sort(xs)
-			}
-			c.Measured = Candidate{Capacity: k, P99: median(p99), Drop: median(drop), Goodput: median(x)}
-			c.Measured.Meets = c.Measured.P99 <= float64(r.WaitP99) && c.Measured.Drop <= r.MaxDrop
-			c.P99Low, c.P99High = p99[0], p99[len(p99)-1]
+			c.Measured = res.meets(Candidate{Capacity: k, P99: median(p99), Drop: median(drop), Goodput: median(x)})
+			c.P99Low, c.P99High = slices.Min(p99), slices.Max(p99)
 			c.Agrees = math.Abs(pred.P99/c.Measured.P99-1) <= agreeP99 && math.Abs(pred.Drop-c.Measured.Drop) <= agreeDrop
 			res.Checks = append(res.Checks, c)
 		}
@@ -423,7 +429,31 @@ func (res *Result) verify(l Load, measure func(Load, int, string) (*Sample, erro
 	return nil
 }
 
-func median(sorted []float64) float64 {
+// expected is the prediction that storms are held against: of an open loop, that for the
+// very calls that they made, of which the simulation saw none before.
+func (res *Result) expected(l Load, capacity int, storms []*Sample) (Candidate, error) {
+	if !l.Arrivals.Open() {
+		return res.candidate(l, capacity, res.Request.Seed+2)
+	}
+	var p99, drop, x []float64
+	for _, s := range storms {
+		p, err := res.Fit.predict(l, s.Setting, s.run(0, 0))
+		if err != nil {
+			return Candidate{}, err
+		}
+		p99, drop, x = append(p99, p.P99), append(drop, p.Drop), append(x, p.Goodput())
+	}
+	return res.meets(Candidate{Capacity: capacity, P99: median(p99), Drop: median(drop), Goodput: median(x)}), nil
+}
+
+// meets is c with its verdict.
+func (res *Result) meets(c Candidate) Candidate {
+	c.Meets = c.P99 <= float64(res.Request.WaitP99) && c.Drop <= res.Request.MaxDrop
+	return c
+}
+
+func median(xs []float64) float64 {
+	sorted := slices.Sorted(slices.Values(xs))
 	n := len(sorted)
 	if n == 0 {
 		return math.NaN()
@@ -433,7 +463,7 @@ func median(sorted []float64) float64 {
 
 // curves predicts the wait by load, for the report.
 func (res *Result) curves(l Load) error {
-	targets, rate := l.Targets, l.Arrivals.Rate
+	targets, rate := l.Targets, l.Arrivals.Rate()
 	k := res.Chosen.Capacity
 	res.CurveCapacities = slices.Compact([]int{max(k/2, 1), k, 2 * k})
 	var loads []Load

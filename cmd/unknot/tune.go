@@ -161,7 +161,7 @@ func (f *tuneFlags) load(r *tune.Request) error {
 		if err != nil {
 			return usageErrorf("--rate, --arrivals: %w", err)
 		}
-		r.Load.Arrivals = tune.FromProcess(p)
+		r.Load.Arrivals.Calls = p
 		if !f.changed("targets") {
 			r.Load.Targets = 0 // enough
 			return nil
