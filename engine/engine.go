@@ -44,6 +44,7 @@ type Engine struct {
 	switches  atomic.Uint64 // of wake-up modes
 	placement atomic.Int32  // where workers run: a CPU, or anywhere
 	bench     bench         // for workers that are not needed
+	round     round         // turns of the receive thread and a lone worker
 	batch     bool          // the receive thread is SCHED_BATCH; the keeper's
 	cpus      []int         // where threads may run
 

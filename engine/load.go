@@ -58,13 +58,15 @@ func (s *estimator) count(tid uint32) (mode WakeUp, full bool) {
 
 // Where the workers run, and how many.
 //
-// While a typical request takes less than nearBelow, waking a worker costs more
+// While a typical handler takes less than nearBelow, waking a worker costs more
 // than its work: then one worker takes all of it, on the receive thread's own
 // CPU, and the receive thread is a batch thread (SCHED_BATCH), which does not
 // preempt the worker when a call comes, so that calls gather. The other workers
-// sit on the bench. Measured on two CPUs at 16 targets, with a handler that does nothing:
-// 1.3 times what two workers serve that the scheduler places. Once requests take more
-// than farAbove, all workers run, anywhere.
+// sit on the bench. Once handlers take more than farAbove, all workers run, anywhere.
+//
+// The time of SEND is not the handler's: it is the kernel's, and it has in it what
+// the woken target does to the scheduler. With it, what the receive thread took away from
+// workers that it shared its CPU with made them look slow, and the bench stayed open.
 //
 // Not taken: SCHED_FIFO for the receive thread (0.7 times: it preempts at every
 // call); workers that spin for 50 µs on another CPU (fast at 16 targets, three

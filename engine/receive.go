@@ -26,11 +26,12 @@ type receiver struct {
 	tended []*Source  // those with calls held or aging
 	seen   uint32     // Engine.pokes as last acted upon
 
-	last    int64 // when the last call was received
-	brisk   int   // how many came in a row within briskGap
-	evicted []uint64
-	polled  []unix.PollFd
-	polls   []*Source // polled[i] is polls[i]'s
+	last     int64 // when the last call was received
+	brisk    int   // how many came in a row within briskGap
+	handsOff int64 // until when it does not wait for the lone worker
+	evicted  []uint64
+	polled   []unix.PollFd
+	polls    []*Source // polled[i] is polls[i]'s
 }
 
 // wakeIndex marks the eventfd among the epoll events; listeners have their
@@ -343,6 +344,7 @@ func (rx *receiver) receive(src *Source, block bool) bool {
 	s.received++
 	rx.received(src, n, at)
 	rx.admit(src, c)
+	rx.handOver(src, at)
 	return true
 }
 

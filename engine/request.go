@@ -49,10 +49,11 @@ type Request struct {
 	src   *Source
 	stats *syscallEntry
 
-	receivedAt, dispatchedAt, endedAt int64
-	state                             *atomic.Uint64
-	seq                               uint64 // the state word of this request, phase running
-	t                                 *tally
+	receivedAt, dispatchedAt int64
+	answeredFrom, endedAt    int64 // begin and end of SEND
+	state                    *atomic.Uint64
+	seq                      uint64 // the state word of this request, phase running
+	t                        *tally
 }
 
 // ID is the kernel's number of the notification.
@@ -140,7 +141,7 @@ func (r *Request) answer(resp *notify.Resp) error {
 // sent counts an answer by what SEND, begun at the given time, made of it.
 func (r *Request) sent(resp *notify.Resp, err error, start int64) error {
 	end := now()
-	r.endedAt = end
+	r.answeredFrom, r.endedAt = start, end
 	r.t.answer.Record(end - start)
 	r.t.service.Record(end - r.dispatchedAt)
 	switch notify.OutcomeOf(err) {

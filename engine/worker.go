@@ -23,7 +23,7 @@ type worker struct {
 	state    atomic.Uint64 // request number and phase
 	started  atomic.Int64  // when the request was dispatched; written before state says running
 	replaced atomic.Bool   // the deadline gave our place to another: end
-	typical  atomic.Int64  // ns that a request takes, SEND included; 0: none yet
+	typical  atomic.Int64  // ns that a handler takes, SEND not included; 0: none yet
 	at       int32         // Engine.placement as last followed
 	taken    uint32        // calls
 }
@@ -57,6 +57,7 @@ func (w *worker) loop() {
 		c = e.rings.ThreadConsumer()
 	}
 	var h [1]uint64
+	var own, ended int64 // the last handler's time before its answer, and when that was out
 	for {
 		w.settleIn()
 		if c.TryPop(h[:]) == 0 {
@@ -64,6 +65,10 @@ func (w *worker) loop() {
 			// that they come again.
 			if e.held.Load() > 0 && e.nudged.CompareAndSwap(false, true) {
 				e.nudge()
+			}
+			if ended != 0 {
+				w.took(own)
+				ended = 0
 			}
 			if c.Pop(h[:]) == 0 {
 				return
@@ -74,6 +79,7 @@ func (w *worker) loop() {
 		if src.resting.Load() && src.rx.policy.Resumes(src.ring.Len()) && src.resting.CompareAndSwap(true, false) {
 			e.nudge()
 		}
+		e.round.taken(src)
 		// The cell goes back before the handler runs, so that a handler that
 		// takes long cannot starve the receive thread of cells.
 		i := uint32(h[0])
@@ -82,6 +88,10 @@ func (w *worker) loop() {
 		r.notif, r.src, r.stats, r.receivedAt = cell.notif, src, cell.stats, cell.receivedAt
 		src.slab.Put(i)
 		at := now()
+		if ended != 0 {
+			w.took(own + at - ended) // the handler may have gone on after its answer
+			ended = 0
+		}
 		if e.cfg.MaxAge > 0 && at-r.receivedAt > int64(e.cfg.MaxAge) {
 			w.dropAged()
 			continue
@@ -90,7 +100,7 @@ func (w *worker) loop() {
 		if !w.serve(at-r.receivedAt > int64(e.cfg.CheckAfter) || w.taken%sampleChecks == 0, at) {
 			return
 		}
-		w.took(r.endedAt - at)
+		own, ended = r.answeredFrom-at, r.endedAt
 	}
 }
 
@@ -108,7 +118,7 @@ func (w *worker) dropAged() {
 // that it is answered. It reports whether the worker still has its place.
 func (w *worker) serve(check bool, at int64) bool {
 	r := &w.req
-	r.dispatchedAt, r.endedAt = at, at
+	r.dispatchedAt, r.answeredFrom, r.endedAt = at, at, at
 	r.seq = (w.state.Load()>>phaseBits+1)<<phaseBits | running
 	w.started.Store(r.dispatchedAt)
 	w.state.Store(r.seq)

@@ -4,7 +4,9 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,4 +94,21 @@ func TestBatch(t *testing.T) {
 	if err := Batch(1<<22+1, true); err == nil {
 		t.Error("a thread that does not exist was made a batch thread")
 	}
+}
+
+func TestFutex(t *testing.T) {
+	var word atomic.Uint32
+	FutexWait(&word, 1, time.Hour)        // it is not 1: returns at once, or the test hangs
+	FutexWait(&word, 0, time.Microsecond) // nobody wakes us
+	woken := make(chan struct{})
+	go func() {
+		for word.Load() == 0 {
+			FutexWait(&word, 0, time.Hour)
+		}
+		close(woken)
+	}()
+	time.Sleep(time.Millisecond) // it sleeps by then, mostly; the other order must work too
+	word.Store(1)
+	FutexWake(&word)
+	<-woken
 }
