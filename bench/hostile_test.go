@@ -35,8 +35,9 @@ func TestHostileTargetsEndAndLoseNothing(t *testing.T) {
 					if kind == storm.SignalledKillable && stale > 0 {
 						t.Errorf("%d received calls were interrupted", stale)
 					}
-					// One path has calls that are received and wait for a handler.
-					if r.Whole.Targets.OK > 0 && r.Disturbed > 0 && (stale > 0 || path == PathInline || kind == storm.SignalledKillable) {
+					// One path has calls that are received and wait for a handler; the Go
+					// runtime seldom interrupts those.
+					if r.Whole.Targets.OK > 0 && r.Disturbed > 0 && (stale > 0 || path == PathInline || kind == storm.SignalledKillable || kind == storm.Preempted) {
 						return
 					}
 				}

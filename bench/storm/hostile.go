@@ -37,7 +37,8 @@ const (
 	// exit while others wait.
 	Forked
 	// Preempted targets are goroutines of an ordinary Go program, with a garbage
-	// collector that interrupts them by the runtime's signals.
+	// collector that stops them by the runtime's signals. One that is just on its way
+	// into a call is interrupted in it, which is one call in some thousands.
 	Preempted
 
 	numHostile
