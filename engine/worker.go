@@ -11,6 +11,7 @@ import (
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/ring"
+	"golang.org/x/sys/unix"
 )
 
 // A worker runs handlers: one goroutine of the queue path, or the receive
@@ -26,12 +27,20 @@ type worker struct {
 	typical  atomic.Int64  // ns that a handler takes, SEND not included; 0: none yet
 	at       int32         // Engine.placement as last followed
 	taken    uint32        // calls
+
+	// Of apart, its own but for cpu, which is where it last looked, -1 if it does not know.
+	cpu       atomic.Int32
+	lookedAt  int64
+	preempted int64
+	usage     unix.Rusage
+	busy      unix.CPUSet
 }
 
 func (e *Engine) newWorker(index int) *worker {
 	w := &worker{e: e, index: index, at: anywhere}
 	w.req.t = &e.tallies[index]
 	w.req.state = &w.state
+	w.cpu.Store(-1)
 	return w
 }
 
@@ -95,6 +104,9 @@ func (w *worker) loop() {
 		if e.cfg.MaxAge > 0 && at-r.receivedAt > int64(e.cfg.MaxAge) {
 			w.dropAged()
 			continue
+		}
+		if at-w.lookedAt >= apartEvery && w.at == anywhere && len(e.cpus) > 1 {
+			w.apart(at)
 		}
 		w.taken++
 		if !w.serve(at-r.receivedAt > int64(e.cfg.CheckAfter) || w.taken%sampleChecks == 0, at) {

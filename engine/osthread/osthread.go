@@ -65,6 +65,34 @@ func Unpin(cpus []int) error {
 	return nil
 }
 
+// CPU is where the calling thread runs, or -1 if the kernel does not say.
+func CPU() int {
+	var cpu uint32
+	if !getcpu(&cpu) {
+		return -1
+	}
+	return int(cpu)
+}
+
+// Leave moves the calling thread to another CPU than those, if it may run on one. Its mask
+// stays as it was. The caller must be locked to its thread.
+func Leave(cpus *unix.CPUSet) {
+	var mask unix.CPUSet
+	if unix.SchedGetaffinity(0, &mask) != nil {
+		return
+	}
+	others := mask
+	for i := range others {
+		others[i] &^= cpus[i]
+	}
+	if others == (unix.CPUSet{}) || others == mask {
+		return
+	}
+	if unix.SchedSetaffinity(0, &others) == nil {
+		_ = unix.SchedSetaffinity(0, &mask)
+	}
+}
+
 // Batch makes the thread tid of this process a batch thread (SCHED_BATCH) or an
 // ordinary one again. A batch thread that wakes does not preempt who runs. Its
 // nice value stays.

@@ -3,6 +3,7 @@ package osthread
 import (
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -111,4 +112,41 @@ func TestFutex(t *testing.T) {
 	word.Store(1)
 	FutexWake(&word)
 	<-woken
+}
+
+func TestLeave(t *testing.T) {
+	done := make(chan struct{})
+	Start(func() {
+		defer close(done)
+		before := Allowed()
+		if len(before) < 2 {
+			return
+		}
+		left := 0
+		for range 100 {
+			cpu := CPU()
+			if !slices.Contains(before, cpu) {
+				t.Errorf("on CPU %d, allowed %v", cpu, before)
+				return
+			}
+			var here unix.CPUSet
+			here.Set(cpu)
+			Leave(&here)
+			if CPU() != cpu {
+				left++
+			}
+		}
+		if left < 60 { // the scheduler may bring it back
+			t.Errorf("left its CPU %d times of 100", left)
+		}
+		var all unix.CPUSet
+		for _, c := range before {
+			all.Set(c)
+		}
+		Leave(&all) // nowhere to go
+		if after := Allowed(); !slices.Equal(before, after) {
+			t.Errorf("allowed %v, was %v", after, before)
+		}
+	})
+	<-done
 }

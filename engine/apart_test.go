@@ -1,0 +1,50 @@
+package engine
+
+import (
+	"testing"
+
+	"github.com/unknot/unknot/engine/osthread"
+)
+
+// moved is of how many of 100 tries a worker that looks around left its CPU, on which
+// another worker is in the given phase.
+func moved(phase uint64) (n int, ok bool) {
+	e := &Engine{tallies: make([]tally, 3)}
+	a, b := e.newWorker(1), e.newWorker(2)
+	all := []*worker{e.newWorker(0), a, b}
+	e.workers.Store(&all)
+	done := make(chan struct{})
+	osthread.Start(func() {
+		defer close(done)
+		if ok = len(osthread.Allowed()) > 1; !ok {
+			return
+		}
+		a.state.Store(phase)
+		for range 100 {
+			here := osthread.CPU()
+			a.cpu.Store(int32(here))
+			b.preempted = -1 // it was, since the last look
+			b.apart(0)
+			if osthread.CPU() != here {
+				n++
+			}
+		}
+		ok = len(osthread.Allowed()) > 1 // as before
+	})
+	<-done
+	return n, ok
+}
+
+func TestWorkersPart(t *testing.T) {
+	n, ok := moved(running)
+	if !ok {
+		t.Skip("one CPU, nowhere to go")
+	}
+	// The scheduler may move it as well, but not each time.
+	if n < 60 {
+		t.Errorf("moved away from another worker %d times of 100", n)
+	}
+	if n, _ := moved(idle); n > 40 {
+		t.Errorf("moved away from an idle worker %d times of 100", n)
+	}
+}
