@@ -31,6 +31,10 @@ type Fit struct {
 	// Misfit is the mean of |ln(simulated / measured)| over the samples' throughputs,
 	// median waits and 99th percentiles.
 	Misfit float64
+	// Residual is the median of |ln(predicted / measured)| over the 99th percentiles of the
+	// load that is tuned for, each predicted with the correction that the other capacities
+	// give: how far a prediction for a capacity that was not measured is off.
+	Residual float64
 	// Service is S(n) = S₀ + a·n: the CPU time of the supervisor for a call with n in
 	// flight, in ns.
 	Service Line
@@ -38,7 +42,7 @@ type Fit struct {
 	knots []knot // see Predict
 }
 
-// MaxMisfit is the Misfit above which a Fit predicts nothing.
+// MaxMisfit is the Residual above which a Fit predicts nothing.
 const MaxMisfit = 0.35
 
 // FitModel finds the Model under which the simulation comes nearest to the
@@ -265,5 +269,19 @@ func (f *Fit) correct(samples []Sample) error {
 		f.knots = append(f.knots, knot{math.Log(float64(k)), max(-1, min(1, median(p99s[k]))), median(drops[k])})
 	}
 	slices.SortFunc(f.knots, func(a, b knot) int { return cmp.Compare(a.x, b.x) })
+	f.Residual = f.Misfit
+	if len(f.knots) < 3 {
+		return nil
+	}
+	var off []float64
+	for i := 1; i < len(f.knots)-1; i++ {
+		others := Fit{knots: slices.Delete(slices.Clone(f.knots), i, i+1)}
+		k := int(math.Round(math.Exp(f.knots[i].x)))
+		p99, _ := others.correction(k)
+		for _, x := range p99s[k] {
+			off = append(off, math.Abs(x-p99))
+		}
+	}
+	f.Residual = median(off)
 	return nil
 }

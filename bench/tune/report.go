@@ -33,7 +33,7 @@ func (r *Result) Text(w io.Writer) error {
 	line("service", "mean %s  CV %.2g   (%d workers; %+.0fns per call in flight)", bench.Duration(r.Service.Mean), r.Service.CV, q.Workers, r.Fit.Service.Slope)
 	line("capacity", "%.0f calls/s (95%% CI %.0f–%.0f)   knee at %.0f targets (95%% CI %.0f–%.0f)", r.Capacity, r.CapacityLow, r.CapacityHigh, r.Knee, r.KneeLow, r.KneeHigh)
 	line("depth", "recommend %d   (%s)", r.Chosen.Capacity, r.bounds())
-	line("fit", "the simulation is off by %s on average", percent(r.FitError()))
+	line("fit", "the simulation is off by %s on average, its p99 by %s once corrected", percent(r.FitError()), percent(math.Exp(r.Fit.Residual)-1))
 	line("predicted", "wait p99 %s  drops %s at %.0f/s", bench.Duration(r.Chosen.P99), percent(r.Chosen.Drop), r.Chosen.Goodput)
 	process := ""
 	for _, c := range r.Checks {

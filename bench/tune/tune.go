@@ -2,6 +2,7 @@ package tune
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -145,47 +146,19 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 		return nil, err
 	}
 	res := &Result{Request: r, CPUs: cpuCount()}
-	n, top := r.saturating(), r.top()
+	n := r.saturating()
 	if n <= r.Workers {
 		return nil, refuse("%d targets and %d workers: no call ever waits in the queue, whatever its capacity; tune needs more targets than workers", n, r.Workers)
 	}
-	type point struct {
-		load     Load
-		capacity int
-	}
-	closed := func(targets int) Load {
-		l := r.Load
-		l.Targets = targets
-		if open {
-			l.Arrivals = Arrivals{}
-		}
-		return l
-	}
-	once := []point{{closed(r.lone()), n}}
-	for _, k := range sweepCapacities(top) {
-		once = append(once, point{r.Load, k})
-	}
-	if open {
-		slower := r.Load
-		slower.Arrivals = slower.Arrivals.times(.5) // few calls in flight
-		once = append(once, point{slower, top}, point{closed(n), n})
-	} else {
-		once = append(once, point{closed(max(n/2, r.Workers+1)), n})
-	}
-	rounds := 2
-	if open { // whose bursts differ from storm to storm
-		rounds = 3
-	}
-	total, done := rounds*len(once)+r.Rounds*6, 0
+	points := r.sweep()
+	total, done := len(points)+r.Rounds*6, 0
 	measure := func(l Load, capacity int, what string) (*Sample, error) {
 		if r.Progress != nil {
 			r.Progress(done, total, fmt.Sprintf("%s: %v, capacity %d", what, l.Arrivals, capacity))
 		}
 		done++
-		return Storm(ctx, l, r.setting(capacity), r.Confine, r.Duration, r.Seed+uint64(done))
+		return r.measure(ctx, l, capacity, r.Seed+uint64(done))
 	}
-	points := slices.Repeat(once, rounds)
-	shuffle(points, r.Seed)
 	for _, p := range points {
 		s, err := measure(p.load, p.capacity, "sweep")
 		if err != nil {
@@ -196,23 +169,10 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 	if err := sameTwice(res.Samples); err != nil {
 		return nil, err
 	}
-	model := simulated(r.Load, res.Samples)
-	var at []Sample
-	for _, s := range res.Samples {
-		m := *s
-		m.Load = simulated(s.Load, res.Samples)
-		if s.Load.Targets > r.lone() {
-			at = append(at, m)
-		}
-	}
-	fit, err := FitModel(at)
-	if err != nil {
+	if err := res.fit(); err != nil {
 		return nil, err
 	}
-	res.Fit = fit
-	if fit.Misfit > MaxMisfit {
-		return nil, refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): keep the machine otherwise idle; and handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know: measure those with bench instead", 100*res.FitError(), 100*(math.Exp(MaxMisfit)-1))
-	}
+	model := simulated(r.Load, res.Samples)
 	res.describe()
 	if err := res.choose(model); err != nil {
 		return nil, err
@@ -221,6 +181,76 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 		return nil, err
 	}
 	return res, res.curves(model)
+}
+
+// A point is what one storm of the sweep is of.
+type point struct {
+	load     Load
+	capacity int
+}
+
+// sweep is what is measured, in shuffled order: the load at several capacities, and what
+// tells the rest of the model: calls that do not queue, and fewer of them.
+func (r *Request) sweep() []point {
+	open := r.Load.Arrivals.Open()
+	closed := func(targets int) Load {
+		l := r.Load
+		l.Targets = targets
+		if open {
+			l.Arrivals = Arrivals{}
+		}
+		return l
+	}
+	n, top := r.saturating(), r.top()
+	points := []point{{closed(r.lone()), n}}
+	for _, k := range sweepCapacities(top) {
+		points = append(points, point{r.Load, k})
+	}
+	rounds := 2
+	if open {
+		rounds = 3 // their bursts differ from storm to storm
+		slower := r.Load
+		slower.Arrivals = slower.Arrivals.times(.5) // few calls in flight
+		points = append(points, point{slower, top}, point{closed(n), n})
+	} else {
+		points = append(points, point{closed(max(n/2, r.Workers+1)), n})
+	}
+	points = slices.Repeat(points, rounds)
+	shuffle(points, r.Seed)
+	return points
+}
+
+// measure storms. Where the machine stands still for a moment, a storm runs out of threads; more
+// than once, and it is the load.
+func (r *Request) measure(ctx context.Context, l Load, capacity int, seed uint64) (s *Sample, err error) {
+	for range 3 {
+		s, err = Storm(ctx, l, r.setting(capacity), r.Confine, r.Duration, seed)
+		var refusal *Refusal
+		if !errors.As(err, &refusal) {
+			break
+		}
+	}
+	return s, err
+}
+
+// fit finds the model of the samples, or refuses.
+func (res *Result) fit() error {
+	var at []Sample
+	for _, s := range res.Samples {
+		m := *s
+		m.Load = simulated(s.Load, res.Samples)
+		if s.Load.Targets > res.Request.lone() {
+			at = append(at, m)
+		}
+	}
+	var err error
+	if res.Fit, err = FitModel(at); err != nil {
+		return err
+	}
+	if res.Fit.Residual > MaxMisfit {
+		return refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): keep the machine otherwise idle; and handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know: measure those with bench instead", 100*(math.Exp(res.Fit.Residual)-1), 100*(math.Exp(MaxMisfit)-1))
+	}
+	return nil
 }
 
 // sweepCapacities are those that are measured: from few to all targets.
@@ -235,7 +265,11 @@ func sameTwice(samples []*Sample) error {
 	for i, a := range samples {
 		for _, b := range samples[:i] {
 			if a.Load.Targets == b.Load.Targets && a.Load.Arrivals.String() == b.Load.Arrivals.String() && a.Setting.Capacity == b.Setting.Capacity {
-				if x := a.Goodput() / b.Goodput(); x > 1.6 || x < 1/1.6 {
+				x := a.Goodput() / b.Goodput()
+				if a.Load.Arrivals.Open() { // where as many are served as come: what else differs is the bursts
+					x = (1 - a.DropRate()) / (1 - b.DropRate())
+				}
+				if x > 1.6 || x < 1/1.6 {
 					return refuse("the load is not stationary: two storms of one setting (%d targets, capacity %d) served %.0f and %.0f calls/s; keep the machine otherwise idle, or give a longer --duration", a.Load.Targets, a.Setting.Capacity, a.Goodput(), b.Goodput())
 				}
 			}
@@ -302,12 +336,16 @@ func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, erro
 	return res.meets(Candidate{Capacity: capacity, Goodput: p.Goodput(), P99: p.P99, Drop: p.Drop}), nil
 }
 
-// choose takes the smallest capacity that meets the target, of those that serve at
-// least 98% of what the best serves and drop at most a point more than the best,
+// safe leaves room for a prediction that is somewhat off.
+func (res *Result) safe(c Candidate) bool { return c.P99 <= .85*float64(res.Request.WaitP99) }
+
+// choose takes the smallest capacity that meets the target, with some room if any does, of
+// those that serve at least 98% of what the best serves and drop at most a point more than the best,
 // and have two places for each worker, if any has: below that, chance decides
 // whether a worker finds something to do.
 func (res *Result) choose(l Load) error {
-	best, least := 0., 1.
+	best, least, safe := 0., 1., false
+	ok := func(c Candidate) bool { return c.Meets && (res.safe(c) || !safe) }
 	for _, k := range candidates(res.Request.top()) {
 		c, err := res.candidate(l, k, res.Request.Seed+1)
 		if err != nil {
@@ -315,21 +353,26 @@ func (res *Result) choose(l Load) error {
 		}
 		res.Candidates = append(res.Candidates, c)
 		if c.Meets {
-			best, least = max(best, c.Goodput), min(least, c.Drop)
+			safe = safe || res.safe(c)
 		}
 	}
 	for _, c := range res.Candidates {
-		if c.Meets && c.Goodput >= .98*best && c.Drop <= least+.01 {
+		if ok(c) {
+			best, least = max(best, c.Goodput), min(least, c.Drop)
+		}
+	}
+	if best == 0 {
+		return res.nothingWorks(l)
+	}
+	for _, c := range res.Candidates {
+		if ok(c) && c.Goodput >= .98*best && c.Drop <= least+.01 {
 			res.Chosen = c
 			if c.Capacity >= 2*res.Request.Workers {
 				break
 			}
 		}
 	}
-	if res.Chosen.Capacity > 0 {
-		return nil
-	}
-	return res.nothingWorks(l)
+	return nil
 }
 
 // candidates are about a sixth apart.

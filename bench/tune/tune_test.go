@@ -1,10 +1,8 @@
 package tune
 
 import (
-	"context"
 	"encoding/xml"
 	"errors"
-	"flag"
 	"go/parser"
 	"go/token"
 	"io"
@@ -13,19 +11,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/policy"
 )
-
-var heldOut = flag.Bool("heldout", false, "hold predictions against 12 measured settings; takes minutes and an idle machine")
 
 func TestMain(m *testing.M) {
 	storm.Main()
@@ -229,83 +223,5 @@ func TestNoisyMachineIsRefused(t *testing.T) {
 	}
 	if err := sameTwice([]*Sample{a, a}); err != nil {
 		t.Error(err)
-	}
-}
-
-// Twelve settings, measured and predicted: the capacities and arrival processes were
-// not measured before, and the tool says for itself where it is off.
-func TestHeldOut(t *testing.T) {
-	if !*heldOut {
-		t.Skip("takes minutes and an idle machine: -heldout")
-	}
-	agreed, settings := 0, 0
-	for _, c := range []struct {
-		work             string
-		targets, workers int
-		think            time.Duration
-		capacity         int
-	}{
-		{"sleep:200us", 32, 2, 0, 12}, {"sleep:500us~1", 64, 4, 0, 16}, {"sleep:1ms", 64, 2, 5 * time.Millisecond, 24},
-		{"sleep:1ms~0.5", 128, 8, 0, 32}, {"sleep:2ms", 32, 4, 4 * time.Millisecond, 8}, {"sleep:400us~1", 96, 2, 10 * time.Millisecond, 40},
-		{"50us", 64, 2, 0, 12}, {"100us~1", 32, 2, 0, 6}, {"200us", 64, 2, 3 * time.Millisecond, 16},
-		{"300us~0.5", 128, 2, 0, 24}, {"500us", 32, 2, 0, 8}, {"1ms~0.5", 48, 2, 10 * time.Millisecond, 16},
-	} {
-		w, err := bench.ParseWork(c.work)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l := Load{Targets: c.targets, Service: Service{Dist: dist.Dist{Mean: w.Time, CV: w.CV}, Sleeps: w.Sleep}}
-		set := func(k int) Setting {
-			return Setting{Config: policy.Config{Capacity: k}, Workers: c.workers, CPUs: cpuCount()}
-		}
-		held := l
-		held.Arrivals.Think = dist.Dist{Mean: c.think}
-		var seen, measured []*Sample
-		run := func(to *[]*Sample, l Load, k int) {
-			s, err := Storm(context.Background(), l, set(k), nil, 500*time.Millisecond, uint64(len(seen)+len(measured)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			*to = append(*to, s)
-		}
-		for range 2 { // interleaved
-			for _, k := range sweepCapacities(c.targets) {
-				run(&seen, l, k)
-			}
-			run(&measured, held, c.capacity)
-		}
-		run(&measured, held, c.capacity)
-		var at []Sample
-		for _, s := range seen {
-			m := *s
-			m.Load = simulated(s.Load, seen)
-			at = append(at, m)
-		}
-		fit, err := FitModel(at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := fit.Predict(simulated(held, seen), set(c.capacity), 4)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p99, drop := make([]float64, 3), make([]float64, 3)
-		for i, s := range measured {
-			p99[i], drop[i] = s.P99(), s.DropRate()
-		}
-		slices.Sort(p99)
-		slices.Sort(drop)
-		m, d := median(p99), median(drop)
-		ok := math.Abs(p.P99/m-1) <= agreeP99 && math.Abs(p.Drop-d) <= agreeDrop
-		settings++
-		if ok {
-			agreed++
-		}
-		t.Logf("%-14s %3d targets, %d workers, think %-4v capacity %2d: p99 predicted %8s measured %8s, drops %s and %s: %s (misfit %s)", c.work, c.targets, c.workers, c.think, c.capacity,
-			bench.Duration(p.P99), bench.Duration(m), percent(p.Drop), percent(d), verdict(ok), percent(fit.Misfit))
-	}
-	t.Logf("%d of %d agree", agreed, settings)
-	if agreed < 10 {
-		t.Errorf("%d of %d predictions agree, want 10", agreed, settings)
 	}
 }

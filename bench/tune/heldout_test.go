@@ -1,0 +1,189 @@
+package tune
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/bench/storm"
+)
+
+var heldOut = flag.Bool("heldout", false, "hold predictions and recommendations against 12 measured settings; takes six minutes and an idle machine")
+
+// A setting of TestHeldOut. The tool sees the load; what it predicts is of a capacity and of
+// arrivals that it did not see.
+type heldSetting struct {
+	work             string
+	targets, workers int           // a closed loop,
+	think            time.Duration // with this think time where it is held out,
+	arrivals         string        // or an open one
+	rate             float64
+	capacity         int           // held out
+	target           time.Duration // of the recommendation
+}
+
+var heldSettings = []heldSetting{
+	{work: "sleep:200us", targets: 32, workers: 2, capacity: 12, target: 4 * time.Millisecond},
+	{work: "sleep:500us~1", targets: 64, workers: 4, capacity: 16, target: 3 * time.Millisecond},
+	{work: "sleep:1ms", targets: 64, workers: 2, think: 5 * time.Millisecond, capacity: 24, target: 15 * time.Millisecond},
+	{work: "sleep:1ms~0.5", targets: 128, workers: 8, capacity: 32, target: 6 * time.Millisecond},
+	{work: "sleep:500us~1", arrivals: "onoff:10ms:10ms", rate: 4000, workers: 4, capacity: 16, target: 4 * time.Millisecond},
+	{work: "sleep:2ms", arrivals: "onoff:20ms:40ms", rate: 1500, workers: 8, capacity: 32, target: 8 * time.Millisecond},
+	{work: "50us", targets: 64, workers: 2, capacity: 12, target: 2 * time.Millisecond},
+	{work: "100us~1", targets: 32, workers: 2, capacity: 6, target: 2 * time.Millisecond},
+	{work: "200us", targets: 64, workers: 2, think: 3 * time.Millisecond, capacity: 16, target: 6 * time.Millisecond},
+	{work: "1ms~0.5", targets: 48, workers: 2, think: 10 * time.Millisecond, capacity: 16, target: 20 * time.Millisecond},
+	{work: "200us", arrivals: "onoff:10ms:10ms", rate: 3000, workers: 2, capacity: 20, target: 8 * time.Millisecond},
+	{work: "1ms~0.5", arrivals: "onoff:20ms:20ms", rate: 700, workers: 2, capacity: 10, target: 15 * time.Millisecond},
+}
+
+func (h *heldSetting) String() string {
+	if h.arrivals != "" {
+		return fmt.Sprintf("%s, %.0f calls/s %s, %d workers", h.work, h.rate, h.arrivals, h.workers)
+	}
+	return fmt.Sprintf("%s, %d targets, %d workers", h.work, h.targets, h.workers)
+}
+
+// load is what the tool sees, and what is held out.
+func (h *heldSetting) load(t *testing.T) (load, held Load) {
+	w, err := bench.ParseWork(h.work)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load = Load{Targets: h.targets, Service: ServiceOf(w)}
+	if h.arrivals != "" {
+		p, err := storm.ParseProcess(h.arrivals, h.rate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		load.Arrivals.Calls = p
+	}
+	held = load
+	held.Arrivals.Think = dist.Dist{Mean: h.think}
+	return load, held
+}
+
+// Twelve settings. Predictions: of a capacity, and of arrivals, that the tool did not see.
+// Recommendations: against storms at every power of two. Each can be run alone, by its
+// number: -run TestHeldOut/03.
+func TestHeldOut(t *testing.T) {
+	if !*heldOut {
+		t.Skip("takes minutes and an idle machine: -heldout")
+	}
+	ran, agreed, good := 0, 0, 0
+	for i, h := range heldSettings {
+		t.Run(fmt.Sprintf("%02d", i+1), func(t *testing.T) {
+			ran++
+			load, held := h.load(t)
+			r := Request{Load: load, Workers: h.workers, WaitP99: h.target, MaxDrop: 1, Duration: 300 * time.Millisecond, Rounds: 3, Seed: uint64(100 * (i + 1))}
+			if load.Arrivals.Open() {
+				r.Duration = 500 * time.Millisecond
+				r.Load.Targets = r.openTargets()
+				held.Targets = r.Load.Targets
+			}
+			res := &Result{Request: r, CPUs: cpuCount()}
+			seed := r.Seed
+			storm := func(l Load, capacity int) *Sample {
+				seed++
+				s, err := r.measure(context.Background(), l, capacity, seed)
+				if err != nil {
+					t.Fatalf("%v: %v", &h, err)
+				}
+				return s
+			}
+			points, every := r.sweep(), 5
+			var measured []*Sample
+			for i, p := range points {
+				res.Samples = append(res.Samples, storm(p.load, p.capacity))
+				if i%every == every-1 && len(measured) < r.Rounds { // interleaved
+					measured = append(measured, storm(held, h.capacity))
+				}
+			}
+			for len(measured) < r.Rounds {
+				measured = append(measured, storm(held, h.capacity))
+			}
+			if err := res.fit(); err != nil {
+				t.Errorf("%v: refused: %v", &h, err)
+				return
+			}
+			p, err := res.expected(simulated(held, res.Samples), h.capacity, measured)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := typical(measured)
+			ok := math.Abs(p.P99/m.P99-1) <= agreeP99 && math.Abs(p.Drop-m.Drop) <= agreeDrop
+			if ok {
+				agreed++
+			}
+			t.Logf("%v, think %v, capacity %d: p99 predicted %s, measured %s; drops %s and %s: %s (simulation off by %s, corrected by %s)", &h, h.think, h.capacity,
+				bench.Duration(p.P99), bench.Duration(m.P99), percent(p.Drop), percent(m.Drop), verdict(ok), percent(math.Exp(res.Fit.Misfit)-1), percent(math.Exp(res.Fit.Residual)-1))
+
+			res.describe()
+			if err := res.choose(simulated(r.Load, res.Samples)); err != nil {
+				t.Errorf("%v: %v", &h, err)
+				return
+			}
+			if recommended(t, res) {
+				good++
+			}
+		})
+	}
+	t.Logf("of %d settings: %d predictions agree, %d recommendations hold", ran, agreed, good)
+	if ran == len(heldSettings) && (agreed < 10 || good < 10) {
+		t.Errorf("want 10 of each")
+	}
+}
+
+// typical is the medians of storms of one setting.
+func typical(storms []*Sample) Candidate {
+	var p99, drop, x []float64
+	for _, s := range storms {
+		p99, drop, x = append(p99, s.P99()), append(drop, s.DropRate()), append(x, s.Goodput())
+	}
+	return Candidate{Capacity: storms[0].Setting.Capacity, P99: median(p99), Drop: median(drop), Goodput: median(x)}
+}
+
+// recommended storms the recommended capacity and all powers of two, in rounds, each in
+// another order and of one seed, and holds the recommendation against the best that meets the
+// target, and against the best of all.
+func recommended(t *testing.T, res *Result) bool {
+	r := res.Request
+	ks := []int{res.Chosen.Capacity}
+	for k := 1; k < 2*r.top(); k *= 2 {
+		ks = append(ks, k)
+	}
+	slices.Sort(ks)
+	ks = slices.Compact(ks)
+	got := map[int][]*Sample{}
+	for round := range uint64(r.Rounds) {
+		order := slices.Clone(ks)
+		shuffle(order, r.Seed+round)
+		for _, k := range order {
+			s, err := r.measure(context.Background(), r.Load, k, r.Seed+50+round)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[k] = append(got[k], s)
+		}
+	}
+	best, bestOfAll, all := 0., 0., ""
+	for _, k := range ks {
+		c := res.meets(typical(got[k]))
+		all += fmt.Sprintf("  %d: %.0f/s %s", k, c.Goodput, bench.Duration(c.P99))
+		bestOfAll = max(bestOfAll, c.Goodput)
+		if c.Meets {
+			best = max(best, c.Goodput)
+		}
+	}
+	c := res.meets(typical(got[res.Chosen.Capacity]))
+	ok := c.Meets && c.Goodput >= .95*best
+	t.Logf("recommended %d for %v: p99 %s (predicted %s), %.3f of the best that meets it, %.3f of the best; holds: %v%s", res.Chosen.Capacity, r.WaitP99,
+		bench.Duration(c.P99), bench.Duration(res.Chosen.P99), c.Goodput/best, c.Goodput/bestOfAll, ok, "\n   "+all)
+	return ok
+}
