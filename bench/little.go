@@ -12,6 +12,10 @@ import (
 // three terms are of three sources: the time that the threads were not idle, what
 // the engine counts, and the targets' histograms. Calls lost, or counted twice, by
 // any of them do not fit.
+//
+// Package trace checks the law too, in another way, since it sees no clocks of the
+// targets: between RECV and answer, and against looks at how many are in flight, which
+// have a standard error where this has none.
 type Little struct {
 	InFlight   float64 // mean, over the storm
 	Throughput float64 // answered calls per second

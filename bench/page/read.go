@@ -130,7 +130,7 @@ func (s *set) parseStep(st *step, text string) error {
 			}
 			st.results = append(st.results, r)
 			// All of a file is of one machine.
-			for _, key := range []string{"machine", "cpu", "kernel", "go", "goos", "goarch"} {
+			for _, key := range []string{"machine", "cpu", "goos", "goarch"} {
 				v := r.GetConfig(key)
 				if was, ok := s.keys[key]; ok && was != v {
 					return fmt.Errorf("step %s is of another machine: %s: %q and %q", st.name, key, was, v)

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/machine"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
@@ -386,8 +387,6 @@ rounds:
 // from run to run (a key that differs would split benchstat's tables), keys for
 // what makes numbers comparable.
 func facts() (comments []string, keys [][2]string) {
-	var u unix.Utsname
-	_ = unix.Uname(&u)
 	comments = []string{"date: " + time.Now().UTC().Format(time.RFC3339)}
 	if bi, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range bi.Settings {
@@ -396,24 +395,19 @@ func facts() (comments []string, keys [][2]string) {
 			}
 		}
 	}
-	hash, details := fingerprint()
+	hash, details := bench.Fingerprint()
 	for _, d := range details {
 		comments = append(comments, "machine "+d[0]+": "+d[1])
 	}
 	comments = append(comments, "loop: closed: nothing says when a call should have been made, so its corrected latency is the round trip; open: corrected from the intended start")
-	keys = [][2]string{
-		{"goos", runtime.GOOS},
-		{"goarch", runtime.GOARCH},
-		{"pkg", "github.com/unknot/unknot/bench"},
-		{"cpu", cpuModel()},
-		{"machine", hash},
-		{"kernel", unix.ByteSliceToString(u.Release[:])},
-		{"go", runtime.Version()},
+	keys = [][2]string{{"goos", runtime.GOOS}, {"goarch", runtime.GOARCH}, {"pkg", "github.com/unknot/unknot/bench"}}
+	if cpu := machine.GoTestCPU(); cpu != "" {
+		keys = append(keys, [2]string{"cpu", cpu})
 	}
-	return comments, keys
+	return comments, append(keys, [2]string{"machine", hash})
 }
 
-// cpuModel reads the CPU's name as `go test` prints it.
+// cpuModel is the kernel's name of the CPU.
 func cpuModel() string {
 	b, _ := os.ReadFile("/proc/cpuinfo")
 	for l := range strings.Lines(string(b)) {
@@ -490,8 +484,11 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 	median := func(s bench.Spec, of func(*bench.Result) float64) float64 {
 		var sample stats.Sample
 		for _, r := range results {
-			if r.Spec == s {
-				sample.Xs = append(sample.Xs, of(r))
+			if r.Spec != s {
+				continue
+			}
+			if v := of(r); !math.IsNaN(v) { // a percentile of too few calls
+				sample.Xs = append(sample.Xs, v)
 			}
 		}
 		if len(sample.Xs) == 0 {
@@ -515,9 +512,9 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 		}
 		fmt.Fprintf(w, "%11.0f %9s %12s %12s %13s %9.3f %5.0f\n",
 			median(s, served), ratio,
-			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.5) })),
-			bench.Duration(median(s, func(r *bench.Result) float64 { return r.RoundTrip.Quantile(.99) })),
-			bench.Duration(median(s, func(r *bench.Result) float64 { return r.Corrected.Quantile(.99) })),
+			bench.Duration(median(s, func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .5) })),
+			bench.Duration(median(s, func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .99) })),
+			bench.Duration(median(s, func(r *bench.Result) float64 { return bench.Percentile(r.Corrected, .99) })),
 			median(s, func(r *bench.Result) float64 {
 				return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
 			}),

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/compare"
 )
 
@@ -268,7 +269,7 @@ func (s *sessionFlags) interleaver(cmd *cobra.Command, commands [2]string, round
 	if !cmd.Flags().Changed("seed") {
 		seed = compare.NewSeed()
 	}
-	print, facts := fingerprint()
+	print, facts := bench.Fingerprint()
 	return &compare.Interleaver{Commands: commands, Rounds: rounds, Seed: seed, Session: fmt.Sprintf("%016x", compare.NewSeed()),
 		Bench: s.bench, Timeout: s.timeout, Machine: print, Details: facts}
 }

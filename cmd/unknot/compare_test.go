@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/compare"
 )
 
@@ -249,7 +250,7 @@ func TestCalibrate(t *testing.T) {
 // looks at.
 func TestBenchSaysItsMachine(t *testing.T) {
 	o := result(t, unknot(t, "bench", "--engine", "bare", "--targets", "1", "--duration", "5ms", "--count", "1", "--trace", "off"))
-	hash, facts := fingerprint()
+	hash, facts := bench.Fingerprint()
 	if !strings.Contains(o.stdout, "\nmachine: "+hash+"\n") || !strings.Contains(o.stdout, "\n# machine "+facts[0][0]+": "+facts[0][1]+"\n") {
 		t.Errorf("%s", o.stdout)
 	}

@@ -1,14 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 	"github.com/unknot/unknot/bench"
+	"golang.org/x/perf/benchfmt"
 )
 
 // TestGoTestHasTheSameNames: `go test -bench . ./bench` and `unknot bench` call the
@@ -42,8 +43,37 @@ func TestGoTestHasTheSameNames(t *testing.T) {
 	}
 	// What go test prints, for one of them.
 	out, err := exec.Command("go", "test", "-run", "^$", "-bench", "^BenchmarkStorm$/^engine=bare$/^path=inline$/^targets=1$", "-benchtime", "1x", "../../bench").CombinedOutput()
-	line := regexp.MustCompile(`(?m)^Benchmark(Storm/engine=bare\S+)`).FindSubmatch(out)
-	if err != nil || line == nil || !slices.Contains(got, string(line[1])) || !strings.Contains(string(out), "pkg: github.com/unknot/unknot/bench\n") {
-		t.Errorf("%v\n%s", err, out)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	// Keys too: where they differ, benchstat compares nothing.
+	_, keys := facts()
+	keys = append(keys, [2]string{"clock", bench.ClockEngine}, [2]string{"loop", bench.LoopClosed})
+	rd := benchfmt.NewReader(bytes.NewReader(out), "go test")
+	n := 0
+	for rd.Scan() {
+		r, ok := rd.Result().(*benchfmt.Result)
+		if !ok {
+			continue
+		}
+		n++
+		if !slices.Contains(got, r.Name.String()) {
+			t.Errorf("go test runs %s", r.Name)
+		}
+		for _, k := range keys {
+			if v := r.GetConfig(k[0]); v != k[1] {
+				t.Errorf("%s is %q in go test, %q in unknot bench", k[0], v, k[1])
+			}
+		}
+		if len(r.Config) != len(keys) {
+			t.Errorf("go test has the keys %v, unknot bench %v", r.Config, keys)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d results:\n%s", n, out)
+	}
+	// What comes after has none of them.
+	if !strings.HasSuffix(strings.TrimSpace(string(out[:bytes.LastIndex(out, []byte("\nok"))])), "machine:\nclock:\nloop:") {
+		t.Errorf("keys go on after their package:\n%s", out)
 	}
 }

@@ -102,13 +102,13 @@ there were too few targets for an open loop, 2 wrong usage.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "targets %d, %s loop: %.0f calls/s, %v, lost %d, round trip p50 %s p99 %s",
 				targets, loads[0].Loop(), float64(r.Calls())/r.Elapsed.Seconds(), r.Counts, r.Lost,
-				bench.Duration(r.RoundTrip.Quantile(.5)), bench.Duration(r.RoundTrip.Quantile(.99)))
+				bench.Duration(bench.Percentile(r.RoundTrip, .5)), bench.Duration(bench.Percentile(r.RoundTrip, .99)))
 			if r.Open == nil {
 				fmt.Fprintln(cmd.OutOrStdout())
 			} else {
 				w := r.Open.Window(r.Open.Origin(), math.MaxInt64, 0, 0)
 				fmt.Fprintf(cmd.OutOrStdout(), ", from the intended start p50 %s p99 %s, late %d of %d\n",
-					bench.Duration(w.Corrected.Quantile(.5)), bench.Duration(w.Corrected.Quantile(.99)), w.Late, w.Intended)
+					bench.Duration(bench.Percentile(w.Corrected, .5)), bench.Duration(bench.Percentile(w.Corrected, .99)), w.Late, w.Intended)
 				if w.Void() && r.Lost == 0 {
 					return fmt.Errorf("limited by the generator: no target was idle at the intended start of %d of %d calls: raise --targets or lower --rate", w.Late, w.Intended)
 				}

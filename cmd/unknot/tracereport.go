@@ -118,7 +118,7 @@ func (r *traceReport) tableText(w *strings.Builder) {
 			share = fmt.Sprintf("%.1f%%", 100*float64(row.h.Sum)/(cycle*float64(r.Stages[trace.StageCycle].Count)))
 		}
 		line := fmt.Sprintf("%-10s %-30s %10d %10s %10s %10s %10s %6s", row.name, row.from+" → "+row.to, row.h.Count,
-			bench.Duration(row.h.Mean()), bench.Duration(row.h.Quantile(.5)), bench.Duration(row.h.Quantile(.99)), bench.Duration(float64(row.h.Max)), share)
+			bench.Duration(row.h.Mean()), bench.Duration(bench.Percentile(row.h, .5)), bench.Duration(bench.Percentile(row.h, .99)), bench.Duration(float64(row.h.Max)), share)
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
 	fmt.Fprintln(w)
@@ -185,7 +185,7 @@ type jsonStage struct {
 	From    string     `json:"from"`
 	To      string     `json:"to"`
 	Count   uint64     `json:"count"`
-	Mean    *float64   `json:"mean_ns"` // these are null where nothing was counted
+	Mean    *float64   `json:"mean_ns"` // these are null where nothing was counted, percentiles where too little was
 	P50     *float64   `json:"p50_ns"`
 	P90     *float64   `json:"p90_ns"`
 	P99     *float64   `json:"p99_ns"`
@@ -262,7 +262,7 @@ func (r *traceReport) json() any {
 func (r *traceReport) jsonStages() (all []jsonStage) {
 	for _, row := range r.rows() {
 		s := jsonStage{Name: row.name, From: row.from, To: row.to, Count: row.h.Count, Max: row.h.Max, Buckets: [][3]int64{},
-			Mean: number(row.h.Mean()), P50: number(row.h.Quantile(.5)), P90: number(row.h.Quantile(.9)), P99: number(row.h.Quantile(.99)), P999: number(row.h.Quantile(.999))}
+			Mean: number(row.h.Mean()), P50: number(bench.Percentile(row.h, .5)), P90: number(bench.Percentile(row.h, .9)), P99: number(bench.Percentile(row.h, .99)), P999: number(bench.Percentile(row.h, .999))}
 		for i, n := range row.h.Counts {
 			if n > 0 {
 				lo, hi := hist.Bounds(i)

@@ -1,13 +1,13 @@
-package main
+package bench
 
 import (
 	"github.com/unknot/unknot/bench/machine"
 	"github.com/unknot/unknot/engine/filter"
 )
 
-// fingerprint is that of this machine and of what this program was built with,
+// Fingerprint is that of this machine and of what this program was built with,
 // and the facts that it is made of.
-func fingerprint() (hash string, facts [][2]string) {
+func Fingerprint() (hash string, facts [][2]string) {
 	lib := "none"
 	if v, err := filter.Version(); err == nil {
 		lib = v.String()
