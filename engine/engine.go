@@ -457,7 +457,7 @@ func (e *Engine) ask() {
 // modes, and takes it out of RECV when no calls come.
 func (e *Engine) keep(ctx context.Context) {
 	tick := time.NewTicker(pulse)
-	ticking := false // at lookEvery
+	var period time.Duration // of the looks; 0: there are none
 	var l lookout
 	for {
 		select {
@@ -470,20 +470,29 @@ func (e *Engine) keep(ctx context.Context) {
 			e.setWakeUps()
 			e.checkMasks()
 			e.setBatch()
-			if !ticking && (e.staying.Load() || e.bench.closed.Load()) {
-				l = lookout{}
-				tick.Reset(lookEvery)
-				ticking = true
-			}
-		case <-tick.C:
-			if !ticking {
+			if !e.staying.Load() && !e.bench.closed.Load() {
 				continue
 			}
-			more := l.look(e)
+			if period == 0 {
+				l = lookout{}
+			}
+			if p := e.period(); p != period {
+				period = p
+				tick.Reset(period)
+			}
+		case <-tick.C:
+			if period == 0 {
+				continue
+			}
+			more := l.look(e, period)
 			e.setBatch() // it may have opened the bench
-			if !more {
+			switch p := e.period(); {
+			case !more:
+				period = 0
 				tick.Reset(pulse)
-				ticking = false
+			case p != period:
+				period = p
+				tick.Reset(period)
 			}
 		}
 	}

@@ -195,18 +195,28 @@ func (w *worker) took(d int64) {
 // A lookout is the keeper's memory of what it saw at its last look.
 type lookout struct {
 	received uint64
-	state    uint64 // of worker 1
-	idle     int    // looks without a call
+	state    uint64        // of worker 1
+	idle     time.Duration // without a call
+}
+
+// period is how soon the keeper looks again. Each look wakes threads of the Go
+// scheduler, which take the CPU from the receive thread and the targets: there are
+// no more of them than needed.
+func (e *Engine) period() time.Duration {
+	if e.bench.closed.Load() {
+		return lookEvery
+	}
+	return idleAfter
 }
 
 // look looks after the threads that a blocked system call or a handler may hold
-// up: the receive thread in RECV, and the worker that is alone. It reports
-// whether there is more to look after.
-func (l *lookout) look(e *Engine) bool {
+// up: the receive thread in RECV, and the worker that is alone. The last look was
+// a period ago. It reports whether there is more to look after.
+func (l *lookout) look(e *Engine, period time.Duration) bool {
 	alone := e.bench.closed.Load()
 	n := e.tallies[0].received.Load()
 	if n == l.received {
-		l.idle++
+		l.idle += period
 	} else {
 		l.idle = 0
 	}
@@ -221,7 +231,7 @@ func (l *lookout) look(e *Engine) bool {
 		}
 		l.state = state
 	}
-	if l.idle >= int(idleAfter/lookEvery) && e.staying.Load() {
+	if l.idle >= idleAfter && e.staying.Load() {
 		e.poke()
 		l.idle = 0
 	}
