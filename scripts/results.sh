@@ -70,7 +70,8 @@ storms="--duration $duration --trace off"
 for s in ${*:-$all}; do
     case $s in
     throughput) step $s bench --path inline,queue --targets 1,4,16,64,256 --queue 512 --count "$count" $storms ;;
-    latency) step $s bench --path inline,queue --targets 128 --queue 512 --rate "$rate" --count $((count * 2)) $storms ;;
+    # As many as 99.9% takes.
+    latency) step $s bench --path inline,queue --targets 128 --queue 512 --rate "$rate" --count $((count * 4)) $storms ;;
     stages) step $s bench --path inline,queue --targets 16 --queue 512 --count 1 $storms ;;
     overload) step $s bench --engine unknot,chan,seed --path queue --targets 4,16,64,256 --work 50us --queue 16 --count "$count" $storms ;;
     floor) step $s calibrate --comparisons 5 --rounds 20 "unknot bench --engine unknot --path inline,queue --targets 1 --duration 200ms --count 1 --trace off" ;;

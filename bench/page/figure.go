@@ -210,9 +210,10 @@ func logTicks(low, high float64) (ticks []plot.Tick) {
 	return ticks
 }
 
-// beyond is how many calls must lie above a percentile for it to be shown: with
-// fewer it is some odd call's time.
-const beyond = 10
+// beyond is how many calls must lie above a percentile for it to be shown. Its 95%
+// interval is then from that of 11 above it to that of 29, whatever the distribution;
+// with half as many it would be wider than the tail that it is about.
+const beyond = 20
 
 // shown are the points of a curve that enough calls stand behind.
 func (c *curve) shown() (all []percentile) {
