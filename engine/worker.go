@@ -110,7 +110,7 @@ func (w *worker) loop() {
 			w.apart(at)
 		}
 		w.taken++
-		if !w.serve(at-r.receivedAt > int64(e.cfg.CheckAfter) || w.taken%sampleChecks == 0, at) {
+		if !w.serve(w.checks(at-r.receivedAt), at) {
 			return
 		}
 		own, ended = r.answeredFrom-at, r.endedAt
@@ -119,6 +119,15 @@ func (w *worker) loop() {
 			runtime.Gosched()
 		}
 	}
+}
+
+// checks reports whether to ask if the target of a call that has waited so long still waits.
+func (w *worker) checks(waited int64) bool {
+	c := &w.e.cfg
+	if w.taken%sampleChecks == 0 {
+		return true
+	}
+	return waited > int64(c.CheckAfter) && (!c.checksWorth || w.typical.Load() >= checkWorth)
 }
 
 // dropAged drops the request instead of handling it.
