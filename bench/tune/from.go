@@ -17,6 +17,9 @@ const (
 	// ownThink is about what a thread takes from an answer to its next call when it does
 	// nothing else; a storm's threads take as long by themselves.
 	ownThink = 50 * time.Microsecond
+	// shortThink is the part of a call's time from trap to answer below which a think time
+	// changes nothing, and is mostly the way back to a CPU.
+	shortThink = .05
 	// mostStarved is the part of the time in which all threads of an open loop may have
 	// had a call in flight.
 	mostStarved = .01
@@ -81,8 +84,9 @@ func recordedService(r *record.Recording, work *bench.Work) (Service, error) {
 func recordedThink(r *record.Recording) Arrivals {
 	t := r.Think()
 	mean := time.Duration(t.Times.Mean())
+	response := time.Duration(r.InFlight().Mean / r.Rate() * 1e9) // by Little's law
 	switch {
-	case t.Times.Count == 0 || mean < ownThink:
+	case t.Times.Count == 0 || mean < ownThink || float64(mean) < shortThink*float64(response):
 		return Arrivals{}
 	case t.Slept > .5:
 		return Arrivals{Think: dist.Dist{Mean: max(mean-sleepExcess, 0).Round(time.Microsecond)}}

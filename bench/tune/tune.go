@@ -372,6 +372,12 @@ func (res *Result) choose(l Load) error {
 			}
 		}
 	}
+	// With a place for all targets that are not being served, whether there are drops is up to
+	// how fast a worker comes back for the next call. With one for each, there are none.
+	last := res.Candidates[len(res.Candidates)-1]
+	if n := l.Targets; !l.Arrivals.Open() && res.Chosen.Capacity >= n-res.Request.Workers && last.Capacity == n && ok(last) {
+		res.Chosen = last
+	}
 	return nil
 }
 
