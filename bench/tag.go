@@ -17,8 +17,8 @@ const (
 // MaxTagged is the longest work that a tag can name.
 const MaxTagged = (tagSleeps - 1) * tagUnit * time.Nanosecond
 
-// TagWork is the tag of a call whose handler computes for t of CPU time, or sleeps
-// for t, or for [MaxTagged] if that is less. Spec.Work.Tagged has engines obey.
+// TagWork is the tag of a call whose handler takes t by the wall clock, computing or
+// asleep, or [MaxTagged] if that is less. Spec.Work.Tagged has engines obey.
 func TagWork(t time.Duration, sleeps bool) uint32 {
 	tag := uint32(min(max(t, 0), MaxTagged) / tagUnit)
 	if sleeps {
@@ -33,7 +33,14 @@ func doTag(arg uint64) {
 	}
 	t := int64(uint32(arg)&^tagSleeps) * tagUnit
 	if arg&tagSleeps == 0 {
-		compute(t)
+		// Not so much CPU time: a handler that was preempted when it was recorded would be again.
+		// And where it is preempted at its end all the same, the next ones give some of theirs
+		// for it, so that all together take as long as was recorded.
+		give := min(overrun.Load(), t/overrunShare)
+		end := now() + t - give
+		for now() < end {
+		}
+		overrun.Add(min(now()-end, overrunMost) - give)
 		return
 	}
 	// A sleep ends late by the thread's timer slack and the way back to a CPU: by
@@ -51,6 +58,16 @@ func doTag(arg uint64) {
 		oversleep.Add(-min(oversleepStep, late))
 	}
 }
+
+// overrun is by how many ns handlers have computed longer than they were to, and not
+// given back yet. A handler gives no more than that share of its time, and none is
+// counted for more than overrunMost.
+var overrun atomic.Int64
+
+const (
+	overrunShare = 16
+	overrunMost  = 2e6
+)
 
 // oversleep is in ns, as it was lately.
 var oversleep atomic.Int64

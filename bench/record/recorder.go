@@ -25,7 +25,7 @@ const DefaultCalls = 1 << 20
 // Config says what to record.
 type Config struct {
 	PID      int           // process id of the supervisor
-	Duration time.Duration // when to end; 0: when the context does
+	Duration time.Duration // when to end, once it has begun; 0: when the context does
 	MaxCalls int           // end after so many calls; 0: DefaultCalls
 	// DropErrno is what the supervisor answers to what it drops; 0 is EINTR.
 	DropErrno syscall.Errno
@@ -58,16 +58,16 @@ func Record(ctx context.Context, c Config) (*Recording, error) {
 	case c.Duration < 0 || c.Duration > maxElapsed:
 		return nil, fmt.Errorf("record: a duration of %v: must be 0 to %v", c.Duration, maxElapsed)
 	}
-	if c.Duration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.Duration)
-		defer cancel()
-	}
 	p, err := attach(c)
 	if err != nil {
 		return nil, err
 	}
 	defer p.close()
+	if c.Duration > 0 { // from here on: loading the programs takes a tenth of a second and more
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.Duration)
+		defer cancel()
+	}
 	return p.follow(ctx, c)
 }
 

@@ -13,8 +13,8 @@ import (
 
 // A Replay is a recording as the arrivals of a storm: an open loop of its calls at
 // the times at which they came, over and over if the storm lasts longer. Dropped
-// calls are made too. Each call's tag is how long its handler computed, or took if it
-// slept (bench.TagWork); where that is not known, it is drawn from the calls of the same
+// calls are made too. Each call's tag is how long its handler took (bench.TagWork), computing
+// or asleep; where that is not known, it is drawn from the calls of the same
 // system call for which it is, or else from all: how long a call is served does not
 // depend on how long it waited.
 type Replay struct {
@@ -145,8 +145,5 @@ func (p *Replay) tag(i int32, rng *rand.Rand) uint32 {
 	if _, ok := slices.BinarySearch(of, i); !ok {
 		c = &p.rec.Calls[of[rng.IntN(len(of))]]
 	}
-	if p.sleep[c.Syscall] {
-		return bench.TagWork(time.Duration(c.Service), true)
-	}
-	return bench.TagWork(time.Duration(c.Service-c.Away), false)
+	return bench.TagWork(time.Duration(c.Service), p.sleep[c.Syscall])
 }
