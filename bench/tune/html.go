@@ -92,7 +92,7 @@ func ticks(lo, hi float64, log bool) (vs []float64) {
 	if log {
 		for p := math.Pow(10, math.Floor(math.Log10(lo))); p <= hi; p *= 10 {
 			for _, m := range []float64{1, 2, 5} {
-				if v := p * m; v >= lo*.999 && v <= hi*1.001 && (hi/lo < 60 || m == 1) {
+				if v := p * m; v >= lo*.999 && v <= hi*1.001 && (hi/lo < 300 || m == 1) {
 					vs = append(vs, v)
 				}
 			}

@@ -16,6 +16,9 @@ func percent(x float64) string { return fmt.Sprintf("%.2g%%", 100*x) }
 // FitError is by which part the simulation is off on average.
 func (r *Result) FitError() float64 { return math.Exp(r.Fit.Misfit) - 1 }
 
+// Corrected is by which part its 99th percentiles are off once they are corrected.
+func (r *Result) Corrected() float64 { return math.Exp(r.Fit.Residual) - 1 }
+
 func verdict(agrees bool) string {
 	if agrees {
 		return "AGREES"
@@ -33,7 +36,7 @@ func (r *Result) Text(w io.Writer) error {
 	line("service", "mean %s  CV %.2g   (%d workers; %+.0fns per call in flight)", bench.Duration(r.Service.Mean), r.Service.CV, q.Workers, r.Fit.Service.Slope)
 	line("capacity", "%.0f calls/s (95%% CI %.0f–%.0f)   knee at %.0f targets (95%% CI %.0f–%.0f)", r.Capacity, r.CapacityLow, r.CapacityHigh, r.Knee, r.KneeLow, r.KneeHigh)
 	line("depth", "recommend %d   (%s)", r.Chosen.Capacity, r.bounds())
-	line("fit", "the simulation is off by %s on average, its p99 by %s once corrected", percent(r.FitError()), percent(math.Exp(r.Fit.Residual)-1))
+	line("fit", "the simulation is off by %s on average, its p99 by %s once corrected", percent(r.FitError()), percent(r.Corrected()))
 	line("predicted", "wait p99 %s  drops %s at %.0f/s", bench.Duration(r.Chosen.P99), percent(r.Chosen.Drop), r.Chosen.Goodput)
 	process := ""
 	for _, c := range r.Checks {

@@ -220,11 +220,11 @@ func (r *Request) sweep() []point {
 	return points
 }
 
-// measure storms. Where the machine stands still for a moment, a storm runs out of threads; more
-// than once, and it is the load.
+// measure storms. Where the machine stands still for a moment, or one burst is very long, a
+// storm runs out of threads; more than once, and it is the load.
 func (r *Request) measure(ctx context.Context, l Load, capacity int, seed uint64) (s *Sample, err error) {
-	for range 3 {
-		s, err = Storm(ctx, l, r.setting(capacity), r.Confine, r.Duration, seed)
+	for try := range uint64(3) {
+		s, err = Storm(ctx, l, r.setting(capacity), r.Confine, r.Duration, seed+try<<32)
 		var refusal *Refusal
 		if !errors.As(err, &refusal) {
 			break
