@@ -151,7 +151,8 @@ func typical(storms []*Sample) Candidate {
 
 // recommended storms the recommended capacity and all powers of two, in rounds, each in
 // another order and of one seed, and holds the recommendation against the best that meets the
-// target, and against the best of all.
+// target. What was best of many in a few storms was lucky too: that one and the recommended are
+// stormed again, in turn.
 func recommended(t *testing.T, res *Result) bool {
 	r := res.Request
 	ks := []int{res.Chosen.Capacity}
@@ -172,18 +173,35 @@ func recommended(t *testing.T, res *Result) bool {
 			got[k] = append(got[k], s)
 		}
 	}
-	best, bestOfAll, all := 0., 0., ""
+	chosen := res.Chosen.Capacity
+	best, bestOfAll, all := Candidate{Capacity: chosen}, 0., ""
 	for _, k := range ks {
 		c := res.meets(typical(got[k]))
 		all += fmt.Sprintf("  %d: %.0f/s %s", k, c.Goodput, bench.Duration(c.P99))
 		bestOfAll = max(bestOfAll, c.Goodput)
-		if c.Meets {
-			best = max(best, c.Goodput)
+		if c.Meets && c.Goodput > best.Goodput {
+			best = c
 		}
 	}
-	c := res.meets(typical(got[res.Chosen.Capacity]))
-	ok := c.Meets && c.Goodput >= .95*best
-	t.Logf("recommended %d for %v: p99 %s (predicted %s), %.3f of the best that meets it, %.3f of the best; holds: %v%s", res.Chosen.Capacity, r.WaitP99,
-		bench.Duration(c.P99), bench.Duration(res.Chosen.P99), c.Goodput/best, c.Goodput/bestOfAll, ok, "\n   "+all)
+	c := res.meets(typical(got[chosen]))
+	ratio := 1.
+	if best.Capacity != chosen {
+		pair := map[int][]*Sample{}
+		for round := range uint64(8) {
+			order := []int{chosen, best.Capacity}
+			shuffle(order, r.Seed+round)
+			for _, k := range order {
+				s, err := r.measure(context.Background(), r.Load, k, r.Seed+70+round)
+				if err != nil {
+					t.Fatal(err)
+				}
+				pair[k] = append(pair[k], s)
+			}
+		}
+		ratio = typical(pair[chosen]).Goodput / typical(pair[best.Capacity]).Goodput
+	}
+	ok := c.Meets && ratio >= .95
+	t.Logf("recommended %d for %v: p99 %s (predicted %s), %.3f of the best that meets it, %d (in the sweep %.3f, and %.3f of the best of all); holds: %v%s", chosen, r.WaitP99,
+		bench.Duration(c.P99), bench.Duration(res.Chosen.P99), ratio, best.Capacity, c.Goodput/best.Goodput, c.Goodput/bestOfAll, ok, "\n   "+all)
 	return ok
 }
