@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"math"
 	"slices"
 	"testing"
 	"time"
@@ -117,12 +116,12 @@ func TestHeldOut(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := typical(measured)
-			ok := math.Abs(p.P99/m.P99-1) <= agreeP99 && math.Abs(p.Drop-m.Drop) <= agreeDrop
+			ok := agree(p, m)
 			if ok {
 				agreed++
 			}
 			t.Logf("%v, think %v, capacity %d: p99 predicted %s, measured %s; drops %s and %s: %s (simulation off by %s, corrected by %s)", &h, h.think, h.capacity,
-				bench.Duration(p.P99), bench.Duration(m.P99), percent(p.Drop), percent(m.Drop), verdict(ok), percent(math.Exp(res.Fit.Misfit)-1), percent(math.Exp(res.Fit.Residual)-1))
+				bench.Duration(p.P99), bench.Duration(m.P99), percent(p.Drop), percent(m.Drop), verdict(ok), percent(res.FitError()), percent(res.Corrected()))
 
 			res.describe()
 			if err := res.choose(simulated(r.Load, res.Samples)); err != nil {
@@ -138,15 +137,6 @@ func TestHeldOut(t *testing.T) {
 	if ran == len(heldSettings) && (agreed < 10 || good < 10) {
 		t.Errorf("want 10 of each")
 	}
-}
-
-// typical is the medians of storms of one setting.
-func typical(storms []*Sample) Candidate {
-	var p99, drop, x []float64
-	for _, s := range storms {
-		p99, drop, x = append(p99, s.P99()), append(drop, s.DropRate()), append(x, s.Goodput())
-	}
-	return Candidate{Capacity: storms[0].Setting.Capacity, P99: median(p99), Drop: median(drop), Goodput: median(x)}
 }
 
 // recommended storms the recommended capacity and all powers of two, in rounds, each in

@@ -248,7 +248,7 @@ func (res *Result) fit() error {
 		return err
 	}
 	if res.Fit.Residual > MaxMisfit {
-		return refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): keep the machine otherwise idle; and handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know: measure those with bench instead", 100*(math.Exp(res.Fit.Residual)-1), 100*(math.Exp(MaxMisfit)-1))
+		return refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): keep the machine otherwise idle; and handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know: measure those with bench instead", 100*res.Corrected(), 100*(math.Exp(MaxMisfit)-1))
 	}
 	return nil
 }
@@ -465,17 +465,30 @@ func (res *Result) verify(l Load, measure func(Load, int, string) (*Sample, erro
 				return err
 			}
 			c := Check{Process: load.Arrivals.String(), Capacity: k, Chosen: k == res.Chosen.Capacity, Predicted: pred, Rounds: r.Rounds}
-			var p99, drop, x []float64
+			c.Measured = res.meets(typical(got[point{p, i}]))
+			c.P99Low, c.P99High = math.Inf(1), 0
 			for _, s := range got[point{p, i}] {
-				p99, drop, x = append(p99, s.P99()), append(drop, s.DropRate()), append(x, s.Goodput())
+				c.P99Low, c.P99High = min(c.P99Low, s.P99()), max(c.P99High, s.P99())
 			}
-			c.Measured = res.meets(Candidate{Capacity: k, P99: median(p99), Drop: median(drop), Goodput: median(x)})
-			c.P99Low, c.P99High = slices.Min(p99), slices.Max(p99)
-			c.Agrees = math.Abs(pred.P99/c.Measured.P99-1) <= agreeP99 && math.Abs(pred.Drop-c.Measured.Drop) <= agreeDrop
+			c.Agrees = agree(pred, c.Measured)
 			res.Checks = append(res.Checks, c)
 		}
 	}
 	return nil
+}
+
+// typical is the medians of storms of one setting.
+func typical(storms []*Sample) Candidate {
+	var p99, drop, x []float64
+	for _, s := range storms {
+		p99, drop, x = append(p99, s.P99()), append(drop, s.DropRate()), append(x, s.Goodput())
+	}
+	return Candidate{Capacity: storms[0].Setting.Capacity, P99: median(p99), Drop: median(drop), Goodput: median(x)}
+}
+
+// agree reports whether a prediction is near enough to what was measured.
+func agree(predicted, measured Candidate) bool {
+	return math.Abs(predicted.P99/measured.P99-1) <= agreeP99 && math.Abs(predicted.Drop-measured.Drop) <= agreeDrop
 }
 
 // expected is the prediction that storms are held against: of an open loop, that for the
