@@ -107,10 +107,7 @@ func (p *Replay) Schedule(d time.Duration, seed uint64) ([]storm.Arrival, error)
 		skip = time.Duration(rng.Int64N(int64(p.rec.Elapsed)))
 	}
 	var as []storm.Arrival
-	for turn := -skip; ; turn += p.rec.Elapsed {
-		if p.shrunk(turn) >= d {
-			return as, nil
-		}
+	for turn := -skip; p.shrunk(turn) < d; turn += p.rec.Elapsed {
 		for i := range p.rec.Calls {
 			c := &p.rec.Calls[i]
 			at := turn + time.Duration(c.Arrival)
@@ -123,12 +120,11 @@ func (p *Replay) Schedule(d time.Duration, seed uint64) ([]storm.Arrival, error)
 			as = append(as, storm.Arrival{At: at, Call: calls[c.Syscall], Tag: p.tag(int32(i), rng)})
 		}
 	}
+	return as, nil
 }
 
+// shrunk is when what was recorded at t comes.
 func (p *Replay) shrunk(t time.Duration) time.Duration {
-	if p.speed == 1 {
-		return t
-	}
 	return time.Duration(float64(t) / p.speed)
 }
 
