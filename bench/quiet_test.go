@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench/storm"
-	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/notify"
 )
 
 // BenchmarkQuietListener has a caller that calls every 10 ms beside a storm of 256
@@ -23,56 +23,59 @@ func BenchmarkQuietListener(b *testing.B) {
 			if shared {
 				name = "path=" + path + "/supervisor=shared"
 			}
-			b.Run(name, func(b *testing.B) { quietListener(b, path == PathInline, shared) })
+			b.Run(name, func(b *testing.B) { quietListener(b, path, shared) })
 		}
 	}
 }
 
-func quietListener(b *testing.B, inline, shared bool) {
+func quietListener(b *testing.B, path string, shared bool) {
 	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
 	defer cancel()
-	e, err := engine.New(engine.Config{Inline: inline, Queue: 64,
-		Handler: engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(answerVal) })})
-	if err != nil {
-		b.Fatal(err)
+	supervisor := func(s Spec) Supervisor {
+		sup, err := New(s)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return sup
 	}
-	start := func(c storm.Config, serve func(*storm.Storm) error) *storm.Storm {
+	start := func(c storm.Config, serve func(*notify.Listener) error) *storm.Storm {
 		s, err := storm.Start(ctx, c)
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Cleanup(s.Close)
-		if err := serve(s); err != nil {
+		if err := errors.Join(serve(s.Listener()), s.Go()); err != nil {
 			b.Fatal(err)
 		}
 		return s
 	}
-	add := func(s *storm.Storm) error {
-		_, err := e.Add(s.Listener())
-		return err
+	// stop stops s, and who supervises it if nobody else needs that.
+	stop := func(s *storm.Storm, sup Supervisor) {
+		if rep, err := s.Halt(hangDeadline); err != nil || rep.Lost > 0 {
+			b.Errorf("storm: %+v, %v", rep, err)
+		}
+		if sup != nil {
+			if err := stopServing(s, sup.Stop); err != nil {
+				b.Error(err)
+			}
+		}
 	}
 	think, err := storm.ParseThink("sleep:10ms")
 	if err != nil {
 		b.Fatal(err)
 	}
-	noisy := start(storm.Config{Targets: 256}, add)
+	sup := supervisor(Spec{Engine: "unknot", Path: path, Targets: 256, Queue: 64, Workers: 2})
+	noisy := start(storm.Config{Targets: 256}, sup.Serve)
 	var own Supervisor
-	serve := add
+	serve := func(l *notify.Listener) error {
+		_, err := sup.(*unknot).e.Add(l)
+		return err
+	}
 	if !shared {
-		if own, err = New(Spec{Engine: "bare", Path: PathInline, Targets: 1, Queue: 1, Workers: 1}); err != nil {
-			b.Fatal(err)
-		}
-		serve = func(s *storm.Storm) error { return own.Serve(s.Listener()) }
+		own = supervisor(Spec{Engine: "bare", Path: PathInline, Targets: 1, Queue: 1, Workers: 1})
+		serve = own.Serve
 	}
 	quiet := start(storm.Config{Targets: 1, Think: think}, serve)
-	running, stop := context.WithCancel(ctx)
-	ran := make(chan error, 1)
-	go func() { ran <- e.Run(running) }()
-	for _, s := range []*storm.Storm{noisy, quiet} {
-		if err := s.Go(); err != nil {
-			b.Fatal(err)
-		}
-	}
 	if err := errors.Join(sleep(ctx, WarmUp), noisy.Rages(ctx, hangDeadline)); err != nil {
 		b.Fatal(err)
 	}
@@ -86,23 +89,8 @@ func quietListener(b *testing.B, inline, shared bool) {
 		}
 	}
 	got.Sub(before)
-	end := func(s *storm.Storm) *storm.Report {
-		rep, err := s.Halt(hangDeadline)
-		if err != nil || rep.Lost > 0 {
-			b.Errorf("storm: %+v, %v", rep, err)
-		}
-		return rep
-	}
-	end(noisy)
-	end(quiet)
-	if own != nil {
-		if err := stopServing(quiet, own.Stop); err != nil {
-			b.Error(err)
-		}
-	}
-	if err := stopServing(noisy, func(context.Context) error { stop(); return <-ran }); err != nil {
-		b.Error(err)
-	}
+	stop(quiet, own)
+	stop(noisy, sup)
 	if c := quiet.Counts(); c.OK != c.Calls() {
 		b.Errorf("the quiet caller's calls: %v", c)
 	}
