@@ -457,7 +457,7 @@ func (e *Engine) ask() {
 // modes, and takes it out of RECV when no calls come.
 func (e *Engine) keep(ctx context.Context) {
 	tick := time.NewTicker(pulse)
-	var period time.Duration // of the looks; 0: there are none
+	period := pulse
 	var l lookout
 	for {
 		select {
@@ -470,30 +470,18 @@ func (e *Engine) keep(ctx context.Context) {
 			e.setWakeUps()
 			e.checkMasks()
 			e.setBatch()
-			if !e.staying.Load() && !e.bench.closed.Load() {
-				continue
+		case <-tick.C:
+			if period != pulse {
+				l.look(e, period)
+				e.setBatch() // it may have opened the bench
 			}
-			if period == 0 {
+		}
+		if p := e.period(); p != period {
+			if period == pulse {
 				l = lookout{}
 			}
-			if p := e.period(); p != period {
-				period = p
-				tick.Reset(period)
-			}
-		case <-tick.C:
-			if period == 0 {
-				continue
-			}
-			more := l.look(e, period)
-			e.setBatch() // it may have opened the bench
-			switch p := e.period(); {
-			case !more:
-				period = 0
-				tick.Reset(pulse)
-			case p != period:
-				period = p
-				tick.Reset(period)
-			}
+			period = p
+			tick.Reset(period)
 		}
 	}
 }

@@ -199,20 +199,23 @@ type lookout struct {
 	idle     time.Duration // without a call
 }
 
-// period is how soon the keeper looks again. Each look wakes threads of the Go
-// scheduler, which take the CPU from the receive thread and the targets: there are
-// no more of them than needed.
+// period is how soon the keeper looks again; pulse if there is nothing to look after.
+// Each look wakes threads of the Go scheduler, which take the CPU from the receive
+// thread and the targets: there are no more of them than needed.
 func (e *Engine) period() time.Duration {
-	if e.bench.closed.Load() {
+	switch {
+	case e.bench.closed.Load():
 		return lookEvery
+	case e.staying.Load():
+		return idleAfter
 	}
-	return idleAfter
+	return pulse
 }
 
 // look looks after the threads that a blocked system call or a handler may hold
 // up: the receive thread in RECV, and the worker that is alone. The last look was
-// a period ago. It reports whether there is more to look after.
-func (l *lookout) look(e *Engine, period time.Duration) bool {
+// a period ago.
+func (l *lookout) look(e *Engine, period time.Duration) {
 	alone := e.bench.closed.Load()
 	n := e.tallies[0].received.Load()
 	if n == l.received {
@@ -236,5 +239,4 @@ func (l *lookout) look(e *Engine, period time.Duration) bool {
 		l.idle = 0
 	}
 	l.received = n
-	return e.staying.Load() || e.bench.closed.Load()
 }

@@ -28,7 +28,7 @@ type receiver struct {
 
 	last     int64 // when the last call was received
 	brisk    int   // how many came in a row within briskGap
-	yielded  int64 // when it last gave its turn in the Go scheduler away
+	stint    stint
 	handsOff int64 // until when it does not wait for the lone worker
 	evicted  []uint64
 	polled   []unix.PollFd
@@ -40,13 +40,6 @@ type receiver struct {
 const wakeIndex = -1
 
 const (
-	// The Go runtime's monitor takes a goroutine's P away when it has run for 10 ms, a
-	// system call included, and then looks again at least 50 times, some 70 µs apart, each
-	// time on the CPU of the receive thread or of a target (runtime.sysmon, retake). It
-	// leaves a goroutine alone that yields before. Measured on two CPUs, targets
-	// on the other: 94 wake-ups of the monitor a second instead of 970, and 1.00, 1.04 and
-	// 1.18 times the inline throughput at 16, 64 and 256 targets.
-	yieldEvery = int64(8 * time.Millisecond)
 	// A lone listener whose calls come closer together than briskGap, briskCalls in a row, is
 	// received from directly; see stay.
 	briskGap   = int64(time.Millisecond)
@@ -373,10 +366,7 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 		rx.brisk = 0
 	}
 	rx.last = at
-	if at-rx.yielded > yieldEvery {
-		rx.yielded = at
-		runtime.Gosched()
-	}
+	rx.stint.end(at)
 	mode, full := src.targets.count(n.PID)
 	if !full {
 		return

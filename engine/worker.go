@@ -66,7 +66,7 @@ func (w *worker) loop() {
 		c = e.rings.ThreadConsumer()
 	}
 	var h [1]uint64
-	var yielded int64    // when the worker last gave its turn in the Go scheduler away
+	var stint stint
 	var own, ended int64 // the last handler's time before its answer, and when that was out
 	for {
 		w.settleIn()
@@ -114,10 +114,7 @@ func (w *worker) loop() {
 			return
 		}
 		own, ended = r.answeredFrom-at, r.endedAt
-		if at-yielded > yieldEvery {
-			yielded = at
-			runtime.Gosched()
-		}
+		stint.end(at)
 	}
 }
 

@@ -7,7 +7,8 @@ import (
 	"unsafe"
 )
 
-// From include/uapi/linux/futex.h.
+// From include/uapi/linux/futex.h. Package ring has the same for itself, since it
+// imports nothing but the standard library.
 const (
 	futexWaitPrivate = 0 | 128
 	futexWakePrivate = 1 | 128

@@ -65,15 +65,6 @@ func Unpin(cpus []int) error {
 	return nil
 }
 
-// CPU is where the calling thread runs, or -1 if the kernel does not say.
-func CPU() int {
-	var cpu uint32
-	if !getcpu(&cpu) {
-		return -1
-	}
-	return int(cpu)
-}
-
 // Leave moves the calling thread to another CPU than those, if it may run on one. Its mask
 // stays as it was. The caller must be locked to its thread.
 func Leave(cpus *unix.CPUSet) {
