@@ -141,7 +141,7 @@ func TestRecordOfAQueue(t *testing.T) {
 }
 
 func TestRecordOfDrops(t *testing.T) {
-	s := bench.Spec{Engine: "seed", Path: bench.PathQueue, Targets: 16, Workers: 1, Queue: 2}
+	s := bench.Spec{Engine: "unknot", Path: bench.PathQueue, Targets: 16, Workers: 1, Queue: 2, CheckAfter: engine.AlwaysCheck}
 	s.Work, _ = bench.ParseWork("sleep:1ms")
 	r := recorded(t, s, 2000)
 	checkRecorded(t, r, s, 2000)
