@@ -159,7 +159,9 @@ const (
 	kernelVarNearLog2  = "near_log2"
 	kernelVarPidnsDev  = "pidns_dev"
 	kernelVarPidnsIno  = "pidns_ino"
+	kernelVarRunners   = "runners"
 	kernelVarSampled   = "sampled"
+	kernelVarSenders   = "senders"
 	kernelVarStages    = "stages"
 	kernelVarTgid      = "tgid"
 )
@@ -239,7 +241,9 @@ type kernelVariableSpecs struct {
 	NearLog2  *ebpf.VariableSpec `ebpf:"near_log2"`
 	PidnsDev  *ebpf.VariableSpec `ebpf:"pidns_dev"`
 	PidnsIno  *ebpf.VariableSpec `ebpf:"pidns_ino"`
+	Runners   *ebpf.VariableSpec `ebpf:"runners"`
 	Sampled   *ebpf.VariableSpec `ebpf:"sampled"`
+	Senders   *ebpf.VariableSpec `ebpf:"senders"`
 	Stages    *ebpf.VariableSpec `ebpf:"stages"`
 	Tgid      *ebpf.VariableSpec `ebpf:"tgid"`
 }
@@ -297,7 +301,9 @@ type kernelVariables struct {
 	NearLog2  *ebpf.Variable `ebpf:"near_log2"`
 	PidnsDev  *ebpf.Variable `ebpf:"pidns_dev"`
 	PidnsIno  *ebpf.Variable `ebpf:"pidns_ino"`
+	Runners   *ebpf.Variable `ebpf:"runners"`
 	Sampled   *ebpf.Variable `ebpf:"sampled"`
+	Senders   *ebpf.Variable `ebpf:"senders"`
 	Stages    *ebpf.Variable `ebpf:"stages"`
 	Tgid      *ebpf.Variable `ebpf:"tgid"`
 }

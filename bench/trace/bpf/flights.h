@@ -64,6 +64,13 @@ INLINE __u64 hash(__u64 id)
 	return id * 0x9e3779b97f4a7c15ULL;
 }
 
+volatile const __u32 sampled = ~0U; /* only ids whose hash is not above this are followed */
+
+INLINE bool followed(__u64 id)
+{
+	return sampled == ~0U || (__u32)(hash(id) >> 32) <= sampled;
+}
+
 /* find returns the notification in flight with this id, and its slot in *at. */
 INLINE struct flight *find(__u64 id, __u32 *at)
 {

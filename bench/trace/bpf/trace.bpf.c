@@ -24,7 +24,6 @@
 #include "stages.h"
 
 volatile const __s32 drop_errno = -EINTR; /* with which the supervisor answers what it drops */
-volatile const __u32 sampled = ~0U;       /* only ids whose hash is not above this are followed */
 
 /*
  * What is counted goes into one of two banks. To forget everything counted so
@@ -115,11 +114,6 @@ INLINE void record(enum stage stage, __u64 from, __u64 to)
 		hist_add(h, &c->totals[stage], to - from);
 }
 
-INLINE bool followed(__u64 id)
-{
-	return sampled == ~0U || (__u32)(hash(id) >> 32) <= sampled;
-}
-
 /* The calling thread enters SEND, or ADDFD with an answer. */
 INLINE void enter_send(const void *arg, __u32 cmd)
 {
@@ -134,7 +128,7 @@ INLINE void enter_send(const void *arg, __u32 cmd)
 		COUNT(enter_unread);
 		s = thread_made(cur);
 		if (s)
-			s->sending = UNREAD;
+			set_sending(cur, s, UNREAD);
 		return;
 	}
 	if (!followed(resp.id))
@@ -146,7 +140,7 @@ INLINE void enter_send(const void *arg, __u32 cmd)
 		return;
 	f = find(resp.id, &at);
 	if (!f) {
-		s->sending = UNKNOWN;
+		set_sending(cur, s, UNKNOWN);
 		return;
 	}
 	now = bpf_ktime_get_ns();
@@ -165,7 +159,7 @@ INLINE void enter_send(const void *arg, __u32 cmd)
 		}
 	}
 	s->sending_id = resp.id;
-	s->sending = SLOT + at;
+	set_sending(cur, s, SLOT + at);
 }
 
 /* The calling thread starts on the flight in a slot: it receives, or asks ID_VALID. */
@@ -227,7 +221,7 @@ INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 		struct thread *s = thread_made(cur);
 
 		if (s) {
-			s->supervises = 1;
+			set_supervises(cur, s);
 			start_handling(at, cur, own_usage(cur, s, now), now);
 		}
 	}
@@ -267,7 +261,7 @@ INLINE void exit_receive(const void *arg, bool btf)
 		f->receiver_ran = 0;
 		if (!s)
 			return;
-		s->supervises = 1;
+		set_supervises(cur, s);
 		f->receiver_ran = s->on;
 		if (explain) {
 			struct cause *c = bpf_map_lookup_elem(&causes, &at);
@@ -343,14 +337,15 @@ INLINE void exit_other(__u32 cmd, const void *arg, long ret, bool btf)
 /* The same for SEND with stages, when the entry has left word in the thread. */
 INLINE bool exit_send(long ret)
 {
-	struct thread *s = thread_of(bpf_get_current_task_btf());
+	struct task_struct *cur = bpf_get_current_task_btf();
+	struct thread *s = marked(senders, cur) ? thread_of(cur) : 0;
 	struct flight *f;
 	__u32 sending;
 
 	if (!s || !s->sending)
 		return true; /* not followed */
 	sending = s->sending;
-	s->sending = NOTHING;
+	set_sending(cur, s, NOTHING);
 	if (sending == UNREAD)
 		return false;
 	if (!ends(ret, true))
@@ -375,10 +370,11 @@ INLINE void on_exit(__u32 cmd, const void *arg, long ret, bool btf)
 		if (btf && stages && cmd == NOTIF_SEND && likely(exit_send(ret)))
 			return;
 		if (btf && stages && cmd == NOTIF_ADDFD) {
-			struct thread *s = thread_of(bpf_get_current_task_btf());
+			struct task_struct *cur = bpf_get_current_task_btf();
+			struct thread *s = thread_of(cur);
 
 			if (s)
-				s->sending = NOTHING;
+				set_sending(cur, s, NOTHING);
 		}
 		exit_other(cmd, arg, ret, btf);
 	} else if (likely(!ret)) {
@@ -465,7 +461,7 @@ INLINE void exit_target(struct task_struct *cur, long ret)
 		return;
 	now = bpf_ktime_get_ns();
 	if (s->joined) {
-		s->joined = 0;
+		set_joined(cur, s, false);
 		if (!s->entered && ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK)
 			COUNT(broken);
 		else if (s->exited)
@@ -491,7 +487,7 @@ int enter_btf(__u64 *ctx)
 	if (!stages)
 		return 0;
 	cur = bpf_get_current_task_btf();
-	if (cur->seccomp.mode != SECCOMP_MODE_FILTER)
+	if (cur->seccomp.mode != SECCOMP_MODE_FILTER || !marked(runners, cur))
 		return 0;
 	s = thread_of(cur);
 	if (s && s->joined && !s->entered)
@@ -527,7 +523,7 @@ INLINE __u64 off(struct task_struct *t, bool preempt, __u32 state)
 	bool traps;
 	__u64 now;
 
-	if (!explain && !sleeps)
+	if (!explain && (!sleeps || t->seccomp.mode != SECCOMP_MODE_FILTER))
 		return 0;
 	s = thread_of(t);
 	if (!s)
@@ -565,6 +561,8 @@ INLINE void on(struct task_struct *t, __u64 now)
 	struct thread *s;
 	struct usage *u;
 
+	if (!marked(runners, t))
+		return;
 	s = thread_of(t);
 	if (!s || (!s->supervises && (!s->joined || s->ran)))
 		return;
@@ -614,6 +612,8 @@ int waking(__u64 *ctx)
 	}
 	if (!cur->pid || (tgid && !in_pidns && (__u32)cur->tgid != tgid))
 		return 0;
+	if (!marked(senders, cur))
+		return 0;
 	s = thread_of(cur);
 	if (!s || s->sending < SLOT)
 		return 0;
@@ -641,7 +641,7 @@ int waking(__u64 *ctx)
 		if (c)
 			t->cause = *c;
 	}
-	t->joined = 1;
+	set_joined(p, t, true);
 	return 0;
 }
 
