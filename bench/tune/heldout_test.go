@@ -151,18 +151,7 @@ func recommended(t *testing.T, res *Result) bool {
 	}
 	slices.Sort(ks)
 	ks = slices.Compact(ks)
-	got := map[int][]*Sample{}
-	for round := range uint64(r.Rounds) {
-		order := slices.Clone(ks)
-		shuffle(order, r.Seed+round)
-		for _, k := range order {
-			s, err := r.measure(context.Background(), r.Load, k, r.Seed+50+round)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got[k] = append(got[k], s)
-		}
-	}
+	got := stormRounds(t, &r, ks, r.Rounds, r.Seed+50)
 	chosen := res.Chosen.Capacity
 	best, bestOfAll, all := Candidate{Capacity: chosen}, 0., ""
 	for _, k := range ks {
@@ -176,22 +165,29 @@ func recommended(t *testing.T, res *Result) bool {
 	c := res.meets(typical(got[chosen]))
 	ratio := 1.
 	if best.Capacity != chosen {
-		pair := map[int][]*Sample{}
-		for round := range uint64(8) {
-			order := []int{chosen, best.Capacity}
-			shuffle(order, r.Seed+round)
-			for _, k := range order {
-				s, err := r.measure(context.Background(), r.Load, k, r.Seed+70+round)
-				if err != nil {
-					t.Fatal(err)
-				}
-				pair[k] = append(pair[k], s)
-			}
-		}
+		pair := stormRounds(t, &r, []int{chosen, best.Capacity}, 8, r.Seed+70)
 		ratio = typical(pair[chosen]).Goodput / typical(pair[best.Capacity]).Goodput
 	}
 	ok := c.Meets && ratio >= .95
 	t.Logf("recommended %d for %v: p99 %s (predicted %s), %.3f of the best that meets it, %d (in the sweep %.3f, and %.3f of the best of all); holds: %v%s", chosen, r.WaitP99,
 		bench.Duration(c.P99), bench.Duration(res.Chosen.P99), ratio, best.Capacity, c.Goodput/best.Goodput, c.Goodput/bestOfAll, ok, "\n   "+all)
 	return ok
+}
+
+// stormRounds storms each capacity once a round, in another order each time; all storms of a
+// round are of one seed.
+func stormRounds(t *testing.T, r *Request, ks []int, rounds int, seed uint64) map[int][]*Sample {
+	got := map[int][]*Sample{}
+	for round := range uint64(rounds) {
+		order := slices.Clone(ks)
+		shuffle(order, r.Seed+round)
+		for _, k := range order {
+			s, err := r.measure(context.Background(), r.Load, k, seed+round)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[k] = append(got[k], s)
+		}
+	}
+	return got
 }

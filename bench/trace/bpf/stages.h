@@ -104,7 +104,7 @@ struct {
 /*
  * With sampling most threads have nothing to do with a followed call most of the
  * time. How many of the threads with a number, modulo MARKS, do is kept aside:
- * looking here takes a tenth of what looking into the task's storage does.
+ * looking here is a load, looking into the task's storage a call with a lock.
  * Threads that share a mark, or died with one, are merely looked into more often.
  */
 #define MARKS 1024
