@@ -257,6 +257,36 @@ var ends = map[string]func(*rig, *testchild.Conn) error{
 		}
 		return c.Say("true")
 	},
+	// A confined thread is one still while it is in a signal handler.
+	"handler": func(r *rig, c *testchild.Conn) error {
+		stop := make(chan struct{})
+		st, done, err := r.run(func() error { <-stop; return nil })
+		if err != nil {
+			return err
+		}
+		flood := make(chan struct{})
+		go func() { // the runtime takes it for a preemption that came late
+			for {
+				select {
+				case <-flood:
+					return
+				default:
+					_ = unix.Tgkill(os.Getpid(), st.TID, unix.SIGURG)
+				}
+			}
+		}()
+		for range 1000 {
+			if err := verify(st.TID, Masked.blocked(0), st); err != nil {
+				return err
+			}
+		}
+		close(flood)
+		close(stop)
+		if err := <-done; err != nil {
+			return err
+		}
+		return c.Say("true")
+	},
 	// What would have been killed is shown instead.
 	"trap": func(r *rig, c *testchild.Conn) error {
 		_, done, err := r.run(theCulprit)
@@ -320,6 +350,8 @@ func TestEnds(t *testing.T) {
 		{order: order{Name: "setid", Config: Config{Signals: Strict}}, said: "true", signal: unix.SIGSYS},
 		{order: order{Name: "setid", Config: Config{Signals: Open}}, said: "true", signal: unix.SIGSYS},
 		{order: order{Name: "tsync"}, said: "true"},
+		{order: order{Name: "handler"}, said: "true"},
+		{order: order{Name: "handler", Config: Config{Level: Shared}}, said: "true"},
 		// The runtime goes on to print the other goroutines, which run meanwhile, and may fault at that.
 		{order: order{Name: "trap", Config: Config{OnViolation: Trap}}, exit: 2, or: unix.SIGSEGV, stderr: []string{"SIGSYS", "theCulprit"}},
 		{order: order{Name: "trap"}, signal: unix.SIGSYS},

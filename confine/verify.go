@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // verifier starts the goroutine that will look at thread tid once the thread
@@ -25,17 +26,25 @@ func verifier(tid int, blocked uint64, st *Status) (ask func() error, drop func(
 	return ask, func() { close(asked) }
 }
 
+// handlerLimit is how long verify takes signals that are blocked beyond those
+// that should be for those of a handler that the thread happens to be in.
+const handlerLimit = time.Second
+
 // verify compares what /proc says of the thread with what it should be.
 func verify(tid int, blocked uint64, st *Status) error {
 	dir := "/proc/self/task/" + strconv.Itoa(tid)
-	b, err := os.ReadFile(dir + "/status")
-	if err != nil {
-		return err
-	}
-	got := map[string]string{}
-	for line := range strings.Lines(string(b)) {
-		k, v, _ := strings.Cut(line, ":")
-		got[k] = strings.TrimSpace(v)
+	// While a handler runs, what sigaction(2) says is blocked too, and the
+	// runtime's preemption (SIGURG) may come at any time: look again.
+	var got map[string]string
+	for deadline := time.Now().Add(handlerLimit); ; time.Sleep(time.Millisecond) {
+		var err error
+		if got, err = status(dir); err != nil {
+			return err
+		}
+		mask, err := strconv.ParseUint(got["SigBlk"], 16, 64)
+		if err != nil || mask == blocked || mask&blocked != blocked || time.Now().After(deadline) {
+			break
+		}
 	}
 	for _, want := range [][2]string{
 		{"Seccomp", "2"}, // a filter
@@ -66,4 +75,18 @@ func verify(tid int, blocked uint64, st *Status) error {
 		return fmt.Errorf("%s/fd has %v, not %v", dir, fds, st.FDs)
 	}
 	return nil
+}
+
+// status returns the fields of the file status in dir.
+func status(dir string) (map[string]string, error) {
+	b, err := os.ReadFile(dir + "/status")
+	if err != nil {
+		return nil, err
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		k, v, _ := strings.Cut(line, ":")
+		fields[k] = strings.TrimSpace(v)
+	}
+	return fields, nil
 }
