@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -215,14 +214,12 @@ func (r *rig) calls(enough func(n int) bool) error {
 
 // taskStatus returns a field of a thread's status.
 func taskStatus(tid any, field string) (string, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%v/status", tid))
+	fields, err := status(fmt.Sprintf("/proc/self/task/%v", tid))
 	if err != nil {
 		return "", err
 	}
-	for line := range strings.Lines(string(b)) {
-		if k, v, _ := strings.Cut(line, ":"); k == field {
-			return strings.TrimSpace(v), nil
-		}
+	if v, ok := fields[field]; ok {
+		return v, nil
 	}
 	return "", fmt.Errorf("no %s in the status of thread %v", field, tid)
 }
