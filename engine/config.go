@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"log/slog"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -104,9 +103,16 @@ type Config struct {
 	Inline bool
 
 	Queue     int // capacity of each listener's ring, in notifications; 0: DefaultQueue
-	Workers   int // 0: GOMAXPROCS
+	Workers   int // 0: GOMAXPROCS, without what engines have added
 	Kind      WorkerKind
 	Placement Placement
+
+	// KeepProcs leaves GOMAXPROCS alone. Otherwise the engine adds Workers+1 to it while handlers take longer
+	// than some µs, and takes them back: a handler that blocks in a system call, or
+	// computes, keeps others from running for want of a processor of the Go
+	// scheduler, while CPUs are idle. The runtime no longer follows a container's CPU limit then
+	// (runtime.SetDefaultGOMAXPROCS), and collects garbage with more threads.
+	KeepProcs bool
 
 	// Policy says which calls give way when a listener's ring is full.
 	Policy policy.Kind
@@ -206,7 +212,7 @@ func (c *Config) fill() error {
 		}
 	}
 	def(&c.Queue, DefaultQueue)
-	def(&c.Workers, runtime.GOMAXPROCS(0))
+	def(&c.Workers, ownProcs())
 	for _, l := range []struct {
 		name   string
 		v, max int

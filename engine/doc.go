@@ -15,7 +15,8 @@
 // a hung program.
 //
 // What [Config] leaves to the engine follows the load: the wake-up mode of each
-// listener, the workers' number and place, batches and pace of drops.
+// listener, the workers' number and place, batches and pace of drops, and, while
+// handlers take long, GOMAXPROCS ([Config.KeepProcs] has it left alone).
 //
 // The engine owns its listeners from [Engine.Add] on and closes each after the
 // last answer on it. Whatever a handler does (panic, runtime.Goexit, no answer,

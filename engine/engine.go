@@ -45,6 +45,8 @@ type Engine struct {
 	placement atomic.Int32  // where workers run: a CPU, or anywhere
 	bench     bench         // for workers that are not needed
 	round     round         // turns of the receive thread and a lone worker
+	procs     atomic.Int32  // added to GOMAXPROCS; the keeper's
+	slow      atomic.Int32  // for how many windows in a row handlers have been; the receive thread's
 	batch     bool          // the receive thread is SCHED_BATCH; the keeper's
 	cpus      []int         // where threads may run
 
@@ -163,7 +165,10 @@ func (e *Engine) serve(ctx context.Context, failed <-chan error) error {
 	}
 	side, cancel := context.WithCancel(context.Background())
 	var sides sync.WaitGroup
-	sides.Go(func() { e.keep(side) })
+	sides.Go(func() {
+		e.keep(side)
+		e.setProcs(false)
+	})
 	if e.cfg.HandlerDeadline > 0 {
 		sides.Go(func() { e.watch(side) })
 	}
@@ -470,10 +475,12 @@ func (e *Engine) keep(ctx context.Context) {
 			e.setWakeUps()
 			e.checkMasks()
 			e.setBatch()
+			e.setProcs(e.wantsProcs(now()))
 		case <-tick.C:
 			if period != pulse {
 				l.look(e, period)
 				e.setBatch() // it may have opened the bench
+				e.setProcs(e.wantsProcs(now()))
 			}
 		}
 		if p := e.period(); p != period {

@@ -85,14 +85,25 @@ const (
 	benchOff  = int64(100 * time.Millisecond)
 )
 
-// place decides where the workers run. It is called on the receive thread, once
+// place decides where the workers run, and with how many Ps. It is called on the receive thread, once
 // for each window of calls.
 func (e *Engine) place(at int64) {
-	if e.cfg.Inline || e.cfg.Placement != AutoPlacement || e.cfg.Kind == GoroutineWorkers || e.rxCPU.Load() < 0 {
+	if e.cfg.Inline {
 		return
 	}
 	// Worker 1 is never on the bench. Its median stands for all.
 	t := (*e.workers.Load())[1].typical.Load()
+	if n := e.slow.Load(); t < slowHandlers {
+		e.slow.Store(0)
+	} else if n < agreement {
+		e.slow.Store(n + 1)
+	}
+	if (e.procs.Load() > 0) != e.wantsProcs(at) {
+		e.ask()
+	}
+	if e.cfg.Placement != AutoPlacement || e.cfg.Kind == GoroutineWorkers || e.rxCPU.Load() < 0 {
+		return
+	}
 	switch {
 	case t == 0:
 	case !e.bench.closed.Load() && t < nearBelow && at > e.bench.openUntil.Load():

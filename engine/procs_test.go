@@ -1,0 +1,90 @@
+package engine_test
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/engine"
+	"golang.org/x/sys/unix"
+)
+
+// TestProcsFollowHandlers: GOMAXPROCS grows while handlers block, not while they are short,
+// and is what it was once the engine is over.
+func TestProcsFollowHandlers(t *testing.T) {
+	blocks := func() {
+		ts := unix.NsecToTimespec(100_000)
+		_ = unix.Nanosleep(&ts, nil)
+	}
+	for _, c := range []struct {
+		name string
+		cfg  engine.Config
+		work func()
+		adds int // at most; and at some time as many
+	}{
+		{"blocking", engine.Config{Workers: 3}, blocks, 4},
+		{"blocking, goroutines", engine.Config{Workers: 3, Kind: engine.GoroutineWorkers}, blocks, 4},
+		{"left alone", engine.Config{Workers: 3, KeepProcs: true}, blocks, 0},
+		{"short", engine.Config{Workers: 3}, func() {}, 0},
+		{"inline", engine.Config{Inline: true}, blocks, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			had := runtime.GOMAXPROCS(0)
+			c.cfg.Queue = 64
+			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) {
+				c.work()
+				_ = r.Return(1)
+			})
+			e, stop := start(t, c.cfg)
+			target := startTarget(t, 16, 300)
+			mustAdd(t, e, target)
+			target.release()
+			most := 0
+			for over := false; !over; {
+				select {
+				case <-target.out:
+					over = true
+				case <-time.After(time.Millisecond):
+				}
+				most = max(most, int(e.Counters().Procs))
+			}
+			if most > c.adds || c.adds > 0 && most != c.adds {
+				t.Errorf("%d Ps were added, want %d", most, c.adds)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+			if now := runtime.GOMAXPROCS(0); now != had {
+				t.Errorf("GOMAXPROCS is %d after the engine, was %d", now, had)
+			}
+		})
+	}
+}
+
+// TestProcsOfSomebodyElse: what others set meanwhile is left alone.
+func TestProcsOfSomebodyElse(t *testing.T) {
+	had := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(had)
+	e, stop := start(t, engine.Config{Workers: 3, Handler: engine.HandlerFunc(func(r *engine.Request) {
+		time.Sleep(100 * time.Microsecond)
+		_ = r.Return(1)
+	})})
+	target := startTarget(t, 16, 300)
+	mustAdd(t, e, target)
+	target.release()
+	for e.Counters().Procs == 0 {
+		select {
+		case <-target.out:
+			t.Fatal("no Ps were added")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	runtime.GOMAXPROCS(had + 7)
+	target.results()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if now := runtime.GOMAXPROCS(0); now != had+7 {
+		t.Errorf("GOMAXPROCS is %d, somebody set it to %d", now, had+7)
+	}
+}
