@@ -93,10 +93,13 @@ func (e *Engine) place(at int64) {
 	}
 	// Worker 1 is never on the bench. Its median stands for all.
 	t := (*e.workers.Load())[1].typical.Load()
-	if n := e.slow.Load(); t < slowHandlers {
+	switch {
+	case t < slowHandlers:
 		e.slow.Store(0)
-	} else if n < agreement {
-		e.slow.Store(n + 1)
+	case t >= surelySlow:
+		e.slow.Store(slowWindows)
+	default:
+		e.slow.Store(min(e.slow.Load()+1, slowWindows))
 	}
 	if (e.procs.Load() > 0) != e.wantsProcs(at) {
 		e.ask()
@@ -189,16 +192,19 @@ func (w *worker) settleIn() {
 }
 
 // took follows the worker's typical request: a running median, which the odd
-// request that lost its CPU does not move.
+// request that lost its CPU does not move. At first it moves fast, as the first ones are slow.
 func (w *worker) took(d int64) {
-	t := w.typical.Load()
+	t, step := w.typical.Load(), int64(16)
+	if w.taken < 32 {
+		step = 4
+	}
 	switch {
 	case t == 0:
 		t = d
 	case d > t:
-		t += t/16 + 1
+		t += t/step + 1
 	default:
-		t -= t / 16
+		t -= t / step
 	}
 	w.typical.Store(max(t, 1))
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"runtime"
 	"sync"
+	"time"
 )
 
 // Processors of the Go scheduler (Ps) for handlers that take long.
@@ -20,9 +21,14 @@ import (
 // 4000 calls/s: all, where without half of the calls found all 464 threads waiting. While calls
 // take turns with a lone worker more Ps cost: 0.95 at 16 targets.
 
-// slowHandlers is from where on handlers get Ps of their own, if they take so long for some windows
-// of calls: the first ones are slow in any case.
-const slowHandlers = nearBelow
+const (
+	// slowHandlers is what a typical handler takes, from where on they get Ps of their own: for
+	// slowWindows windows of calls in a row, as a short one looks slow where it loses its CPU to
+	// the target that it woke; or surelySlow for one.
+	slowHandlers = farAbove
+	slowWindows  = agreement
+	surelySlow   = int64(200 * time.Microsecond)
+)
 
 // added is what all engines have added to GOMAXPROCS.
 var added struct {
@@ -64,7 +70,7 @@ func (e *Engine) wantsProcs(at int64) bool {
 	switch {
 	case e.cfg.Inline || e.cfg.KeepProcs || e.bench.closed.Load():
 		return false
-	case e.slow.Load() >= agreement, e.bench.openUntil.Load() > at:
+	case e.slow.Load() >= slowWindows, e.bench.openUntil.Load() > at:
 		return true
 	}
 	return e.procs.Load() > 0 // as it is, until there is a sign

@@ -58,6 +58,22 @@ func (a Arrivals) burstBound(c int, service float64) (bound int) {
 	return bound
 }
 
+// mostEnough is how long a storm lasts at most, unless told so.
+const mostEnough = 3 * time.Second
+
+// enough is how long a storm should last for its 99th percentile to say something: where calls
+// come in bursts, it is a matter of the few longest of them.
+func (a Arrivals) enough() time.Duration {
+	const least, bursts = 500 * time.Millisecond, 50
+	switch p, ok := a.Calls.(storm.Process); {
+	case ok && p.Kind == storm.OnOff:
+		return max(bursts*(p.On+p.Off), least)
+	case a.bursts(): // unknown ones
+		return 3 * least
+	}
+	return least
+}
+
 // bursts reports whether a has any.
 func (a Arrivals) bursts() bool {
 	p, ok := a.Calls.(storm.Process)

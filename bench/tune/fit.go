@@ -40,6 +40,7 @@ type Fit struct {
 	Service Line
 
 	knots []knot // see Predict
+	roomy int    // the capacity from which on a closed loop has a place for every target; 0: an open loop
 }
 
 // MaxMisfit is the Residual above which a Fit predicts nothing.
@@ -196,15 +197,14 @@ func serviceLine(samples []Sample) Line {
 // predictLength is how long a prediction simulates.
 const predictLength = 2 * time.Second
 
-// A Prediction is what is expected of a setting. P99 and Drop are corrected,
-// Outcome is as it was simulated.
+// A Prediction is what is expected of a setting: what was simulated, corrected.
 type Prediction struct {
-	*Outcome
-	P99  float64 // ns
-	Drop float64 // part of the received calls
+	Goodput float64 // calls per second
+	P99     float64 // of the wait, ns
+	Drop    float64 // part of the received calls
 }
 
-// Predict simulates a setting and corrects the 99th percentile and the drop rate by what the
+// Predict simulates a setting and corrects its results by what the
 // simulation was off at the capacities that were measured, interpolated over the
 // logarithm of the capacity: what it does not know, it mostly does not know in
 // one way for neighbouring capacities.
@@ -217,31 +217,40 @@ func (f *Fit) predict(l Load, set Setting, run Run) (Prediction, error) {
 	if err != nil {
 		return Prediction{}, err
 	}
-	p99, drop := f.correction(set.Capacity)
-	return Prediction{o, o.P99() * math.Exp(p99), max(0, min(1, o.DropRate()+drop))}, nil
+	c := f.correction(set.Capacity)
+	return Prediction{o.Goodput() * math.Exp(c.goodput), o.P99() * math.Exp(c.p99), max(0, min(1, o.DropRate()+c.drop))}, nil
 }
 
-// correction is, at a capacity, ln(measured / simulated) of the 99th percentile and
-// measured − simulated of the drop rate.
-func (f *Fit) correction(capacity int) (p99, drop float64) {
+// A knot is, at a capacity of logarithm x, ln(measured / simulated) of the goodput and of the
+// 99th percentile, and measured − simulated of the drop rate.
+type knot struct{ x, goodput, p99, drop float64 }
+
+// correction is what the knots say of a capacity. Where every target has a place nothing is
+// dropped, which is another regime: it says nothing about smaller capacities, nor they about it.
+func (f *Fit) correction(capacity int) knot {
+	knots := f.knots
+	if n := len(knots); f.roomy > 0 && n > 1 && knots[n-1].x >= math.Log(float64(f.roomy)) {
+		if capacity >= f.roomy {
+			return knots[n-1]
+		}
+		knots = knots[:n-1]
+	}
 	x := math.Log(float64(capacity))
-	for i, k := range f.knots {
+	for i, k := range knots {
 		if x <= k.x {
 			if i == 0 {
-				return k.p99, k.drop
+				return k
 			}
-			b := f.knots[i-1]
+			b := knots[i-1]
 			w := (x - b.x) / (k.x - b.x)
-			return b.p99 + w*(k.p99-b.p99), b.drop + w*(k.drop-b.drop)
+			return knot{x, b.goodput + w*(k.goodput-b.goodput), b.p99 + w*(k.p99-b.p99), b.drop + w*(k.drop-b.drop)}
 		}
 	}
-	if n := len(f.knots); n > 0 {
-		return f.knots[n-1].p99, f.knots[n-1].drop
+	if n := len(knots); n > 0 {
+		return knots[n-1]
 	}
-	return 0, 0
+	return knot{}
 }
-
-type knot struct{ x, p99, drop float64 }
 
 // correct learns the correction from samples of the load that is tuned for, which is
 // that of the most targets and the highest rate: the median of each capacity's.
@@ -252,7 +261,7 @@ func (f *Fit) correct(samples []Sample) error {
 	for _, s := range samples {
 		targets, rate = max(targets, s.Load.Targets), max(rate, s.Load.Arrivals.Rate())
 	}
-	p99s, drops := map[int][]float64{}, map[int][]float64{}
+	goodputs, p99s, drops := map[int][]float64{}, map[int][]float64{}, map[int][]float64{}
 	for _, s := range samples {
 		if s.Load.Arrivals.Open() != open || s.Load.Targets < targets || s.Load.Arrivals.Rate() < rate {
 			continue
@@ -262,11 +271,16 @@ func (f *Fit) correct(samples []Sample) error {
 			return err
 		}
 		k := s.Setting.Capacity
+		goodputs[k] = append(goodputs[k], math.Log(max(s.Goodput(), 1)/max(o.Goodput(), 1)))
 		p99s[k] = append(p99s[k], math.Log(max(s.P99(), 1)/max(o.P99(), 1)))
 		drops[k] = append(drops[k], s.DropRate()-o.DropRate())
 	}
+	f.knots, f.roomy = nil, targets
+	if open {
+		f.roomy = 0
+	}
 	for k := range p99s {
-		f.knots = append(f.knots, knot{math.Log(float64(k)), max(-1, min(1, median(p99s[k]))), median(drops[k])})
+		f.knots = append(f.knots, knot{math.Log(float64(k)), max(-.3, min(.3, median(goodputs[k]))), max(-1, min(1, median(p99s[k]))), median(drops[k])})
 	}
 	slices.SortFunc(f.knots, func(a, b knot) int { return cmp.Compare(a.x, b.x) })
 	f.Residual = f.Misfit
@@ -275,11 +289,10 @@ func (f *Fit) correct(samples []Sample) error {
 	}
 	var off []float64
 	for i := 1; i < len(f.knots)-1; i++ {
-		others := Fit{knots: slices.Delete(slices.Clone(f.knots), i, i+1)}
+		others := Fit{roomy: f.roomy, knots: slices.Delete(slices.Clone(f.knots), i, i+1)}
 		k := int(math.Round(math.Exp(f.knots[i].x)))
-		p99, _ := others.correction(k)
 		for _, x := range p99s[k] {
-			off = append(off, math.Abs(x-p99))
+			off = append(off, math.Abs(x-others.correction(k).p99))
 		}
 	}
 	f.Residual = median(off)

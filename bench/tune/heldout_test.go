@@ -13,7 +13,7 @@ import (
 	"github.com/unknot/unknot/bench/storm"
 )
 
-var heldOut = flag.Bool("heldout", false, "hold predictions and recommendations against 12 measured settings; takes six minutes and an idle machine")
+var heldOut = flag.Bool("heldout", false, "hold predictions and recommendations against 12 measured settings; takes a quarter of an hour and an idle machine")
 
 // A setting of TestHeldOut. The tool sees the load; what it predicts is of a capacity and of
 // arrivals that it did not see.
@@ -80,17 +80,17 @@ func TestHeldOut(t *testing.T) {
 		t.Run(fmt.Sprintf("%02d", i+1), func(t *testing.T) {
 			ran++
 			load, held := h.load(t)
-			r := Request{Load: load, Workers: h.workers, WaitP99: h.target, MaxDrop: 1, Duration: 300 * time.Millisecond, Rounds: 3, Seed: uint64(100 * (i + 1))}
-			if load.Arrivals.Open() {
-				r.Duration = 500 * time.Millisecond
-				r.Load.Targets = r.openTargets()
-				held.Targets = r.Load.Targets
-			}
+			r := Request{Load: load, Workers: h.workers, WaitP99: h.target, MaxDrop: 1, Rounds: 5, Seed: uint64(100 * (i + 1))}
+			r.defaults()
+			held.Targets = r.Load.Targets
 			res := &Result{Request: r, CPUs: cpuCount()}
 			seed := r.Seed
-			storm := func(l Load, capacity int) *Sample {
+			measure := func(l Load, capacity int, _ string) (*Sample, error) {
 				seed++
-				s, err := r.measure(context.Background(), l, capacity, seed)
+				return r.measure(context.Background(), l, capacity, seed)
+			}
+			storm := func(l Load, capacity int) *Sample {
+				s, err := measure(l, capacity, "")
 				if err != nil {
 					t.Fatalf("%v: %v", &h, err)
 				}
@@ -107,7 +107,7 @@ func TestHeldOut(t *testing.T) {
 			for len(measured) < r.Rounds {
 				measured = append(measured, storm(held, h.capacity))
 			}
-			if err := res.fit(); err != nil {
+			if err := res.fit(measure); err != nil {
 				t.Errorf("%v: refused: %v", &h, err)
 				return
 			}
@@ -124,7 +124,7 @@ func TestHeldOut(t *testing.T) {
 				bench.Duration(p.P99), bench.Duration(m.P99), percent(p.Drop), percent(m.Drop), verdict(ok), percent(res.FitError()), percent(res.Corrected()))
 
 			res.describe()
-			if err := res.choose(simulated(r.Load, res.Samples)); err != nil {
+			if err := res.decide(measure); err != nil {
 				t.Errorf("%v: %v", &h, err)
 				return
 			}
@@ -169,6 +169,9 @@ func recommended(t *testing.T, res *Result) bool {
 		ratio = typical(pair[chosen]).Goodput / typical(pair[best.Capacity]).Goodput
 	}
 	ok := c.Meets && ratio >= .95
+	if !ok {
+		t.Logf("expected of capacities: %+v", res.Candidates)
+	}
 	t.Logf("recommended %d for %v: p99 %s (predicted %s), %.3f of the best that meets it, %d (in the sweep %.3f, and %.3f of the best of all); holds: %v%s", chosen, r.WaitP99,
 		bench.Duration(c.P99), bench.Duration(res.Chosen.P99), ratio, best.Capacity, c.Goodput/best.Goodput, c.Goodput/bestOfAll, ok, "\n   "+all)
 	return ok

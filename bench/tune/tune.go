@@ -20,7 +20,7 @@ type Request struct {
 	Workers  int
 	WaitP99  time.Duration // the target
 	MaxDrop  float64       // part of the received calls; 1: no limit
-	Duration time.Duration // of one storm
+	Duration time.Duration // of one storm; 0: as long as its arrivals want
 	Rounds   int           // of the verification
 	Seed     uint64        // of orders and simulations
 	Confine  bench.Confiner
@@ -135,13 +135,22 @@ func (r *Request) top() int {
 // whose answer is held at once, and for some on their way.
 func (r *Request) openTargets() int { return 2*r.top() + policy.DefaultMaxHeld + r.Workers + 64 }
 
+// defaults fills in what the request leaves to the load.
+func (r *Request) defaults() {
+	if r.Load.Arrivals.Open() && r.Load.Targets == 0 {
+		r.Load.Targets = r.openTargets()
+	}
+	if r.Duration == 0 {
+		// So many calls that a 99th percentile says something.
+		mean, _ := r.Load.Service.Moments()
+		r.Duration = min(max(time.Duration(2000*mean)/time.Duration(max(r.Workers, 1)), r.Load.Arrivals.enough()), mostEnough).Round(time.Millisecond)
+	}
+}
+
 // Tune measures, fits, chooses and verifies. In an open loop a Load.Targets of 0 means
 // enough.
 func Tune(ctx context.Context, r Request) (*Result, error) {
-	open := r.Load.Arrivals.Open()
-	if open && r.Load.Targets == 0 {
-		r.Load.Targets = r.openTargets()
-	}
+	r.defaults()
 	if err := r.Load.Check(); err != nil {
 		return nil, err
 	}
@@ -151,9 +160,10 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 		return nil, refuse("%d targets and %d workers: no call ever waits in the queue, whatever its capacity; tune needs more targets than workers", n, r.Workers)
 	}
 	points := r.sweep()
-	total, done := len(points)+r.Rounds*6, 0
+	total, done := len(points)+refineStorms+r.Rounds*6, 0
 	measure := func(l Load, capacity int, what string) (*Sample, error) {
 		if r.Progress != nil {
+			total = max(total, done+1) // it is not known beforehand how often the choice is refined
 			r.Progress(done, total, fmt.Sprintf("%s: %v, capacity %d", what, l.Arrivals, capacity))
 		}
 		done++
@@ -169,18 +179,97 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 	if err := sameTwice(res.Samples); err != nil {
 		return nil, err
 	}
-	if err := res.fit(); err != nil {
+	if err := res.fit(measure); err != nil {
 		return nil, err
 	}
-	model := simulated(r.Load, res.Samples)
 	res.describe()
-	if err := res.choose(model); err != nil {
+	if err := res.decide(measure); err != nil {
 		return nil, err
 	}
-	if err := res.verify(model, measure); err != nil {
+	if err := res.verify(simulated(r.Load, res.Samples), measure); err != nil {
 		return nil, err
 	}
-	return res, res.curves(model)
+	return res, res.curves(simulated(r.Load, res.Samples))
+}
+
+// A stormer storms a load at a capacity; what is said to the user as what it is for.
+type stormer func(l Load, capacity int, what string) (*Sample, error)
+
+// storms adds n storms of the load at each of the capacities, in turn, to the samples.
+func (res *Result) storms(measure stormer, n int, what string, capacities ...int) error {
+	for range n {
+		for _, k := range capacities {
+			s, err := measure(res.Request.Load, k, what)
+			if err != nil {
+				return err
+			}
+			res.Samples = append(res.Samples, s)
+		}
+	}
+	return nil
+}
+
+// refineStorms is how many storms the choice is refined by each time.
+const refineStorms = 3
+
+// refineMost bounds how often.
+const refineMost = 6
+
+// decide chooses a capacity, storms it, learns from that and chooses again, until it has
+// stormed what it chooses. In turn with it, it storms what was best of all measured, since the
+// machine may be another one than at the time of the sweep.
+func (res *Result) decide(measure stormer) error {
+	stormed := map[int]bool{}
+	for {
+		if err := res.choose(simulated(res.Request.Load, res.Samples)); err != nil {
+			return err
+		}
+		k := res.Chosen.Capacity
+		if stormed[k] || len(stormed) == refineMost {
+			return nil
+		}
+		stormed[k] = true
+		ks := []int{k}
+		if rival := res.rival(); rival != 0 && rival != k {
+			ks = append(ks, rival)
+		}
+		if err := res.storms(measure, refineStorms, "refine", ks...); err != nil {
+			return err
+		}
+		if err := res.Fit.correct(res.fitted()); err != nil {
+			return err
+		}
+	}
+}
+
+// rival is the capacity that served most in the storms of the load, of those that met the target
+// with room; 0 if none did.
+func (res *Result) rival() (best int) {
+	got := map[int][]*Sample{}
+	for _, s := range res.Samples {
+		if s.Load.Targets == res.Request.Load.Targets && s.Load.Arrivals == res.Request.Load.Arrivals {
+			got[s.Setting.Capacity] = append(got[s.Setting.Capacity], s)
+		}
+	}
+	most := 0.
+	for k, s := range got {
+		if c := res.meets(typical(s)); c.Meets && res.safe(c) && c.Goodput > most {
+			best, most = k, c.Goodput
+		}
+	}
+	return best
+}
+
+// fitted is the samples that the model is fitted to: those in which calls queue.
+func (res *Result) fitted() (at []Sample) {
+	for _, s := range res.Samples {
+		if s.Load.Targets > res.Request.lone() {
+			m := *s
+			m.Load = simulated(s.Load, res.Samples)
+			at = append(at, m)
+		}
+	}
+	return at
 }
 
 // A point is what one storm of the sweep is of.
@@ -206,16 +295,14 @@ func (r *Request) sweep() []point {
 	for _, k := range sweepCapacities(top) {
 		points = append(points, point{r.Load, k})
 	}
-	rounds := 2
 	if open {
-		rounds = 3 // their bursts differ from storm to storm
 		slower := r.Load
 		slower.Arrivals = slower.Arrivals.times(.5) // few calls in flight
 		points = append(points, point{slower, top}, point{closed(n), n})
 	} else {
 		points = append(points, point{closed(max(n/2, r.Workers+1)), n})
 	}
-	points = slices.Repeat(points, rounds)
+	points = slices.Repeat(points, 3)
 	shuffle(points, r.Seed)
 	return points
 }
@@ -233,24 +320,33 @@ func (r *Request) measure(ctx context.Context, l Load, capacity int, seed uint64
 	return s, err
 }
 
-// fit finds the model of the samples, or refuses.
-func (res *Result) fit() error {
-	var at []Sample
-	for _, s := range res.Samples {
-		m := *s
-		m.Load = simulated(s.Load, res.Samples)
-		if s.Load.Targets > res.Request.lone() {
-			at = append(at, m)
+// fit finds the model of the samples, or refuses. Where it predicts badly, it first has
+// capacities between those of the sweep stormed too.
+func (res *Result) fit(measure stormer) (err error) {
+	for finer := false; ; finer = true {
+		if res.Fit, err = FitModel(res.fitted()); err != nil {
+			return err
+		}
+		switch {
+		case res.Fit.Residual <= MaxMisfit:
+			return nil
+		case finer:
+			return refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): keep the machine otherwise idle; and handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know: measure those with bench instead", 100*res.Corrected(), 100*(math.Exp(MaxMisfit)-1))
+		}
+		if err := res.storms(measure, 2, "sweep, finer", between(sweepCapacities(res.Request.top()))...); err != nil {
+			return err
 		}
 	}
-	var err error
-	if res.Fit, err = FitModel(at); err != nil {
-		return err
+}
+
+// between are the capacities halfway, by their logarithm, between those given, which are in order.
+func between(ks []int) (mid []int) {
+	for i, k := range ks[1:] {
+		if m := int(math.Round(math.Sqrt(float64(k) * float64(ks[i])))); m > ks[i] && m < k {
+			mid = append(mid, m)
+		}
 	}
-	if res.Fit.Residual > MaxMisfit {
-		return refuse("the model does not fit what was measured (off by %.0f%% on average, at most %.0f%% is accepted): keep the machine otherwise idle; and handlers shorter than about 20µs run on the receive thread's CPU in turns, which it does not know: measure those with bench instead", 100*res.Corrected(), 100*(math.Exp(MaxMisfit)-1))
-	}
-	return nil
+	return mid
 }
 
 // sweepCapacities are those that are measured: from few to all targets.
@@ -333,19 +429,30 @@ func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, erro
 	if err != nil {
 		return Candidate{}, err
 	}
-	return res.meets(Candidate{Capacity: capacity, Goodput: p.Goodput(), P99: p.P99, Drop: p.Drop}), nil
+	return res.meets(Candidate{Capacity: capacity, Goodput: p.Goodput, P99: p.P99, Drop: p.Drop}), nil
 }
 
-// safe leaves room for a prediction that is somewhat off.
-func (res *Result) safe(c Candidate) bool { return c.P99 <= .85*float64(res.Request.WaitP99) }
+// safe leaves room for a prediction that is somewhat off: as much as predictions of capacities
+// that were not measured are, within bounds.
+func (res *Result) safe(c Candidate) bool {
+	room := max(.7, min(.85, math.Exp(-res.Fit.Residual)))
+	return c.P99 <= room*float64(res.Request.WaitP99)
+}
+
+// What is chosen serves at least nearBest of what the best serves, and drops at most moreDrops
+// more of the calls than the least.
+const (
+	nearBest  = .98
+	moreDrops = .02
+)
 
 // choose takes the smallest capacity that meets the target, with some room if any does, of
-// those that serve at least 98% of what the best serves and drop at most a point more than the best,
+// those that serve nearly as much as the best and drop hardly more than the least,
 // and have two places for each worker, if any has: below that, chance decides
 // whether a worker finds something to do.
 func (res *Result) choose(l Load) error {
-	best, least, safe := 0., 1., false
-	ok := func(c Candidate) bool { return c.Meets && (res.safe(c) || !safe) }
+	res.Candidates = nil
+	var some, safe []Candidate
 	for _, k := range candidates(res.Request.top()) {
 		c, err := res.candidate(l, k, res.Request.Seed+1)
 		if err != nil {
@@ -353,19 +460,28 @@ func (res *Result) choose(l Load) error {
 		}
 		res.Candidates = append(res.Candidates, c)
 		if c.Meets {
-			safe = safe || res.safe(c)
+			some = append(some, c)
+			if res.safe(c) {
+				safe = append(safe, c)
+			}
 		}
 	}
-	for _, c := range res.Candidates {
-		if ok(c) {
-			best, least = max(best, c.Goodput), min(least, c.Drop)
-		}
-	}
-	if best == 0 {
+	if len(some) == 0 {
 		return res.nothingWorks(l)
 	}
-	for _, c := range res.Candidates {
-		if ok(c) && c.Goodput >= .98*best && c.Drop <= least+.01 {
+	if len(safe) > 0 {
+		some = safe
+	}
+	least, best := 1., 0.
+	for _, c := range some {
+		least = min(least, c.Drop)
+	}
+	few := slices.DeleteFunc(slices.Clone(some), func(c Candidate) bool { return c.Drop > least+moreDrops })
+	for _, c := range few {
+		best = max(best, c.Goodput)
+	}
+	for _, c := range few {
+		if c.Goodput >= nearBest*best {
 			res.Chosen = c
 			if c.Capacity >= 2*res.Request.Workers {
 				break
@@ -374,8 +490,8 @@ func (res *Result) choose(l Load) error {
 	}
 	// With a place for all targets that are not being served, whether there are drops is up to
 	// how fast a worker comes back for the next call. With one for each, there are none.
-	last := res.Candidates[len(res.Candidates)-1]
-	if n := l.Targets; !l.Arrivals.Open() && res.Chosen.Capacity >= n-res.Request.Workers && last.Capacity == n && ok(last) {
+	last := some[len(some)-1]
+	if n := l.Targets; !l.Arrivals.Open() && res.Chosen.Capacity >= n-res.Request.Workers && last.Capacity == n {
 		res.Chosen = last
 	}
 	return nil
@@ -433,7 +549,7 @@ func (res *Result) nothingWorks(l Load) error {
 
 // verify storms the chosen capacity, half and twice of it, interleaved, under the
 // load itself and under another arrival process, and holds the predictions against them.
-func (res *Result) verify(l Load, measure func(Load, int, string) (*Sample, error)) error {
+func (res *Result) verify(l Load, measure stormer) error {
 	r := res.Request
 	other := r.Load
 	other.Arrivals = r.Load.Arrivals.other(float64(r.Load.Targets) / res.Capacity)
@@ -503,7 +619,7 @@ func (res *Result) expected(l Load, capacity int, storms []*Sample) (Candidate, 
 		if err != nil {
 			return Candidate{}, err
 		}
-		p99, drop, x = append(p99, p.P99), append(drop, p.Drop), append(x, p.Goodput())
+		p99, drop, x = append(p99, p.P99), append(drop, p.Drop), append(x, p.Goodput)
 	}
 	return res.meets(Candidate{Capacity: capacity, P99: median(p99), Drop: median(drop), Goodput: median(x)}), nil
 }

@@ -73,7 +73,7 @@ usage, 3 the answer's prediction disagrees with what was measured.`,
 	fl.IntVar(&f.targets, "targets", 64, "threads that make trapped calls; of an open loop as many as are wanted at once unless said otherwise")
 	fl.IntVar(&f.workers, "workers", 2, "workers of the engine")
 	fl.IntVar(&f.rounds, "rounds", 5, "of the verification")
-	fl.DurationVar(&f.duration, "duration", 500*time.Millisecond, "of one storm")
+	fl.DurationVar(&f.duration, "duration", 0, "of one storm (0: 500ms, and longer for bursts and for handlers that take long, to 3s)")
 	fl.Uint64Var(&f.seed, "seed", 1, "of the order of the storms and of the simulation")
 	fl.StringVar(&f.confine, "confine", "private", confineUsage)
 	fl.StringVar(&f.config, "config", "", "write the settings for run --config to this `file`")
@@ -100,8 +100,8 @@ func (f *tuneFlags) request() (r tune.Request, err error) {
 			return r, usageErrorf("--%s %d: want 1 to %d", l.flag, l.v, l.max)
 		}
 	}
-	if f.duration < 10*time.Millisecond {
-		return r, usageErrorf("--duration %v: want at least 10ms", f.duration)
+	if f.duration != 0 && f.duration < 10*time.Millisecond {
+		return r, usageErrorf("--duration %v: want at least 10ms, or 0 for as long as the load wants", f.duration)
 	}
 	confiners, err := parseConfinements([]string{f.confine})
 	if err != nil {
