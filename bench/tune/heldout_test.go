@@ -13,7 +13,7 @@ import (
 	"github.com/unknot/unknot/bench/storm"
 )
 
-var heldOut = flag.Bool("heldout", false, "hold predictions and recommendations against 12 measured settings; takes a quarter of an hour and an idle machine")
+var heldOut = flag.Bool("heldout", false, "hold predictions and recommendations against 12 measured settings; takes 20 minutes and an idle machine")
 
 // A setting of TestHeldOut. The tool sees the load; what it predicts is of a capacity and of
 // arrivals that it did not see.

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -223,5 +224,53 @@ func TestNoisyMachineIsRefused(t *testing.T) {
 	}
 	if err := sameTwice([]*Sample{a, a}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCorrectionByRegime: what is measured where every target has a place corrects that only.
+func TestCorrectionByRegime(t *testing.T) {
+	at := func(k int, goodput float64) knot { return knot{x: math.Log(float64(k)), goodput: goodput} }
+	f := Fit{roomy: 32, knots: []knot{at(4, .1), at(8, .2), at(32, .9)}}
+	for k, want := range map[int]float64{1: .1, 4: .1, 8: .2, 16: .2, 31: .2, 32: .9, 64: .9} {
+		if got := f.correction(k).goodput; math.Abs(got-want) > 1e-9 {
+			t.Errorf("closed loop, capacity %d: %v, want %v", k, got, want)
+		}
+	}
+	f.roomy = 0 // an open loop
+	if got := f.correction(16).goodput; math.Abs(got-.55) > 1e-9 {
+		t.Errorf("open loop, halfway: %v", got)
+	}
+	if got := (&Fit{}).correction(3); got != (knot{}) {
+		t.Errorf("without knots: %+v", got)
+	}
+}
+
+func TestBetween(t *testing.T) {
+	if got := between([]int{4, 5, 21, 64}); !slices.Equal(got, []int{10, 37}) {
+		t.Error(got)
+	}
+}
+
+// TestStormsLastAsLongAsTheyShould unless told otherwise.
+func TestStormsLastAsLongAsTheyShould(t *testing.T) {
+	onoff := storm.Process{Kind: storm.OnOff, Rate: 100, On: 10 * time.Millisecond, Off: 20 * time.Millisecond}
+	for _, c := range []struct {
+		name     string
+		mean     time.Duration
+		arrivals Arrivals
+		asked    time.Duration
+		want     time.Duration
+	}{
+		{"closed loop", 50 * time.Microsecond, Arrivals{}, 0, 500 * time.Millisecond},
+		{"slow handlers", time.Millisecond, Arrivals{}, 0, time.Second},
+		{"very slow handlers", time.Second, Arrivals{}, 0, mostEnough},
+		{"bursts", 50 * time.Microsecond, Arrivals{Calls: onoff}, 0, 1500 * time.Millisecond},
+		{"as asked", time.Second, Arrivals{Calls: onoff}, 20 * time.Millisecond, 20 * time.Millisecond},
+	} {
+		r := Request{Load: Load{Targets: 8, Service: Service{Dist: dist.Dist{Mean: c.mean}}, Arrivals: c.arrivals}, Workers: 2, Duration: c.asked}
+		r.defaults()
+		if r.Duration != c.want {
+			t.Errorf("%s: %v, want %v", c.name, r.Duration, c.want)
+		}
 	}
 }

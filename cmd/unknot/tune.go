@@ -38,8 +38,9 @@ func newTuneCmd() *cobra.Command {
 		Long: `tune finds the capacity of the queue with which calls wait no longer than the
 target under a load: it measures storms with the given handlers, fits a
 simulation of the engine to them, takes the smallest capacity that the
-simulation says meets the target and serves as much as any, and storms it, half
-of it and twice of it, under that load and under another arrival process.
+simulation says meets the target and serves as much as any, storms that, learns
+from it and chooses again; and at last storms the choice, half of it and twice
+of it, under that load and under another arrival process.
 Predicted stands beside measured; a prediction that is off by more than 25% of
 the p99 or 2 points of the drop rate is said to DISAGREE.
 
