@@ -107,11 +107,11 @@ type Config struct {
 	Kind      WorkerKind
 	Placement Placement
 
-	// KeepProcs leaves GOMAXPROCS alone. Otherwise the engine adds Workers+1 to it while handlers take longer
-	// than some µs, and takes them back: a handler that blocks in a system call, or
-	// computes, keeps others from running for want of a processor of the Go
-	// scheduler, while CPUs are idle. The runtime no longer follows a container's CPU limit then
-	// (runtime.SetDefaultGOMAXPROCS), and collects garbage with more threads.
+	// KeepProcs leaves GOMAXPROCS alone. Otherwise the engine adds Workers+1 to it while
+	// handlers typically take longer than 20 µs, and takes them back: a handler that blocks
+	// in a system call, or computes, else keeps others from running for want of a
+	// processor of the Go scheduler, beside idle CPUs. The runtime then no longer follows a
+	// container's CPU limit (runtime.SetDefaultGOMAXPROCS), and collects garbage with more threads.
 	KeepProcs bool
 
 	// Policy says which calls give way when a listener's ring is full.
