@@ -38,9 +38,9 @@ func (rx *receiver) admit(src *Source, c *cell) {
 		}
 		// Announced before the second look: a worker that makes room after
 		// it sees the announcement.
-		src.resting.Store(true)
+		n := src.rest.begin()
 		if s.policy.Resumes(src.ring.Len()) {
-			src.resting.Store(false)
+			src.rest.end(n)
 		}
 	}
 	if s.pushedAt != nil {
@@ -108,9 +108,9 @@ func (rx *receiver) tend() (deadline int64, timed bool) {
 		if n > tendBatch {
 			next = at // the rest after the next RECV
 		}
-		if s.restUntil != 0 && src.resting.Load() {
+		if rest, on := src.rest.on(); on && s.restUntil != 0 {
 			if at >= s.restUntil {
-				src.resting.Store(false)
+				src.rest.end(rest)
 			} else if !more || s.restUntil < next {
 				next, more = s.restUntil, true
 			}

@@ -160,7 +160,7 @@ func (rx *receiver) stay(src *Source) {
 	e.staying.Store(true)
 	e.ask() // for somebody to look whether calls still come
 	for rx.receive(src, true) {
-		if !e.cfg.Inline && (src.rx.tended || src.resting.Load()) {
+		if _, rests := src.rest.on(); rests || !e.cfg.Inline && src.rx.tended {
 			break
 		}
 	}
@@ -183,7 +183,10 @@ func (rx *receiver) alone() *Source {
 			rx.lone = nil
 		}
 	}
-	if !rx.direct || rx.lone == nil || !rx.lone.receivable() || rx.lone.resting.Load() {
+	if !rx.direct || rx.lone == nil || !rx.lone.receivable() {
+		return nil
+	}
+	if _, rests := rx.lone.rest.on(); rests {
 		return nil
 	}
 	return rx.lone
@@ -195,7 +198,10 @@ func (rx *receiver) rests() bool {
 		return false
 	}
 	for _, s := range *rx.e.sources.Load() {
-		if s != nil && s.resting.Load() {
+		if s == nil {
+			continue
+		}
+		if _, rests := s.rest.on(); rests {
 			return true
 		}
 	}
@@ -214,7 +220,7 @@ func (rx *receiver) poll(deadline int64, timed bool) (stop bool) {
 			continue
 		}
 		fd := unix.PollFd{Fd: int32(s.l.FD()), Events: unix.POLLIN}
-		if s.resting.Load() {
+		if _, rests := s.rest.on(); rests {
 			fd.Events = 0 // the end of its targets is still reported
 		}
 		rx.polled = append(rx.polled, fd)

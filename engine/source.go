@@ -22,10 +22,10 @@ type Source struct {
 	ended    chan struct{} // closed once the listener is closed or handed back
 
 	// Of the queue path.
-	ring    *ring.Ring[uint64]
-	slab    *ring.Slab[cell]
-	resting atomic.Bool // nothing is received until a worker clears it
-	rx      sourceRx
+	ring *ring.Ring[uint64]
+	slab *ring.Slab[cell]
+	rest rest // nothing is received until a worker ends it
+	rx   sourceRx
 
 	wakeUp  atomic.Uint32 // the mode asked for: Sync or Async
 	applied WakeUp        // the mode that the kernel was told; guarded by Engine.mu
@@ -49,6 +49,28 @@ type sourceRx struct {
 	pushedAt  []int64 // with MaxAge, when the last calls were received; circular
 	pushed    uint64  // into the ring, so far
 }
+
+// A rest is a time in which nothing is received. Rests are numbered: a worker that found room, and
+// then was kept from its CPU, must not end the next one, in which there is none.
+type rest struct{ n atomic.Uint32 } // odd during a rest
+
+// on reports whether there is a rest, and its number.
+func (r *rest) on() (number uint32, on bool) {
+	number = r.n.Load()
+	return number, number%2 == 1
+}
+
+// begin begins a rest, a new one if there is one. Only the receive thread does.
+func (r *rest) begin() (number uint32) {
+	n, on := r.on()
+	if on && r.n.CompareAndSwap(n, n+2) {
+		return n + 2
+	}
+	return r.n.Add(1)
+}
+
+// end ends that rest, and reports whether it was still on.
+func (r *rest) end(number uint32) bool { return r.n.CompareAndSwap(number, number+1) }
 
 // A cell holds a notification on its way through the ring. The receive ioctl
 // writes straight into it.
