@@ -50,6 +50,9 @@ func addProcs(n int) {
 	added.n += n
 	added.set = now + n
 	if n != 0 {
+		// It stops the world, which may take until the next timer; see pulse.
+		t := time.NewTicker(time.Millisecond)
+		defer t.Stop()
 		runtime.GOMAXPROCS(added.set)
 	}
 }
