@@ -50,8 +50,9 @@ func addProcs(n int) {
 	added.n += n
 	added.set = now + n
 	if n != 0 {
-		// It stops the world, which may take until the next timer; see pulse.
-		t := time.NewTicker(time.Millisecond)
+		// It stops the world, which may take until the next timer; see pulse. A ticker is none
+		// while nobody waits for it.
+		t := time.AfterFunc(time.Millisecond, func() {})
 		defer t.Stop()
 		runtime.GOMAXPROCS(added.set)
 	}
