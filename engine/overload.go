@@ -108,7 +108,7 @@ func (rx *receiver) tend() (deadline int64, timed bool) {
 		if n > tendBatch {
 			next = at // the rest after the next RECV
 		}
-		if rest, on := src.rest.on(); on && s.restUntil != 0 {
+		if rest, on := src.rest.now(); on && s.restUntil != 0 {
 			if at >= s.restUntil {
 				src.rest.end(rest)
 			} else if !more || s.restUntil < next {

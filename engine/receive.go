@@ -160,7 +160,7 @@ func (rx *receiver) stay(src *Source) {
 	e.staying.Store(true)
 	e.ask() // for somebody to look whether calls still come
 	for rx.receive(src, true) {
-		if _, rests := src.rest.on(); rests || !e.cfg.Inline && src.rx.tended {
+		if !e.cfg.Inline && (src.rx.tended || src.rest.on()) {
 			break
 		}
 	}
@@ -183,10 +183,7 @@ func (rx *receiver) alone() *Source {
 			rx.lone = nil
 		}
 	}
-	if !rx.direct || rx.lone == nil || !rx.lone.receivable() {
-		return nil
-	}
-	if _, rests := rx.lone.rest.on(); rests {
+	if !rx.direct || rx.lone == nil || !rx.lone.receivable() || rx.lone.rest.on() {
 		return nil
 	}
 	return rx.lone
@@ -198,10 +195,7 @@ func (rx *receiver) rests() bool {
 		return false
 	}
 	for _, s := range *rx.e.sources.Load() {
-		if s == nil {
-			continue
-		}
-		if _, rests := s.rest.on(); rests {
+		if s != nil && s.rest.on() {
 			return true
 		}
 	}
@@ -220,7 +214,7 @@ func (rx *receiver) poll(deadline int64, timed bool) (stop bool) {
 			continue
 		}
 		fd := unix.PollFd{Fd: int32(s.l.FD()), Events: unix.POLLIN}
-		if _, rests := s.rest.on(); rests {
+		if s.rest.on() {
 			fd.Events = 0 // the end of its targets is still reported
 		}
 		rx.polled = append(rx.polled, fd)

@@ -5,11 +5,11 @@ import "testing"
 // TestRestsAreNumbered: who knew of one rest cannot end another.
 func TestRestsAreNumbered(t *testing.T) {
 	var r rest
-	if _, on := r.on(); on {
+	if r.on() {
 		t.Fatal("a rest before the first")
 	}
 	first := r.begin()
-	if n, on := r.on(); !on || n != first {
+	if n, on := r.now(); !on || n != first {
 		t.Fatal(n, on)
 	}
 	if !r.end(first) || r.end(first) {
@@ -20,13 +20,13 @@ func TestRestsAreNumbered(t *testing.T) {
 		t.Error("the second rest was ended as the first")
 	}
 	third := r.begin()
-	if _, on := r.on(); !on || third == second || r.end(second) {
+	if !r.on() || third == second || r.end(second) {
 		t.Error("a rest that begins during another is a new one")
 	}
 	if !r.end(third) {
 		t.Error("it does not end")
 	}
-	if _, on := r.on(); on {
+	if r.on() {
 		t.Error("still a rest")
 	}
 }

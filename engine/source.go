@@ -54,15 +54,21 @@ type sourceRx struct {
 // then was kept from its CPU, must not end the next one, in which there is none.
 type rest struct{ n atomic.Uint32 } // odd during a rest
 
-// on reports whether there is a rest, and its number.
-func (r *rest) on() (number uint32, on bool) {
+// now reports whether there is a rest, and its number.
+func (r *rest) now() (number uint32, on bool) {
 	number = r.n.Load()
 	return number, number%2 == 1
 }
 
+// on reports whether there is a rest.
+func (r *rest) on() bool {
+	_, on := r.now()
+	return on
+}
+
 // begin begins a rest, a new one if there is one. Only the receive thread does.
 func (r *rest) begin() (number uint32) {
-	n, on := r.on()
+	n, on := r.now()
 	if on && r.n.CompareAndSwap(n, n+2) {
 		return n + 2
 	}

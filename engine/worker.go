@@ -86,7 +86,7 @@ func (w *worker) loop() {
 		}
 		// A source stays in the table for as long as it has calls.
 		src := (*e.sources.Load())[h[0]>>32]
-		if rest, on := src.rest.on(); on && src.rx.policy.Resumes(src.ring.Len()) && src.rest.end(rest) {
+		if rest, on := src.rest.now(); on && src.rx.policy.Resumes(src.ring.Len()) && src.rest.end(rest) {
 			e.nudge()
 		}
 		e.round.taken(src)
