@@ -186,7 +186,7 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 	if err := res.decide(measure); err != nil {
 		return nil, err
 	}
-	if err := res.verify(simulated(r.Load, res.Samples), measure); err != nil {
+	if err := res.verify(measure); err != nil {
 		return nil, err
 	}
 	return res, res.curves(simulated(r.Load, res.Samples))
@@ -549,7 +549,7 @@ func (res *Result) nothingWorks(l Load) error {
 
 // verify storms the chosen capacity, half and twice of it, interleaved, under the
 // load itself and under another arrival process, and holds the predictions against them.
-func (res *Result) verify(l Load, measure stormer) error {
+func (res *Result) verify(measure stormer) error {
 	r := res.Request
 	other := r.Load
 	other.Arrivals = r.Load.Arrivals.other(float64(r.Load.Targets) / res.Capacity)

@@ -131,10 +131,10 @@ func answered(t *testing.T, target time.Duration, maxDrop float64) (*Result, err
 		t.Fatal(err)
 	}
 	res.describe()
-	if err := res.choose(r.Load); err != nil {
+	if err := res.decide(measure); err != nil {
 		return nil, err
 	}
-	if err := res.verify(r.Load, measure); err != nil {
+	if err := res.verify(measure); err != nil {
 		t.Fatal(err)
 	}
 	if err := res.curves(r.Load); err != nil {
