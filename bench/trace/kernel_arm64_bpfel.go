@@ -101,26 +101,28 @@ type kernelSlow struct {
 
 type kernelThread struct {
 	_            structs.HostLayout
+	Owner        uint64
 	Exited       uint64
 	Trapped      uint64
 	Ran          uint64
-	On           uint64
-	Joined       uint32
-	Sending      uint32
-	SendingId    uint64
-	Supervises   uint32
-	Receiver     uint32
-	Entered      uint64
 	ReceiverRan  uint64
 	Received     uint64
 	Dispatched   uint64
 	Answered     uint64
+	On           uint64
+	SendingId    uint64
+	Sending      uint32
+	Supervises   uint32
+	Receiving    uint64
+	Entered      uint64
 	Woken        uint64
 	Id           uint64
 	ReceiverBusy uint64
 	ReceiverWait uint64
+	Receiver     uint32
+	Pad          uint32
 	Cause        kernelCause
-	Receiving    uint64
+	Pads         [5]uint64
 }
 
 type kernelUsage struct {
@@ -138,32 +140,40 @@ type kernelUsage struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	kernelMapCauses    = "causes"
-	kernelMapCounts    = "counts"
-	kernelMapFlights   = "flights"
-	kernelMapHists     = "hists"
-	kernelMapSlowest   = "slowest"
-	kernelMapThreads   = "threads"
-	kernelMapUsages    = "usages"
-	kernelProgEnterBtf = "enter_btf"
-	kernelProgEnterRaw = "enter_raw"
-	kernelProgExitBtf  = "exit_btf"
-	kernelProgExitRaw  = "exit_raw"
-	kernelProgSwitched = "switched"
-	kernelProgWaking   = "waking"
-	kernelVarBank      = "bank"
-	kernelVarDropErrno = "drop_errno"
-	kernelVarExplain   = "explain"
-	kernelVarFarLog2   = "far_log2"
-	kernelVarInPidns   = "in_pidns"
-	kernelVarNearLog2  = "near_log2"
-	kernelVarPidnsDev  = "pidns_dev"
-	kernelVarPidnsIno  = "pidns_ino"
-	kernelVarRunners   = "runners"
-	kernelVarSampled   = "sampled"
-	kernelVarSenders   = "senders"
-	kernelVarStages    = "stages"
-	kernelVarTgid      = "tgid"
+	kernelMapCauses     = "causes"
+	kernelMapCounts     = "counts"
+	kernelMapDisplaced  = "displaced"
+	kernelMapDraws      = "draws"
+	kernelMapFlights    = "flights"
+	kernelMapHists      = "hists"
+	kernelMapRows       = "rows"
+	kernelMapSlowest    = "slowest"
+	kernelMapUsages     = "usages"
+	kernelProgEnded     = "ended"
+	kernelProgEnterBtf  = "enter_btf"
+	kernelProgEnterRaw  = "enter_raw"
+	kernelProgExitBtf   = "exit_btf"
+	kernelProgExitRaw   = "exit_raw"
+	kernelProgSwitched  = "switched"
+	kernelProgWaking    = "waking"
+	kernelVarBank       = "bank"
+	kernelVarChosen     = "chosen"
+	kernelVarDisplacing = "displacing"
+	kernelVarDropErrno  = "drop_errno"
+	kernelVarExplain    = "explain"
+	kernelVarFarLog2    = "far_log2"
+	kernelVarHomes      = "homes"
+	kernelVarInFlight   = "in_flight"
+	kernelVarInPidns    = "in_pidns"
+	kernelVarNearLog2   = "near_log2"
+	kernelVarNested     = "nested"
+	kernelVarPidnsDev   = "pidns_dev"
+	kernelVarPidnsIno   = "pidns_ino"
+	kernelVarRunners    = "runners"
+	kernelVarSampled    = "sampled"
+	kernelVarSenders    = "senders"
+	kernelVarStages     = "stages"
+	kernelVarTgid       = "tgid"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -208,6 +218,7 @@ type kernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelProgramSpecs struct {
+	Ended    *ebpf.ProgramSpec `ebpf:"ended"`
 	EnterBtf *ebpf.ProgramSpec `ebpf:"enter_btf"`
 	EnterRaw *ebpf.ProgramSpec `ebpf:"enter_raw"`
 	ExitBtf  *ebpf.ProgramSpec `ebpf:"exit_btf"`
@@ -220,32 +231,39 @@ type kernelProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelMapSpecs struct {
-	Causes  *ebpf.MapSpec `ebpf:"causes"`
-	Counts  *ebpf.MapSpec `ebpf:"counts"`
-	Flights *ebpf.MapSpec `ebpf:"flights"`
-	Hists   *ebpf.MapSpec `ebpf:"hists"`
-	Slowest *ebpf.MapSpec `ebpf:"slowest"`
-	Threads *ebpf.MapSpec `ebpf:"threads"`
-	Usages  *ebpf.MapSpec `ebpf:"usages"`
+	Causes    *ebpf.MapSpec `ebpf:"causes"`
+	Counts    *ebpf.MapSpec `ebpf:"counts"`
+	Displaced *ebpf.MapSpec `ebpf:"displaced"`
+	Draws     *ebpf.MapSpec `ebpf:"draws"`
+	Flights   *ebpf.MapSpec `ebpf:"flights"`
+	Hists     *ebpf.MapSpec `ebpf:"hists"`
+	Rows      *ebpf.MapSpec `ebpf:"rows"`
+	Slowest   *ebpf.MapSpec `ebpf:"slowest"`
+	Usages    *ebpf.MapSpec `ebpf:"usages"`
 }
 
 // kernelVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
-	Bank      *ebpf.VariableSpec `ebpf:"bank"`
-	DropErrno *ebpf.VariableSpec `ebpf:"drop_errno"`
-	Explain   *ebpf.VariableSpec `ebpf:"explain"`
-	FarLog2   *ebpf.VariableSpec `ebpf:"far_log2"`
-	InPidns   *ebpf.VariableSpec `ebpf:"in_pidns"`
-	NearLog2  *ebpf.VariableSpec `ebpf:"near_log2"`
-	PidnsDev  *ebpf.VariableSpec `ebpf:"pidns_dev"`
-	PidnsIno  *ebpf.VariableSpec `ebpf:"pidns_ino"`
-	Runners   *ebpf.VariableSpec `ebpf:"runners"`
-	Sampled   *ebpf.VariableSpec `ebpf:"sampled"`
-	Senders   *ebpf.VariableSpec `ebpf:"senders"`
-	Stages    *ebpf.VariableSpec `ebpf:"stages"`
-	Tgid      *ebpf.VariableSpec `ebpf:"tgid"`
+	Bank       *ebpf.VariableSpec `ebpf:"bank"`
+	Chosen     *ebpf.VariableSpec `ebpf:"chosen"`
+	Displacing *ebpf.VariableSpec `ebpf:"displacing"`
+	DropErrno  *ebpf.VariableSpec `ebpf:"drop_errno"`
+	Explain    *ebpf.VariableSpec `ebpf:"explain"`
+	FarLog2    *ebpf.VariableSpec `ebpf:"far_log2"`
+	Homes      *ebpf.VariableSpec `ebpf:"homes"`
+	InFlight   *ebpf.VariableSpec `ebpf:"in_flight"`
+	InPidns    *ebpf.VariableSpec `ebpf:"in_pidns"`
+	NearLog2   *ebpf.VariableSpec `ebpf:"near_log2"`
+	Nested     *ebpf.VariableSpec `ebpf:"nested"`
+	PidnsDev   *ebpf.VariableSpec `ebpf:"pidns_dev"`
+	PidnsIno   *ebpf.VariableSpec `ebpf:"pidns_ino"`
+	Runners    *ebpf.VariableSpec `ebpf:"runners"`
+	Sampled    *ebpf.VariableSpec `ebpf:"sampled"`
+	Senders    *ebpf.VariableSpec `ebpf:"senders"`
+	Stages     *ebpf.VariableSpec `ebpf:"stages"`
+	Tgid       *ebpf.VariableSpec `ebpf:"tgid"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -268,23 +286,27 @@ func (o *kernelObjects) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelMaps struct {
-	Causes  *ebpf.Map `ebpf:"causes"`
-	Counts  *ebpf.Map `ebpf:"counts"`
-	Flights *ebpf.Map `ebpf:"flights"`
-	Hists   *ebpf.Map `ebpf:"hists"`
-	Slowest *ebpf.Map `ebpf:"slowest"`
-	Threads *ebpf.Map `ebpf:"threads"`
-	Usages  *ebpf.Map `ebpf:"usages"`
+	Causes    *ebpf.Map `ebpf:"causes"`
+	Counts    *ebpf.Map `ebpf:"counts"`
+	Displaced *ebpf.Map `ebpf:"displaced"`
+	Draws     *ebpf.Map `ebpf:"draws"`
+	Flights   *ebpf.Map `ebpf:"flights"`
+	Hists     *ebpf.Map `ebpf:"hists"`
+	Rows      *ebpf.Map `ebpf:"rows"`
+	Slowest   *ebpf.Map `ebpf:"slowest"`
+	Usages    *ebpf.Map `ebpf:"usages"`
 }
 
 func (m *kernelMaps) Close() error {
 	return _KernelClose(
 		m.Causes,
 		m.Counts,
+		m.Displaced,
+		m.Draws,
 		m.Flights,
 		m.Hists,
+		m.Rows,
 		m.Slowest,
-		m.Threads,
 		m.Usages,
 	)
 }
@@ -293,25 +315,31 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
-	Bank      *ebpf.Variable `ebpf:"bank"`
-	DropErrno *ebpf.Variable `ebpf:"drop_errno"`
-	Explain   *ebpf.Variable `ebpf:"explain"`
-	FarLog2   *ebpf.Variable `ebpf:"far_log2"`
-	InPidns   *ebpf.Variable `ebpf:"in_pidns"`
-	NearLog2  *ebpf.Variable `ebpf:"near_log2"`
-	PidnsDev  *ebpf.Variable `ebpf:"pidns_dev"`
-	PidnsIno  *ebpf.Variable `ebpf:"pidns_ino"`
-	Runners   *ebpf.Variable `ebpf:"runners"`
-	Sampled   *ebpf.Variable `ebpf:"sampled"`
-	Senders   *ebpf.Variable `ebpf:"senders"`
-	Stages    *ebpf.Variable `ebpf:"stages"`
-	Tgid      *ebpf.Variable `ebpf:"tgid"`
+	Bank       *ebpf.Variable `ebpf:"bank"`
+	Chosen     *ebpf.Variable `ebpf:"chosen"`
+	Displacing *ebpf.Variable `ebpf:"displacing"`
+	DropErrno  *ebpf.Variable `ebpf:"drop_errno"`
+	Explain    *ebpf.Variable `ebpf:"explain"`
+	FarLog2    *ebpf.Variable `ebpf:"far_log2"`
+	Homes      *ebpf.Variable `ebpf:"homes"`
+	InFlight   *ebpf.Variable `ebpf:"in_flight"`
+	InPidns    *ebpf.Variable `ebpf:"in_pidns"`
+	NearLog2   *ebpf.Variable `ebpf:"near_log2"`
+	Nested     *ebpf.Variable `ebpf:"nested"`
+	PidnsDev   *ebpf.Variable `ebpf:"pidns_dev"`
+	PidnsIno   *ebpf.Variable `ebpf:"pidns_ino"`
+	Runners    *ebpf.Variable `ebpf:"runners"`
+	Sampled    *ebpf.Variable `ebpf:"sampled"`
+	Senders    *ebpf.Variable `ebpf:"senders"`
+	Stages     *ebpf.Variable `ebpf:"stages"`
+	Tgid       *ebpf.Variable `ebpf:"tgid"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelPrograms struct {
+	Ended    *ebpf.Program `ebpf:"ended"`
 	EnterBtf *ebpf.Program `ebpf:"enter_btf"`
 	EnterRaw *ebpf.Program `ebpf:"enter_raw"`
 	ExitBtf  *ebpf.Program `ebpf:"exit_btf"`
@@ -322,6 +350,7 @@ type kernelPrograms struct {
 
 func (p *kernelPrograms) Close() error {
 	return _KernelClose(
+		p.Ended,
 		p.EnterBtf,
 		p.EnterRaw,
 		p.ExitBtf,

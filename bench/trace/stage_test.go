@@ -92,11 +92,14 @@ func TestStagesAddUpToTheTargetsTime(t *testing.T) {
 				sum := time.Duration(parts * float64(n))
 				t.Logf("stages of %d calls: %v, by the targets' clocks: %v (%+.2f%%), from first to last answer: %v",
 					n, sum, took.Most, 100*(float64(sum)/float64(took.Most)-1), took.Least)
-				if n != 3200/uint64(threads)*uint64(threads) {
+				// Where CPUs poll for work, an answer may come before its target slept.
+				without := 3200/uint64(threads)*uint64(threads) - n
+				if without != r.Unjoined || without > n/100 {
 					t.Errorf("%d calls in stages, %d unjoined, %d broken, %d missed", n, r.Unjoined, r.Broken, r.Missed)
 				}
 				// Two CPUs' clocks may differ a little.
-				if slack := took.Most / 1000; sum < took.Least-slack || sum > took.Most+slack {
+				slack := took.Most / 1000
+				if sum < took.Least-slack-took.Least/time.Duration(n)*time.Duration(without) || sum > took.Most+slack {
 					t.Errorf("stages take %v, the targets took between %v and %v", sum, took.Least, took.Most)
 				}
 			})
@@ -155,11 +158,74 @@ func TestSampling(t *testing.T) {
 	if r.Seen != s.received.Load() {
 		t.Errorf("saw %d of %d calls", r.Seen, s.received.Load())
 	}
-	if r.Received < threads*calls/n*9/10 || r.Received > threads*calls/n*11/10 {
+	// By chance: 30 more or fewer are one standard deviation.
+	if r.Received < threads*calls/n*8/10 || r.Received > threads*calls/n*12/10 {
 		t.Errorf("followed %d of %d, want one in %d", r.Received, r.Seen, n)
 	}
 	if r.Received != r.Answered+r.Stale || r.Unmatched != 0 || r.Stages[StageCycle].Count < r.Answered*9/10 {
 		t.Errorf("received %d, answered %d, stale %d, unmatched %d, in stages %d", r.Received, r.Answered, r.Stale, r.Unmatched, r.Stages[StageCycle].Count)
+	}
+}
+
+// owners counts the rows that belong to a thread.
+func owners(t *testing.T, tr *Tracer) (n int) {
+	t.Helper()
+	var k uint32
+	var row kernelThread
+	for all := tr.coll.Maps[kernelMapRows].Iterate(); all.Next(&k, &row); {
+		if row.Owner != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Threads whose row belongs to another are followed all the same.
+func TestDisplacedThreads(t *testing.T) {
+	needTracing(t)
+	const threads, calls = 8, 200
+	for _, sample := range []int{1, 4} {
+		g := newTargets(t, threads, calls, true)
+		tr := newTracer(t, Config{TGID: os.Getpid(), Explain: true, Sample: sample}, btfVariant)
+		rows := tr.coll.Maps[kernelMapRows]
+		for k := range rows.MaxEntries() {
+			if err := rows.Put(k, kernelThread{Owner: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := &supervisor{workers: 2, queue: 64}
+		supervise(t, g, s)
+		r := report(t, tr)
+		if sample == 1 {
+			if err := compareCounts(r, s); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := r.Stages[StageCycle].Count; n+r.Unjoined+r.Broken != r.Answered || n < uint64(threads*calls/sample/2) {
+			t.Errorf("sample %d: %d calls in stages (%d unjoined, %d broken) of %d answered", sample, n, r.Unjoined, r.Broken, r.Answered)
+		}
+		var displacing bool
+		if err := tr.coll.Variables[kernelVarDisplacing].Get(&displacing); err != nil || !displacing {
+			t.Errorf("nobody was displaced (%v)", err)
+		}
+	}
+}
+
+// Rows are free again when their threads have ended.
+func TestRowsAreFreed(t *testing.T) {
+	needTracing(t)
+	const threads = 100
+	tr := newTracer(t, Config{TGID: os.Getpid(), Stages: true}, btfVariant)
+	before := owners(t, tr)
+	g := newTargets(t, threads, 20, true)
+	supervise(t, g, &supervisor{workers: 2, queue: 64})
+	if r := report(t, tr); r.Stages[StageCycle].Count < threads*10 {
+		t.Fatalf("%d calls in stages", r.Stages[StageCycle].Count)
+	}
+	g.stop()
+	// The test's own threads keep theirs, and so do others on the machine.
+	if after := owners(t, tr); after > before+threads/2 {
+		t.Errorf("%d rows were taken before, %d are after %d threads have ended", before, after, threads)
 	}
 }
 

@@ -53,8 +53,10 @@ type Config struct {
 	// Explain also keeps the slowest call of each interval with what its threads
 	// did meanwhile (Report.Slowest). It implies Stages, and costs more.
 	Explain bool
-	// Sample follows one notification in so many, chosen by its id; 0 and 1
-	// follow all. Only followed ones are in the report, but for Report.Seen.
+	// Sample follows one notification in so many; 0 and 1 follow all. Which ones
+	// is drawn at the target before the call, or without Stages, and where a
+	// supervisor lives in a PID namespace, by the notification's id. Only followed
+	// ones are in the report, but for Report.Seen; Report.Unmatched knows none.
 	Sample int
 }
 
@@ -126,7 +128,9 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	// The receive last: of whatever is received from now on, all else is seen too.
 	programs := []struct{ name, tracepoint string }{{v.enter, "sys_enter"}, {v.exit, "sys_exit"}}
 	if c.Stages {
-		programs = append([]struct{ name, tracepoint string }{{kernelProgSwitched, "sched_switch"}, {kernelProgWaking, "sched_waking"}}, programs...)
+		programs = append([]struct{ name, tracepoint string }{
+			{kernelProgEnded, "sched_process_exit"}, {kernelProgSwitched, "sched_switch"}, {kernelProgWaking, "sched_waking"},
+		}, programs...)
 	}
 	for name := range spec.Programs {
 		if !slices.ContainsFunc(programs, func(p struct{ name, tracepoint string }) bool { return p.name == name }) {

@@ -37,6 +37,7 @@ volatile const __u32 far_log2 = 17;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, (1 << 9) + (1 << 17));
 	__type(key, __u32);
 	__type(value, struct flight);
@@ -64,11 +65,46 @@ INLINE __u64 hash(__u64 id)
 	return id * 0x9e3779b97f4a7c15ULL;
 }
 
-volatile const __u32 sampled = ~0U; /* only ids whose hash is not above this are followed */
+volatile const __u32 sampled = ~0U; /* one in 2^32 / sampled is followed; ~0: all */
 
-INLINE bool followed(__u64 id)
+INLINE bool sampling(void)
 {
-	return sampled == ~0U || (__u32)(hash(id) >> 32) <= sampled;
+	return sampled != ~0U;
+}
+
+/* drawn says which of evenly distributed hashes are in the sample. */
+INLINE bool drawn(__u64 hash)
+{
+	return (__u32)(hash >> 32) <= sampled;
+}
+
+/*
+ * With sampling most ids that are asked for are in no flight. How many flights there
+ * are, and how many have their home in a place, is kept aside: looking at the first
+ * takes not even the id, at the second a load, into the table one for each way.
+ */
+#define HOMES 1024
+
+__u32 in_flight, homes[HOMES];
+
+INLINE void tally(__u64 id, __u32 n)
+{
+	if (!sampling())
+		return;
+	__sync_fetch_and_add(&in_flight, n);
+	__sync_fetch_and_add(&homes[hash(id) >> 54], n);
+}
+
+/* idle: whatever the id, it is in no flight. */
+INLINE bool idle(void)
+{
+	return sampling() && !in_flight;
+}
+
+/* flying says whether an id may be in a flight. */
+INLINE bool flying(__u64 id)
+{
+	return !sampling() || homes[hash(id) >> 54];
 }
 
 /* find returns the notification in flight with this id, and its slot in *at. */
@@ -102,6 +138,7 @@ INLINE struct flight *claim(__u64 id, __u32 *at)
 		struct flight *f = flight_at(k);
 
 		if (f && !f->id && !__sync_val_compare_and_swap(&f->id, 0, id)) {
+			tally(id, 1);
 			*at = k;
 			return f;
 		}
@@ -112,6 +149,7 @@ INLINE struct flight *claim(__u64 id, __u32 *at)
 /* release frees a slot: an exchange, so that what was read from it is not read later than that. */
 INLINE void release(struct flight *f)
 {
+	tally(f->id, -1);
 	__sync_lock_test_and_set(&f->id, 0);
 }
 

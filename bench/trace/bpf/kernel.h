@@ -31,7 +31,11 @@ typedef _Bool bool;
 #define __type(name, val) typeof(val) *name
 
 enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_TASK_STORAGE = 29 };
-enum { BPF_F_NO_PREALLOC = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
+/*
+ * An array that can be mapped begins at a page, others anywhere: with it, what is a
+ * cache line long is in one. Nobody maps it.
+ */
+enum { BPF_F_NO_PREALLOC = 1, BPF_F_MMAPABLE = 1 << 10, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 
 struct task_struct;
 
@@ -73,6 +77,7 @@ struct task_struct {
 	__s32 pid;
 	__s32 tgid;
 	struct pid *thread_pid;
+	__u64 start_time; /* ns; a thread's number may be another's later, not both */
 	struct seccomp seccomp;
 } __attribute__((preserve_access_index));
 

@@ -65,62 +65,173 @@ struct {
 } causes SEC(".maps");
 
 /*
- * A thread that is a target, or a supervisor's, or both. First what is touched for
- * calls that are not followed too: the kernel has it in one cache line.
+ * A thread that is a target, or a supervisor's, or both. What both sides touch for
+ * each call is first, in a cache line: the two may be on different CPUs, and each
+ * line more that goes from one to the other is some 50 ns more.
  */
 struct thread {
-	__u64 exited;  /* target: its last sys_exit */
-	__u64 trapped; /* target: when it first slept since; 0: it has not */
-	__u64 ran;     /* target: when it first got a CPU after the answer; 0: not yet */
-	__u64 on;      /* supervisor: since when it is on a CPU */
-	__u32 joined;  /* target: the call has been answered, and is not yet counted */
-	__u32 sending; /* supervisor: inside SEND: NOTHING, UNKNOWN, UNREAD, or SLOT + the flight's slot */
-	__u64 sending_id;
-	__u32 supervises;
-	__u32 receiver; /* target, with explain: of its last call */
-
+	__u64 owner;   /* of a row: its thread's start_time; 0: free */
 	/* As a target. */
+	__u64 exited;  /* its last sys_exit */
+	__u64 trapped; /* when it first slept since; 0: it has not */
+	__u64 ran;     /* when it first got a CPU after the answer; 0: not yet */
+	__u64 receiver_ran, received, dispatched; /* of the flight */
+	__u64 answered; /* too; not 0: the call is joined, that is answered and not yet counted */
+
+	/* As a supervisor's. */
+	__u64 on;      /* since when it is on a CPU */
+	__u64 sending_id;
+	__u32 sending; /* inside SEND: NOTHING, UNKNOWN, UNREAD, or SLOT + the flight's slot */
+	__u32 supervises;
+	__u64 receiving; /* entry of RECV; with explain */
+
+	/* As a target, rarely. */
 	__u64 entered; /* sys_enter after the answer: continued */
-	__u64 receiver_ran, received, dispatched, answered; /* of the flight */
 	__u64 woken; /* by the answer; with explain */
 	__u64 id;
 	__u64 receiver_busy; /* usage of the last receiver at trapped */
 	__u64 receiver_wait;
+	__u32 receiver; /* of its last call; with explain */
+	__u32 pad;
 	struct cause cause;
-
-	/* As a supervisor's. */
-	__u64 receiving; /* entry of RECV; with explain */
+	__u64 pads[5]; /* whole cache lines */
 };
 
+_Static_assert(sizeof(struct thread) % 64 == 0, "rows of whole cache lines");
+
 enum { NOTHING, UNKNOWN, UNREAD, SLOT };
+
+/*
+ * A thread's row is the one of its number modulo ROWS, if that is free. Those whose
+ * row is taken are displaced: what is known of them is in the task's storage, which
+ * there is for any number of threads, but each look into it is a call. With nothing
+ * but storage, the looks of one call took 7% of a supervisor's throughput.
+ */
+#define ROWS 8192
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, ROWS);
+	__type(key, __u32);
+	__type(value, struct thread);
+} rows SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __s32);
 	__type(value, struct thread);
-} threads SEC(".maps");
+} displaced SEC(".maps");
+
+bool displacing; /* there has been one */
+
+INLINE struct thread *row(struct task_struct *t)
+{
+	__u32 k = (__u32)t->pid % ROWS;
+
+	return bpf_map_lookup_elem(&rows, &k);
+}
+
+/* thread_of returns what is known of a thread, if anything is. */
+INLINE struct thread *thread_of(struct task_struct *t)
+{
+	struct thread *r = row(t);
+
+	if (r && r->owner == t->start_time)
+		return r;
+	return unlikely(displacing) ? bpf_task_storage_get(&displaced, t, 0, 0) : 0;
+}
+
+/* thread_made is thread_of, and makes what there is not yet: for the calling thread only. */
+INLINE struct thread *thread_made(struct task_struct *cur)
+{
+	struct thread *s = thread_of(cur), *r;
+
+	if (likely(s))
+		return s;
+	r = row(cur);
+	if (r && !__sync_val_compare_and_swap(&r->owner, 0, cur->start_time))
+		return r;
+	displacing = true;
+	return bpf_task_storage_get(&displaced, cur, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+}
 
 /*
  * With sampling most threads have nothing to do with a followed call most of the
  * time. How many of the threads with a number, modulo MARKS, do is kept aside:
- * looking here is a load, looking into the task's storage a call with a lock.
- * Threads that share a mark, or died with one, are merely looked into more often.
+ * looking here is a load. Threads that share a mark are merely looked into more often.
  */
-#define MARKS 1024
+#define MARKS 4096
 
 __u32 senders[MARKS]; /* thread.sending is not NOTHING */
-__u32 runners[MARKS]; /* thread.joined or thread.supervises */
+__u32 runners[MARKS]; /* thread.answered or thread.supervises */
 
 INLINE bool marked(const __u32 *marks, const struct task_struct *t)
 {
-	return sampled == ~0U || marks[(__u32)t->pid % MARKS];
+	return !sampling() || marks[(__u32)t->pid % MARKS];
 }
 
 INLINE void mark(__u32 *marks, const struct task_struct *t, bool more)
 {
-	if (sampled != ~0U)
+	if (sampling())
 		__sync_fetch_and_add(&marks[(__u32)t->pid % MARKS], more ? 1 : -1);
+}
+
+/*
+ * With sampling, which calls are followed is drawn before they begin, when their
+ * thread leaves the one before: by their ids, known only to those who receive, each
+ * target would have to be watched all the time, which cost as much as following it.
+ * A receiver in a PID namespace knows its targets by other numbers; as soon as there
+ * is one, all are watched, and its calls are drawn by their ids.
+ */
+__u32 chosen[MARKS]; /* thread whose present call is to be followed, of those with a number modulo MARKS */
+bool nested;         /* there is a receiver in a PID namespace */
+
+/* Draws so far. By CPU: what threads of several CPUs write costs each of them the line. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} draws SEC(".maps");
+
+INLINE bool is_chosen(__u32 pid)
+{
+	return !sampling() || chosen[pid % MARKS] == pid;
+}
+
+/* watched: the thread's trap may be that of a call to follow. */
+INLINE bool watched(const struct task_struct *t)
+{
+	return is_chosen(t->pid) || nested;
+}
+
+/* draw decides about the next call of the calling thread. */
+INLINE bool draw(const struct task_struct *cur)
+{
+	__u32 k = (__u32)cur->pid % MARKS, zero = 0;
+	__u64 *n = bpf_map_lookup_elem(&draws, &zero);
+
+	if (n && drawn(hash(hash(++*n)))) {
+		chosen[k] = cur->pid;
+		return true;
+	}
+	if (chosen[k] == (__u32)cur->pid)
+		chosen[k] = 0;
+	return false;
+}
+
+/* follow says whether to follow the notification that the calling thread received. */
+INLINE bool follow(const struct task_struct *cur, __u64 id, __u32 pid)
+{
+	if (!sampling())
+		return true;
+	if (!cur->thread_pid->level)
+		return is_chosen(pid);
+	if (!nested)
+		nested = true;
+	return drawn(hash(id));
 }
 
 /* The longest call of all that were counted on a CPU, as it was. */
@@ -142,17 +253,6 @@ struct {
 	__type(value, struct slow);
 } slowest SEC(".maps");
 
-INLINE struct thread *thread_of(struct task_struct *t)
-{
-	return bpf_task_storage_get(&threads, t, 0, 0);
-}
-
-/* thread_made is for process context only: it may allocate. */
-INLINE struct thread *thread_made(struct task_struct *t)
-{
-	return bpf_task_storage_get(&threads, t, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-}
-
 INLINE void set_sending(struct task_struct *cur, struct thread *s, __u32 sending)
 {
 	if (!s->sending != !sending)
@@ -160,11 +260,12 @@ INLINE void set_sending(struct task_struct *cur, struct thread *s, __u32 sending
 	s->sending = sending;
 }
 
-INLINE void set_joined(struct task_struct *t, struct thread *s, bool joined)
+/* set_joined says when t's call was answered; 0: it is counted, or given up. */
+INLINE void set_joined(struct task_struct *t, struct thread *s, __u64 answered)
 {
-	if (s->joined != joined)
-		mark(runners, t, joined);
-	s->joined = joined;
+	if (!s->answered != !answered)
+		mark(runners, t, answered);
+	s->answered = answered;
 }
 
 INLINE void set_supervises(struct task_struct *cur, struct thread *s)
@@ -172,6 +273,25 @@ INLINE void set_supervises(struct task_struct *cur, struct thread *s)
 	if (!s->supervises)
 		mark(runners, cur, true);
 	s->supervises = 1;
+}
+
+/* forget gives up what is known of a thread that ends. */
+INLINE void forget(struct task_struct *cur)
+{
+	struct thread *s = thread_of(cur);
+
+	if (sampling() && chosen[(__u32)cur->pid % MARKS] == (__u32)cur->pid)
+		chosen[(__u32)cur->pid % MARKS] = 0;
+	if (!s)
+		return;
+	set_sending(cur, s, NOTHING);
+	set_joined(cur, s, 0);
+	if (s->supervises)
+		mark(runners, cur, false);
+	if (s != row(cur))
+		return; /* the kernel frees it */
+	__builtin_memset(&s->exited, 0, sizeof(*s) - sizeof(s->owner));
+	__sync_lock_test_and_set(&s->owner, 0);
 }
 
 INLINE struct usage *usage_row(__u32 tid)

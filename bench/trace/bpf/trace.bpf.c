@@ -104,14 +104,32 @@ struct {
 	} while (0)
 #define COUNT(field) COUNT_BY(field, 1)
 
+/* Where the calling CPU counts now. A call looks it up once, however many stages it has. */
+struct book {
+	__u32 bank;
+	struct counters *counters; /* 0: there is none, which the verifier believes possible */
+};
+
+INLINE struct book book(void)
+{
+	struct book b = {.bank = bank & 1};
+
+	b.counters = bpf_map_lookup_elem(&counts, &b.bank);
+	return b;
+}
+
+INLINE void record_in(struct book b, enum stage stage, __u64 from, __u64 to)
+{
+	__u32 key = b.bank * STAGES + stage;
+	struct hist *h = bpf_map_lookup_elem(&hists, &key);
+
+	if (h && b.counters)
+		hist_add(h, &b.counters->totals[stage], to - from);
+}
+
 INLINE void record(enum stage stage, __u64 from, __u64 to)
 {
-	__u32 b = bank & 1, key = b * STAGES + stage;
-	struct hist *h = bpf_map_lookup_elem(&hists, &key);
-	struct counters *c = bpf_map_lookup_elem(&counts, &b);
-
-	if (h && c)
-		hist_add(h, &c->totals[stage], to - from);
+	record_in(book(), stage, from, to);
 }
 
 /* The calling thread enters SEND, or ADDFD with an answer. */
@@ -131,14 +149,16 @@ INLINE void enter_send(const void *arg, __u32 cmd)
 			set_sending(cur, s, UNREAD);
 		return;
 	}
-	if (!followed(resp.id))
+	if (!flying(resp.id))
 		return;
 	if (cmd == NOTIF_ADDFD && !(resp.val & ADDFD_FLAG_SEND))
+		return;
+	f = find(resp.id, &at);
+	if (!f && sampling())
 		return;
 	s = thread_made(cur);
 	if (!s)
 		return;
-	f = find(resp.id, &at);
 	if (!f) {
 		set_sending(cur, s, UNKNOWN);
 		return;
@@ -192,6 +212,8 @@ INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 			s->receiving = bpf_ktime_get_ns();
 		return;
 	}
+	if (idle())
+		return;
 	if (btf && stages && cmd != NOTIF_ID_VALID) {
 		enter_send(arg, cmd);
 		return;
@@ -200,7 +222,7 @@ INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 		COUNT(enter_unread);
 		return;
 	}
-	if (!followed(id))
+	if (!flying(id))
 		return;
 	f = find(id, &at);
 	if (!f)
@@ -239,7 +261,7 @@ INLINE void exit_receive(const void *arg, bool btf)
 		COUNT(exit_unread);
 		return;
 	}
-	if (!followed(n.id))
+	if (btf && stages ? !follow(bpf_get_current_task_btf(), n.id, n.pid) : sampling() && !drawn(hash(n.id)))
 		return;
 	COUNT(received);
 	f = claim(n.id, &at);
@@ -316,13 +338,15 @@ INLINE void exit_other(__u32 cmd, const void *arg, long ret, bool btf)
 	__u32 at, size;
 	bool answers;
 
+	if (idle())
+		return;
 	/* All three begin with the id; ADDFD's flags are where val is. */
 	size = cmd == NOTIF_SEND ? sizeof(resp) : cmd == NOTIF_ADDFD ? sizeof(struct seccomp_notif_addfd) : sizeof(resp.id);
 	if (bpf_probe_read_user(&resp, size, arg)) {
 		COUNT(exit_unread);
 		return;
 	}
-	if (!followed(resp.id))
+	if (!flying(resp.id))
 		return;
 	answers = cmd == NOTIF_SEND || (cmd == NOTIF_ADDFD && (resp.val & ADDFD_FLAG_SEND));
 	if (!ends(ret, answers))
@@ -330,7 +354,7 @@ INLINE void exit_other(__u32 cmd, const void *arg, long ret, bool btf)
 	f = find(resp.id, &at);
 	if (f)
 		finish(f, cmd == NOTIF_SEND && resp.error == drop_errno, ret, btf);
-	else if (ret >= 0)
+	else if (ret >= 0 && !sampling())
 		COUNT(unmatched);
 }
 
@@ -353,7 +377,7 @@ INLINE bool exit_send(long ret)
 	f = sending >= SLOT ? flight_at(sending - SLOT) : 0;
 	if (f && f->id == s->sending_id)
 		finish(f, f->drop, ret, true);
-	else if (ret >= 0)
+	else if (ret >= 0 && !sampling())
 		COUNT(unmatched);
 	return true;
 }
@@ -422,29 +446,31 @@ INLINE void keep(const struct thread *s, __u64 trapped, __u64 end, __u32 target)
 INLINE void count_call(struct thread *s, __u64 now, __u32 target)
 {
 	__u64 trapped = s->trapped, to, end;
+	struct book b = book();
 
 	if (!trapped || trapped > s->received) {
 		trapped = s->received;
-		COUNT(awake);
+		if (b.counters)
+			b.counters->awake++;
 	}
-	record(BEFORE, s->exited, trapped);
+	record_in(b, BEFORE, s->exited, trapped);
 	to = s->receiver_ran > trapped ? s->receiver_ran : trapped;
-	record(WAKEUP, trapped, to);
-	record(RECEIVE, to, s->received);
+	record_in(b, WAKEUP, trapped, to);
+	record_in(b, RECEIVE, to, s->received);
 	to = s->received;
 	if (s->dispatched) {
-		record(QUEUE, to, s->dispatched);
+		record_in(b, QUEUE, to, s->dispatched);
 		to = s->dispatched;
 	}
-	record(SERVICE, to, s->answered);
+	record_in(b, SERVICE, to, s->answered);
 	to = s->ran > s->answered ? s->ran : s->answered;
-	record(REPLY, s->answered, to);
-	record(TRIP, trapped, to);
+	record_in(b, REPLY, s->answered, to);
+	record_in(b, TRIP, trapped, to);
 	end = s->entered ? s->entered : now;
-	record(RETURN, to, end);
+	record_in(b, RETURN, to, end);
 	if (s->entered)
-		record(CALL, end, now);
-	record(CYCLE, s->exited, now);
+		record_in(b, CALL, end, now);
+	record_in(b, CYCLE, s->exited, now);
 	if (explain) {
 		keep(s, trapped, end, target);
 		s->receiver = s->cause.receiver;
@@ -454,20 +480,31 @@ INLINE void count_call(struct thread *s, __u64 now, __u32 target)
 /* Any sys_exit of a thread with filters, which may be a target. */
 INLINE void exit_target(struct task_struct *cur, long ret)
 {
-	struct thread *s = thread_made(cur);
+	bool before = true, next;
+	struct thread *s;
 	__u64 now;
 
+	if (sampling()) {
+		before = watched(cur);
+		next = draw(cur);
+		if (!before && !next)
+			return;
+	}
+	s = thread_made(cur);
 	if (!s)
 		return;
 	now = bpf_ktime_get_ns();
-	if (s->joined) {
-		set_joined(cur, s, false);
-		if (!s->entered && ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK)
+	if (s->answered) {
+		if (!before)
+			COUNT(unjoined); /* a thread with the same mark was chosen meanwhile */
+		else if (!s->entered && ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK)
 			COUNT(broken);
 		else if (s->exited)
 			count_call(s, now, cur->pid);
 		else
 			COUNT(unjoined);
+		s->entered = 0;
+		set_joined(cur, s, 0);
 	}
 	s->trapped = 0;
 	s->exited = now;
@@ -490,7 +527,7 @@ int enter_btf(__u64 *ctx)
 	if (cur->seccomp.mode != SECCOMP_MODE_FILTER || !marked(runners, cur))
 		return 0;
 	s = thread_of(cur);
-	if (s && s->joined && !s->entered)
+	if (s && s->answered && !s->entered)
 		s->entered = bpf_ktime_get_ns();
 	return 0;
 }
@@ -523,12 +560,12 @@ INLINE __u64 off(struct task_struct *t, bool preempt, __u32 state)
 	bool traps;
 	__u64 now;
 
-	if (!explain && (!sleeps || t->seccomp.mode != SECCOMP_MODE_FILTER))
+	if (!explain && (!sleeps || t->seccomp.mode != SECCOMP_MODE_FILTER || !watched(t)))
 		return 0;
 	s = thread_of(t);
 	if (!s)
 		return 0;
-	traps = sleeps && !s->joined && !s->trapped;
+	traps = sleeps && !s->answered && !s->trapped;
 	if (!traps && !(explain && s->supervises))
 		return 0;
 	now = bpf_ktime_get_ns();
@@ -564,12 +601,12 @@ INLINE void on(struct task_struct *t, __u64 now)
 	if (!marked(runners, t))
 		return;
 	s = thread_of(t);
-	if (!s || (!s->supervises && (!s->joined || s->ran)))
+	if (!s || (!s->supervises && (!s->answered || s->ran)))
 		return;
 	if (!now)
 		now = bpf_ktime_get_ns();
 	s->on = now;
-	if (s->joined && !s->ran)
+	if (s->answered && !s->ran)
 		s->ran = now;
 	if (explain && s->supervises) {
 		u = own_usage(t, s, now);
@@ -591,6 +628,14 @@ int switched(__u64 *ctx)
 		now = off(prev, ctx[0] & 1, ctx[3]);
 	if (next->pid)
 		on(next, now);
+	return 0;
+}
+
+/* A thread ends: its row is free for others. */
+SEC("tp_btf/sched_process_exit")
+int ended(__u64 *ctx)
+{
+	forget((struct task_struct *)ctx[0]);
 	return 0;
 }
 
@@ -626,22 +671,20 @@ int waking(__u64 *ctx)
 		COUNT(waking_unjoined);
 		return 0;
 	}
-	t->id = f->id;
 	t->receiver_ran = f->receiver_ran;
 	t->received = f->received;
 	t->dispatched = f->dispatched;
-	t->answered = f->answered;
 	t->ran = 0;
-	t->entered = 0;
 	if (explain) {
 		__u32 at = s->sending - SLOT;
 		struct cause *c = bpf_map_lookup_elem(&causes, &at);
 
+		t->id = f->id;
 		t->woken = bpf_ktime_get_ns();
 		if (c)
 			t->cause = *c;
 	}
-	set_joined(p, t, true);
+	set_joined(p, t, f->answered);
 	return 0;
 }
 
