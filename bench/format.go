@@ -64,7 +64,11 @@ func (s Spec) Name() string {
 	if s.Confine != nil {
 		confine = "/confine=" + s.Confine.String()
 	}
-	rest := confine + s.Load.name()
+	rest := confine
+	if s.KeepPriority {
+		rest += "/priority=kept"
+	}
+	rest += s.Load.name()
 	if s.Stall > 0 {
 		rest += "/stall=" + s.Stall.String()
 	}

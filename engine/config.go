@@ -107,12 +107,21 @@ type Config struct {
 	Kind      WorkerKind
 	Placement Placement
 
-	// KeepProcs leaves GOMAXPROCS alone. Otherwise the engine adds Workers+1 to it while
-	// handlers typically take longer than 20 µs, and takes them back: a handler that blocks
-	// in a system call, or computes, else keeps others from running for want of a
-	// processor of the Go scheduler, beside idle CPUs. The runtime then no longer follows a
-	// container's CPU limit (runtime.SetDefaultGOMAXPROCS), and collects garbage with more threads.
+	// KeepProcs leaves GOMAXPROCS alone. Otherwise the engine makes it 3 if it is less (2
+	// if inline), and adds Workers+1 to it while handlers typically take longer than 20 µs; at the
+	// end, or when handlers are short again, it takes back what it added. A handler that
+	// blocks in a system call, or computes, else keeps others from running for want of a
+	// processor of the Go scheduler, beside idle CPUs, and with none idle the Go runtime's monitor
+	// burns a CPU. The runtime then no longer follows a container's CPU limit
+	// (runtime.SetDefaultGOMAXPROCS), and collects garbage with more threads.
 	KeepProcs bool
+
+	// KeepPriority leaves the threads' nice values alone. Otherwise the engine lowers those of the
+	// receive thread and of a lone worker by 15 while many targets call and handlers typically
+	// take less than 10 µs, so that a target that is woken does not take the CPU from whom
+	// the others wait for. It takes CAP_SYS_NICE or RLIMIT_NICE; without, nothing changes.
+	// Children of a handler do not inherit it (SCHED_FLAG_RESET_ON_FORK).
+	KeepPriority bool
 
 	// Policy says which calls give way when a listener's ring is full.
 	Policy policy.Kind

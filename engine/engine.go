@@ -46,6 +46,11 @@ type Engine struct {
 	bench     bench         // for workers that are not needed
 	round     round         // turns of the receive thread and a lone worker
 	procs     atomic.Int32  // added to GOMAXPROCS; the keeper's
+	spare     int32         // of these, those that are always needed
+	crowded   atomic.Bool   // many targets call, and an inline handler is short; the receive thread's
+	priority  atomic.Int32  // nice levels by which the receive thread is raised; the keeper's
+	raised    *worker       // who is, too; the keeper's
+	nice      int           // of those threads, when not raised; the keeper's
 	slow      atomic.Int32  // for how many windows in a row handlers have been; the receive thread's
 	batch     bool          // the receive thread is SCHED_BATCH; the keeper's
 	cpus      []int         // where threads may run
@@ -138,6 +143,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.state = started
 	e.mu.Unlock()
 
+	e.spare = e.spareProcs()
 	ready, failed := make(chan error, 1), make(chan error, 1)
 	rx := e.newReceiver()
 	osthread.Start(func() {
@@ -158,6 +164,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // serve runs everything but the receive thread until the stop is complete.
 func (e *Engine) serve(ctx context.Context, failed <-chan error) error {
+	e.setProcs(e.wantsProcs(now()))
 	for _, w := range (*e.workers.Load())[1:] {
 		if e.running.add() {
 			w.start()
@@ -167,7 +174,7 @@ func (e *Engine) serve(ctx context.Context, failed <-chan error) error {
 	var sides sync.WaitGroup
 	sides.Go(func() {
 		e.keep(side)
-		e.setProcs(false)
+		e.setProcs(0)
 	})
 	if e.cfg.HandlerDeadline > 0 {
 		sides.Go(func() { e.watch(side) })
@@ -475,11 +482,13 @@ func (e *Engine) keep(ctx context.Context) {
 			e.setWakeUps()
 			e.checkMasks()
 			e.setBatch()
+			e.setPriority()
 			e.setProcs(e.wantsProcs(now()))
 		case <-tick.C:
 			if period != pulse {
 				l.look(e, period)
 				e.setBatch() // it may have opened the bench
+				e.setPriority()
 				e.setProcs(e.wantsProcs(now()))
 			}
 		}

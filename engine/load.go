@@ -101,7 +101,7 @@ func (e *Engine) place(at int64) {
 	default:
 		e.slow.Store(min(e.slow.Load()+1, slowWindows))
 	}
-	if (e.procs.Load() > 0) != e.wantsProcs(at) {
+	if e.procs.Load() != e.wantsProcs(at) {
 		e.ask()
 	}
 	if e.cfg.Placement != AutoPlacement || e.cfg.Kind == GoroutineWorkers || e.rxCPU.Load() < 0 {

@@ -33,3 +33,27 @@ func TestWakeUpFollowsTheTargets(t *testing.T) {
 		t.Errorf("after one window of many: %v", got)
 	}
 }
+
+func TestCensus(t *testing.T) {
+	for _, c := range []struct {
+		threads       int
+		inline, queue bool
+	}{{1, false, false}, {4, false, false}, {8, false, false}, {16, true, true}, {24, true, true}, {64, true, true}, {256, false, true}, {1024, false, true}} {
+		for _, multitudes := range []bool{false, true} {
+			var s census
+			agreed, last := 0, false
+			for i := range 10 * wide {
+				if crowd, ok := s.count(uint32(1000+i%c.threads), multitudes); ok {
+					agreed, last = agreed+1, crowd
+				}
+			}
+			want := c.inline
+			if multitudes {
+				want = c.queue
+			}
+			if agreed == 0 || last != want {
+				t.Errorf("%d targets, multitudes %t: %t, %d times, want %t", c.threads, multitudes, last, agreed, want)
+			}
+		}
+	}
+}

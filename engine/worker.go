@@ -24,6 +24,7 @@ type worker struct {
 	state    atomic.Uint64 // request number and phase
 	started  atomic.Int64  // when the request was dispatched; written before state says running
 	replaced atomic.Bool   // the deadline gave our place to another: end
+	tid      atomic.Int32  // of its thread; 0: it has none of its own
 	typical  atomic.Int64  // ns that a handler takes, SEND not included; 0: none yet
 	at       int32         // Engine.placement as last followed
 	taken    uint32        // calls
@@ -64,6 +65,8 @@ func (w *worker) loop() {
 		c = e.rings.Consumer()
 	} else {
 		c = e.rings.ThreadConsumer()
+		w.tid.Store(int32(unix.Gettid()))
+		defer w.tid.Store(0)
 	}
 	var h [1]uint64
 	var stint stint

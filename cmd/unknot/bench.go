@@ -30,17 +30,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// keepPriority, as a --priority, leaves the threads' nice values alone.
+const keepPriority = "keep"
+
 // benchFlags are bench's flags as given; plan makes them a list of runs.
 type benchFlags struct {
-	engines, paths, targets, work, workers, queue, batch, policy, pace, confine []string
-	duration                                                                    time.Duration
-	count                                                                       int
-	out, trace                                                                  string
-	targetCPU                                                                   int
-	load                                                                        loadFlags
-	stall                                                                       time.Duration
-	changed                                                                     func(flag string) bool // on the command line
-	files                                                                       benchFiles
+	engines, paths, targets, work, workers, queue, batch, policy, pace, confine, priority []string
+	duration                                                                              time.Duration
+	count                                                                                 int
+	out, trace                                                                            string
+	targetCPU                                                                             int
+	load                                                                                  loadFlags
+	stall                                                                                 time.Duration
+	changed                                                                               func(flag string) bool // on the command line
+	files                                                                                 benchFiles
 }
 
 func newBenchCmd() *cobra.Command {
@@ -90,6 +93,7 @@ func (f *benchFlags) register(fl *pflag.FlagSet) {
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{bench.Auto}, "how many of the oldest calls a full queue drops at least; auto adapts")
 	fl.StringSliceVar(&f.policy, "policy", []string{policy.DropOldest.String()}, "which calls give way when unknot's queue is full: drop-oldest, drop-newest, block")
 	fl.StringSliceVar(&f.pace, "pace", []string{bench.Auto}, "how long unknot holds dropped calls before it tells them: 5ms, auto, none")
+	fl.StringSliceVar(&f.priority, "priority", []string{bench.Auto}, "of unknot's receive thread and lone worker: auto raises it under many targets, keep does not")
 	fl.StringSliceVar(&f.confine, "confine", []string{"private"}, confineUsage+"; of unknot")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
 	fl.IntVar(&f.count, "count", 5, "repetitions of each combination")
@@ -170,6 +174,11 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, p := range f.priority {
+		if p != bench.Auto && p != keepPriority {
+			return nil, usageErrorf("--priority %q: want auto or keep", p)
+		}
+	}
 	confiners, err := parseConfinements(f.confine)
 	if err != nil {
 		return nil, err
@@ -196,8 +205,10 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 								}
 								for _, s.Confine = range confiners {
 									for _, d := range drops {
-										s.Policy, s.Pace = d.policy, d.pace
-										specs = append(specs, s)
+										for _, p := range f.priority {
+											s.Policy, s.Pace, s.KeepPriority = d.policy, d.pace, p == keepPriority
+											specs = append(specs, s)
+										}
 										if p != bench.PathQueue {
 											break
 										}

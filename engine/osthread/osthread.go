@@ -104,6 +104,22 @@ func Batch(tid int, on bool) error {
 	return nil
 }
 
+// SetNice sets the nice value of the thread tid of this process, and has its children
+// begin with an ordinary one (SCHED_FLAG_RESET_ON_FORK). Its policy stays. Lowering the value
+// takes CAP_SYS_NICE or RLIMIT_NICE; the error then wraps EPERM.
+func SetNice(tid, nice int) error {
+	a, err := unix.SchedGetAttr(tid, 0)
+	if err != nil {
+		return fmt.Errorf("read scheduling policy of thread %d: %w", tid, err)
+	}
+	a.Nice = int32(nice)
+	a.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
+	if err := unix.SchedSetAttr(tid, a, 0); err != nil {
+		return fmt.Errorf("set nice value of thread %d to %d: %w", tid, nice, err)
+	}
+	return nil
+}
+
 // Allowed returns the CPUs that the calling thread may run on, in order; nil if
 // the kernel does not say.
 func Allowed() []int {

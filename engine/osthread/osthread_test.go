@@ -1,6 +1,7 @@
 package osthread
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"slices"
@@ -94,6 +95,42 @@ func TestBatch(t *testing.T) {
 	}
 	if err := Batch(1<<22+1, true); err == nil {
 		t.Error("a thread that does not exist was made a batch thread")
+	}
+}
+
+func TestSetNice(t *testing.T) {
+	done := make(chan error)
+	Start(func() {
+		done <- func() error {
+			tid := unix.Gettid()
+			before, err := unix.SchedGetAttr(tid, 0)
+			if err != nil {
+				return err
+			}
+			if err := Batch(tid, true); err != nil {
+				return err
+			}
+			if err := SetNice(tid, int(before.Nice)+2); err != nil {
+				return err
+			}
+			a, err := unix.SchedGetAttr(tid, 0)
+			if err != nil {
+				return err
+			}
+			if a.Nice != before.Nice+2 || a.Policy != unix.SCHED_BATCH || a.Flags&unix.SCHED_FLAG_RESET_ON_FORK == 0 {
+				t.Errorf("%+v, was %+v", a, before)
+			}
+			if err := SetNice(tid, int(before.Nice)); err != nil && !errors.Is(err, unix.EPERM) {
+				return err
+			}
+			return nil
+		}()
+	})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := SetNice(1<<22+1, 1); err == nil {
+		t.Error("a thread that does not exist was reniced")
 	}
 }
 

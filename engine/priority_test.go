@@ -1,0 +1,150 @@
+package engine_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/osthread"
+	"golang.org/x/sys/unix"
+)
+
+// mayRaise reports whether this user may raise threads.
+func mayRaise(t *testing.T) bool {
+	t.Helper()
+	tried := make(chan error)
+	osthread.Start(func() { tried <- osthread.SetNice(unix.Gettid(), -15) })
+	err := <-tried
+	if err != nil && !errors.Is(err, unix.EPERM) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// nices are the nice values of the process's threads of that name.
+func nices(t *testing.T, name string) (is []int32) {
+	t.Helper()
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range tasks {
+		comm, err := os.ReadFile("/proc/self/task/" + d.Name() + "/comm")
+		if err != nil || strings.TrimSpace(string(comm)) != name {
+			continue
+		}
+		var tid int
+		if _, err := fmt.Sscan(d.Name(), &tid); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := unix.SchedGetAttr(tid, 0); err == nil {
+			is = append(is, a.Nice)
+		}
+	}
+	return is
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// TestPriorityFollowsTheLoad: the receive thread is raised under many targets with short
+// handlers, and only then; where it may not be, that is said and nothing else changes.
+func TestPriorityFollowsTheLoad(t *testing.T) {
+	may := mayRaise(t)
+	long := func() {
+		for end := time.Now().Add(50 * time.Microsecond); time.Now().Before(end); {
+		}
+	}
+	short := func() {}
+	for _, c := range []struct {
+		name    string
+		cfg     engine.Config
+		targets int
+		work    func()
+		raised  bool // must be, at some time
+		asked   bool // may be: a handler that loses its CPU looks long, or short
+	}{
+		{"inline, many", engine.Config{Inline: true}, 32, short, true, true},
+		{"inline, few", engine.Config{Inline: true}, 2, short, false, false},
+		{"inline, long handlers", engine.Config{Inline: true}, 32, long, false, false},
+		{"inline, kept", engine.Config{Inline: true, KeepPriority: true}, 32, short, false, false},
+		{"queue, many", engine.Config{Workers: 2}, 32, short, false, true},
+		{"queue, few", engine.Config{Workers: 2}, 2, short, false, false},
+		{"queue, long handlers", engine.Config{Workers: 2}, 32, long, false, false},
+		{"queue, goroutines", engine.Config{Workers: 2, Kind: engine.GoroutineWorkers}, 32, short, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log syncBuffer
+			c.cfg.Queue = 64
+			c.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) {
+				c.work()
+				_ = r.Return(1)
+			})
+			before := nices(t, "unknot-receive")
+			e, stop := start(t, c.cfg)
+			calls := 6400
+			if c.raised {
+				calls = 64000 // time for the keeper, on a busy machine
+			}
+			target := startTarget(t, c.targets, calls/c.targets)
+			mustAdd(t, e, target)
+			target.release()
+			var most uint64
+			var lowest int32
+			for over := false; !over; {
+				select {
+				case <-target.out:
+					over = true
+				case <-time.After(time.Millisecond):
+				}
+				if p := e.Counters().Priority; p > 0 {
+					most = p
+					for _, n := range nices(t, "unknot-receive") {
+						lowest = min(lowest, n)
+					}
+				}
+			}
+			if len(before) > 0 {
+				t.Logf("another engine's thread was there: %v", before)
+			}
+			switch {
+			case !c.asked && most != 0, !may && most != 0:
+				t.Errorf("raised by %d", most)
+			case may && c.raised && (most != 15 || lowest > -15):
+				t.Errorf("raised by %d, nice value %d", most, lowest)
+			case !may && c.raised && strings.Count(log.String(), "CAP_SYS_NICE") != 1:
+				t.Errorf("without the privilege, the log says %q", log.String())
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+			for end := time.Now().Add(10 * time.Second); len(nices(t, "unknot-receive")) > len(before); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("the receive thread is left")
+				}
+			}
+		})
+	}
+}
