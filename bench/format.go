@@ -65,8 +65,8 @@ func (s Spec) Name() string {
 		confine = "/confine=" + s.Confine.String()
 	}
 	rest := confine
-	if s.KeepPriority {
-		rest += "/priority=kept"
+	if s.RaisePriority {
+		rest += "/priority=raise"
 	}
 	rest += s.Load.name()
 	if s.Stall > 0 {

@@ -68,8 +68,8 @@ type Spec struct {
 	// traced run, because that is what a tracer sees of it.
 	CheckAfter time.Duration
 	Confine    Confiner // of the engine unknot; nil: its receive thread is not confined
-	// KeepPriority is engine.Config's.
-	KeepPriority bool
+	// RaisePriority is engine.Config's.
+	RaisePriority bool
 
 	Load Load
 	Seed uint64 // of what the targets draw: arrivals, think times, calls

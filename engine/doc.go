@@ -16,8 +16,8 @@
 //
 // What [Config] leaves to the engine follows the load: the wake-up mode of each
 // listener, the workers' number and place, batches and pace of drops, GOMAXPROCS
-// ([Config.KeepProcs] has it left alone), and, under many targets with short handlers, the
-// priority of who receives and answers ([Config.KeepPriority]).
+// ([Config.KeepProcs] has it left alone), and, if so asked, under many targets with short handlers
+// the priority of who receives and answers ([Config.RaisePriority]).
 //
 // The engine owns its listeners from [Engine.Add] on and closes each after the
 // last answer on it. Whatever a handler does (panic, runtime.Goexit, no answer,

@@ -50,6 +50,7 @@ type Engine struct {
 	crowded   atomic.Bool   // many targets call, and an inline handler is short; the receive thread's
 	priority  atomic.Int32  // nice levels by which the receive thread is raised; the keeper's
 	raised    *worker       // who is, too; the keeper's
+	mayNot    bool          // raise anybody; the keeper's
 	nice      int           // of those threads, when not raised; the keeper's
 	slow      atomic.Int32  // for how many windows in a row handlers have been; the receive thread's
 	batch     bool          // the receive thread is SCHED_BATCH; the keeper's

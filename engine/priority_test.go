@@ -85,14 +85,14 @@ func TestPriorityFollowsTheLoad(t *testing.T) {
 		raised  bool // must be, at some time
 		asked   bool // may be: a handler that loses its CPU looks long, or short
 	}{
-		{"inline, many", engine.Config{Inline: true}, 32, short, true, true},
-		{"inline, few", engine.Config{Inline: true}, 2, short, false, false},
-		{"inline, long handlers", engine.Config{Inline: true}, 32, long, false, false},
-		{"inline, kept", engine.Config{Inline: true, KeepPriority: true}, 32, short, false, false},
-		{"queue, many", engine.Config{Workers: 2}, 32, short, false, true},
-		{"queue, few", engine.Config{Workers: 2}, 2, short, false, false},
-		{"queue, long handlers", engine.Config{Workers: 2}, 32, long, false, false},
-		{"queue, goroutines", engine.Config{Workers: 2, Kind: engine.GoroutineWorkers}, 32, short, false, false},
+		{"inline, many", engine.Config{Inline: true, RaisePriority: true}, 32, short, true, true},
+		{"inline, few", engine.Config{Inline: true, RaisePriority: true}, 2, short, false, false},
+		{"inline, long handlers", engine.Config{Inline: true, RaisePriority: true}, 32, long, false, false},
+		{"inline, not asked for", engine.Config{Inline: true}, 32, short, false, false},
+		{"queue, many", engine.Config{Workers: 2, RaisePriority: true}, 32, short, false, true},
+		{"queue, few", engine.Config{Workers: 2, RaisePriority: true}, 2, short, false, false},
+		{"queue, long handlers", engine.Config{Workers: 2, RaisePriority: true}, 32, long, false, false},
+		{"queue, goroutines", engine.Config{Workers: 2, RaisePriority: true, Kind: engine.GoroutineWorkers}, 32, short, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var log syncBuffer

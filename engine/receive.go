@@ -346,8 +346,10 @@ func (rx *receiver) receive(src *Source, block bool) bool {
 		rx.received(src, n, at)
 		// Received is dispatched here, and fresh: no need to ask whether it is alive.
 		rx.inline.serve(false, at)
-		rx.inline.took(r.answeredFrom - at)
-		rx.inline.taken++
+		if e.cfg.RaisePriority {
+			rx.inline.took(r.answeredFrom - at)
+			rx.inline.taken++
+		}
 		return true
 	}
 	c.receivedAt, c.stats = at, stats
@@ -369,7 +371,9 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 	}
 	rx.last = at
 	rx.stint.end(at)
-	rx.e.crowd(&src.crowd, n.PID)
+	if rx.e.cfg.RaisePriority {
+		rx.e.crowd(&src.crowd, n.PID)
+	}
 	mode, full := src.targets.count(n.PID)
 	if !full {
 		return

@@ -30,8 +30,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepPriority, as a --priority, leaves the threads' nice values alone.
-const keepPriority = "keep"
+// What --priority may be.
+const (
+	keepPriority  = "keep"
+	raisePriority = "raise"
+)
+
+const priorityUsage = "of the receive thread and a lone worker: keep, or raise under many targets with short handlers, where a CPU is the supervisor's own (CAP_SYS_NICE)"
 
 // benchFlags are bench's flags as given; plan makes them a list of runs.
 type benchFlags struct {
@@ -93,7 +98,7 @@ func (f *benchFlags) register(fl *pflag.FlagSet) {
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{bench.Auto}, "how many of the oldest calls a full queue drops at least; auto adapts")
 	fl.StringSliceVar(&f.policy, "policy", []string{policy.DropOldest.String()}, "which calls give way when unknot's queue is full: drop-oldest, drop-newest, block")
 	fl.StringSliceVar(&f.pace, "pace", []string{bench.Auto}, "how long unknot holds dropped calls before it tells them: 5ms, auto, none")
-	fl.StringSliceVar(&f.priority, "priority", []string{bench.Auto}, "of unknot's receive thread and lone worker: auto raises it under many targets, keep does not")
+	fl.StringSliceVar(&f.priority, "priority", []string{keepPriority}, priorityUsage+"; of unknot")
 	fl.StringSliceVar(&f.confine, "confine", []string{"private"}, confineUsage+"; of unknot")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
 	fl.IntVar(&f.count, "count", 5, "repetitions of each combination")
@@ -175,8 +180,8 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 		return nil, err
 	}
 	for _, p := range f.priority {
-		if p != bench.Auto && p != keepPriority {
-			return nil, usageErrorf("--priority %q: want auto or keep", p)
+		if p != raisePriority && p != keepPriority {
+			return nil, usageErrorf("--priority %q: want keep or raise", p)
 		}
 	}
 	confiners, err := parseConfinements(f.confine)
@@ -206,7 +211,7 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 								for _, s.Confine = range confiners {
 									for _, d := range drops {
 										for _, p := range f.priority {
-											s.Policy, s.Pace, s.KeepPriority = d.policy, d.pace, p == keepPriority
+											s.Policy, s.Pace, s.RaisePriority = d.policy, d.pace, p == raisePriority
 											specs = append(specs, s)
 										}
 										if p != bench.PathQueue {

@@ -188,14 +188,14 @@ func remedy(err error, since string) string {
 	return "use Linux " + since + " or newer"
 }
 
-// checkPriority raises a thread for a moment as the engine does under many targets.
+// checkPriority raises a thread for a moment as the engine does with --priority raise.
 func checkPriority() check {
 	c := check{Name: "raise priority"}
 	tried := make(chan error)
 	osthread.Start(func() { tried <- osthread.SetNice(unix.Gettid(), -15) })
 	if err := <-tried; err != nil {
 		c.Detail = err.Error()
-		c.Remedy = "run with CAP_SYS_NICE or a lower RLIMIT_NICE (LimitNICE=-15 in a systemd unit); without, many threads' calls are served at a lower rate"
+		c.Remedy = "run with CAP_SYS_NICE or a lower RLIMIT_NICE (LimitNICE=-15 in a systemd unit); only --priority raise wants it"
 		return c
 	}
 	c.OK = true

@@ -54,7 +54,7 @@ var defaultTrap = []string{"openat", "connect", "execve"}
 const defaultRunQueue = 1024
 
 func newRunCmd() *cobra.Command {
-	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: "EINTR", CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Confine: "private", Priority: bench.Auto,
+	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: "EINTR", CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Confine: "private", Priority: keepPriority,
 		where: func(name string) string { return "--" + name }}
 	var config string
 	c := &cobra.Command{
@@ -99,7 +99,7 @@ command, 126 not executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (the last), none")
 	fl.StringVar(&s.Format, "format", s.Format, "of the table: text, json")
 	fl.StringVar(&s.Confine, "confine", s.Confine, confineUsage)
-	fl.StringVar(&s.Priority, "priority", s.Priority, "of the receive thread and a lone worker: auto raises it under many threads' calls, where it may (CAP_SYS_NICE), keep does not")
+	fl.StringVar(&s.Priority, "priority", s.Priority, priorityUsage)
 	fl.StringVar(&config, "config", "", "YAML `file` with these settings; flags win")
 	return c
 }
@@ -169,10 +169,10 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 	if cfg.Pace, err = parsePace(s.Pace); err != nil {
 		return cfg, bad("pace", strconv.Quote(s.Pace), paceForms)
 	}
-	if s.Priority != bench.Auto && s.Priority != keepPriority {
-		return cfg, bad("priority", strconv.Quote(s.Priority), "auto or keep")
+	if s.Priority != raisePriority && s.Priority != keepPriority {
+		return cfg, bad("priority", strconv.Quote(s.Priority), "keep or raise")
 	}
-	cfg.KeepPriority = s.Priority == keepPriority
+	cfg.RaisePriority = s.Priority == raisePriority
 	switch s.CPU {
 	case "auto":
 	case "none":
