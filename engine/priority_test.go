@@ -104,26 +104,29 @@ func TestPriorityFollowsTheLoad(t *testing.T) {
 			})
 			before := nices(t, "unknot-receive")
 			e, stop := start(t, c.cfg)
-			calls := 6400
-			if c.raised {
-				calls = 64000 // time for the keeper, on a busy machine
-			}
-			target := startTarget(t, c.targets, calls/c.targets)
-			mustAdd(t, e, target)
-			target.release()
 			var most uint64
 			var lowest int32
-			for over := false; !over; {
-				select {
-				case <-target.out:
-					over = true
-				case <-time.After(time.Millisecond):
-				}
-				if p := e.Counters().Priority; p > 0 {
-					most = p
-					for _, n := range nices(t, "unknot-receive") {
-						lowest = min(lowest, n)
+			// Short loads, one after the other: the keeper may be late on a busy machine,
+			// where raised threads are in the way of other tests.
+			for range 20 {
+				target := startTarget(t, c.targets, 6400/c.targets)
+				mustAdd(t, e, target)
+				target.release()
+				for over := false; !over; {
+					select {
+					case <-target.out:
+						over = true
+					case <-time.After(time.Millisecond):
 					}
+					if p := e.Counters().Priority; p > 0 {
+						most = p
+						for _, n := range nices(t, "unknot-receive") {
+							lowest = min(lowest, n)
+						}
+					}
+				}
+				if !c.raised || most > 0 || strings.Contains(log.String(), "CAP_SYS_NICE") {
+					break
 				}
 			}
 			if len(before) > 0 {
