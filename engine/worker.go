@@ -203,7 +203,8 @@ func (w *worker) call() {
 // settle gives the default answer if there is none.
 func (w *worker) settle(panicked bool) {
 	r := &w.req
-	if !w.state.CompareAndSwap(r.seq, r.seq-running+answering) {
+	// The look first, as it is cheaper: nearly always there is an answer.
+	if w.state.Load() != r.seq || !w.state.CompareAndSwap(r.seq, r.seq-running+answering) {
 		return
 	}
 	if !panicked {
