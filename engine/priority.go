@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"math/bits"
 
 	"github.com/unknot/unknot/engine/osthread"
@@ -132,11 +133,12 @@ func (e *Engine) setPriority() {
 	}
 }
 
-// renice says whether it could. If not, it is not tried again.
+// renice says whether it could. If it may not, it is not tried again; a thread that has ended
+// is none to be raised.
 func (e *Engine) renice(tid, nice int) bool {
 	err := osthread.SetNice(tid, nice)
-	if err != nil && !e.mayNot {
-		e.mayNot = true
+	if errors.Is(err, unix.EPERM) {
+		e.mayNot = true // nobody was raised, then: lowering a priority is always permitted
 		e.cfg.Logger.Info("the receive thread keeps its priority; raising it takes CAP_SYS_NICE, or RLIMIT_NICE", "err", err)
 	}
 	return err == nil
