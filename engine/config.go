@@ -112,7 +112,7 @@ type Config struct {
 	// end, or when handlers are short again, it takes back what it added. A handler that
 	// blocks in a system call, or computes, else keeps others from running for want of a
 	// processor of the Go scheduler, beside idle CPUs, and with none idle the Go runtime's monitor
-	// burns a CPU. The runtime then no longer follows a container's CPU limit
+	// stays awake. The runtime then no longer follows a container's CPU limit
 	// (runtime.SetDefaultGOMAXPROCS), and collects garbage with more threads.
 	KeepProcs bool
 
@@ -121,8 +121,7 @@ type Config struct {
 	// a target that is woken does not take the CPU from whom the others wait for: 1.1 to 1.4
 	// times the throughput at 16 to 64 targets. Under a storm the receive thread then takes
 	// nearly all of its CPU, and others who may run only there, as another engine's receive
-	// thread that is pinned to it, wait for some 100 ms at a time: for machines where the CPU is
-	// the supervisor's. It takes CAP_SYS_NICE or RLIMIT_NICE; without, nothing changes. Children
+	// thread that is pinned to it, wait for long: for machines where the CPU is the supervisor's. It takes CAP_SYS_NICE or RLIMIT_NICE; without, nothing changes. Children
 	// of a handler do not inherit it (SCHED_FLAG_RESET_ON_FORK).
 	RaisePriority bool
 

@@ -482,15 +482,11 @@ func (e *Engine) keep(ctx context.Context) {
 		case <-e.asks:
 			e.setWakeUps()
 			e.checkMasks()
-			e.setBatch()
-			e.setPriority()
-			e.setProcs(e.wantsProcs(now()))
+			e.adapt()
 		case <-tick.C:
 			if period != pulse {
 				l.look(e, period)
-				e.setBatch() // it may have opened the bench
-				e.setPriority()
-				e.setProcs(e.wantsProcs(now()))
+				e.adapt() // it may have opened the bench
 			}
 		}
 		if p := e.period(); p != period {
@@ -501,6 +497,13 @@ func (e *Engine) keep(ctx context.Context) {
 			tick.Reset(period)
 		}
 	}
+}
+
+// adapt has threads and Ps as the load wants them.
+func (e *Engine) adapt() {
+	e.setBatch()
+	e.setPriority()
+	e.setProcs(e.wantsProcs(now()))
 }
 
 // setBatch makes the receive thread a batch thread while one worker shares its CPU.

@@ -20,7 +20,21 @@ import (
 type estimator struct {
 	seen   uint64
 	calls  int
-	agreed int
+	agreed streak
+}
+
+// A streak is how many windows in a row say many (positive), or few (negative).
+type streak int
+
+func (s *streak) add(few, many bool) {
+	switch {
+	case few:
+		*s = min(*s, 0) - 1
+	case many:
+		*s = max(*s, 0) + 1
+	default:
+		*s = 0
+	}
 }
 
 const (
@@ -39,14 +53,7 @@ func (s *estimator) count(tid uint32) (mode WakeUp, full bool) {
 	}
 	n := bits.OnesCount64(s.seen)
 	s.seen, s.calls = 0, 0
-	switch {
-	case n < fewBelow:
-		s.agreed = min(s.agreed, 0) - 1
-	case n > manyAbove:
-		s.agreed = max(s.agreed, 0) + 1
-	default:
-		s.agreed = 0
-	}
+	s.agreed.add(n < fewBelow, n > manyAbove)
 	switch {
 	case s.agreed <= -agreement:
 		return Sync, true

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"math/bits"
 
 	"github.com/unknot/unknot/engine/osthread"
@@ -26,8 +27,9 @@ import (
 // there is nothing like it: a longer or shorter slice of the receive thread (sched_setattr)
 // changed nothing.
 //
-// It is not done unasked: in a storm nothing is left of the CPU for others. Beside raised engines
-// of other processes, on two CPUs, a storm of 8 targets made no call for 250 ms.
+// It is not done unasked: in a storm little is left of the CPU for others. While it was, a storm of
+// 8 targets beside raised engines of other processes, on two CPUs, made no call for 250 ms; that
+// the one was because of the other is likely, not shown.
 const raiseBy = 15
 
 // A census tells how many targets call, more finely than an estimator: a wide window of calls
@@ -35,7 +37,7 @@ const raiseBy = 15
 type census struct {
 	seen   [4]uint64
 	calls  int
-	agreed int
+	agreed streak
 }
 
 const (
@@ -59,14 +61,7 @@ func (s *census) count(tid uint32, multitudes bool) (crowd, full bool) {
 		n += bits.OnesCount64(w)
 	}
 	s.seen, s.calls = [4]uint64{}, 0
-	switch {
-	case n < crowdBelow || n > multitude && !multitudes:
-		s.agreed = min(s.agreed, 0) - 1
-	case n > crowdAbove:
-		s.agreed = max(s.agreed, 0) + 1
-	default:
-		s.agreed = 0
-	}
+	s.agreed.add(n < crowdBelow || n > multitude && !multitudes, n > crowdAbove)
 	return s.agreed > 0, s.agreed >= crowdAgreeOn || s.agreed <= -crowdAgreeOn
 }
 
@@ -89,6 +84,26 @@ func (e *Engine) crowd(s *census, tid uint32) {
 	}
 }
 
+// raise is by how many levels a thread with that nice value is raised.
+func raise(nice int) int { return min(raiseBy, nice+20) }
+
+// ProbePriority says whether [Config.RaisePriority] has an effect for this user, by raising a
+// thread of its own for a moment. The error wraps EPERM if not.
+func ProbePriority() error {
+	tried := make(chan error)
+	osthread.Start(func() {
+		tried <- func() error {
+			tid := unix.Gettid()
+			a, err := unix.SchedGetAttr(tid, 0)
+			if err != nil {
+				return fmt.Errorf("read scheduling policy: %w", err)
+			}
+			return osthread.SetNice(tid, int(a.Nice)-raise(int(a.Nice)))
+		}()
+	})
+	return <-tried
+}
+
 // setPriority raises the receive thread and the lone worker, or has them as they were. Only
 // the keeper calls it.
 func (e *Engine) setPriority() {
@@ -107,22 +122,20 @@ func (e *Engine) setPriority() {
 			e.renice(tid, e.nice)
 		}
 	}
-	if is := e.priority.Load() > 0; is != want {
-		nice := e.nice
-		if want {
-			a, err := unix.SchedGetAttr(int(e.rxTID.Load()), 0)
-			if err != nil {
-				return
-			}
-			e.nice = int(a.Nice)
-			nice = max(e.nice-raiseBy, -20)
-		}
-		if !e.renice(int(e.rxTID.Load()), nice) {
+	switch tid, raised := int(e.rxTID.Load()), e.priority.Load() > 0; {
+	case want && !raised:
+		a, err := unix.SchedGetAttr(tid, 0)
+		if err != nil {
 			return
 		}
-		if want {
-			e.priority.Store(int32(e.nice - nice))
-		} else {
+		e.nice = int(a.Nice)
+		by := raise(e.nice)
+		if !e.renice(tid, e.nice-by) {
+			return
+		}
+		e.priority.Store(int32(by))
+	case !want && raised:
+		if e.renice(tid, e.nice) {
 			e.priority.Store(0)
 		}
 	}

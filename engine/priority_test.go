@@ -12,16 +12,13 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine"
-	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
 // mayRaise reports whether this user may raise threads.
 func mayRaise(t *testing.T) bool {
 	t.Helper()
-	tried := make(chan error)
-	osthread.Start(func() { tried <- osthread.SetNice(unix.Gettid(), -15) })
-	err := <-tried
+	err := engine.ProbePriority()
 	if err != nil && !errors.Is(err, unix.EPERM) {
 		t.Fatal(err)
 	}

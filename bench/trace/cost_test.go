@@ -158,9 +158,7 @@ func serve(l *notify.Listener, d time.Duration) (rate float64, err error) {
 			if t := time.Since(start); t >= d {
 				return float64(calls) / t.Seconds(), nil
 			}
-			// Or Go's monitor takes the P away in every system call, as it does
-			// from an engine's receive thread that never yields: half the throughput,
-			// some of the time.
+			// As an engine's receive thread does, for the Go runtime's monitor.
 			runtime.Gosched()
 		}
 	}

@@ -30,14 +30,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What --priority may be.
-const (
-	keepPriority  = "keep"
-	raisePriority = "raise"
-)
-
-const priorityUsage = "of the receive thread and a lone worker: keep, or raise under many targets with short handlers, where a CPU is the supervisor's own (CAP_SYS_NICE)"
-
 // benchFlags are bench's flags as given; plan makes them a list of runs.
 type benchFlags struct {
 	engines, paths, targets, work, workers, queue, batch, policy, pace, confine, priority []string
@@ -179,10 +171,13 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var raises []bool
 	for _, p := range f.priority {
-		if p != raisePriority && p != keepPriority {
-			return nil, usageErrorf("--priority %q: want keep or raise", p)
+		raise, ok := parsePriority(p)
+		if !ok {
+			return nil, usageErrorf("--priority %q: want %s", p, priorityForms)
 		}
+		raises = append(raises, raise)
 	}
 	confiners, err := parseConfinements(f.confine)
 	if err != nil {
@@ -210,8 +205,8 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 								}
 								for _, s.Confine = range confiners {
 									for _, d := range drops {
-										for _, p := range f.priority {
-											s.Policy, s.Pace, s.RaisePriority = d.policy, d.pace, p == raisePriority
+										s.Policy, s.Pace = d.policy, d.pace
+										for _, s.RaisePriority = range raises {
 											specs = append(specs, s)
 										}
 										if p != bench.PathQueue {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench/trace"
+	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/filter"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
@@ -188,12 +189,9 @@ func remedy(err error, since string) string {
 	return "use Linux " + since + " or newer"
 }
 
-// checkPriority raises a thread for a moment as the engine does with --priority raise.
 func checkPriority() check {
 	c := check{Name: "raise priority"}
-	tried := make(chan error)
-	osthread.Start(func() { tried <- osthread.SetNice(unix.Gettid(), -15) })
-	if err := <-tried; err != nil {
+	if err := engine.ProbePriority(); err != nil {
 		c.Detail = err.Error()
 		c.Remedy = "run with CAP_SYS_NICE or a lower RLIMIT_NICE (LimitNICE=-15 in a systemd unit); only --priority raise wants it"
 		return c

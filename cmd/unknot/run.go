@@ -169,10 +169,9 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 	if cfg.Pace, err = parsePace(s.Pace); err != nil {
 		return cfg, bad("pace", strconv.Quote(s.Pace), paceForms)
 	}
-	if s.Priority != raisePriority && s.Priority != keepPriority {
-		return cfg, bad("priority", strconv.Quote(s.Priority), "keep or raise")
+	if cfg.RaisePriority, ok = parsePriority(s.Priority); !ok {
+		return cfg, bad("priority", strconv.Quote(s.Priority), priorityForms)
 	}
-	cfg.RaisePriority = s.Priority == raisePriority
 	switch s.CPU {
 	case "auto":
 	case "none":
@@ -185,6 +184,17 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 		cfg.CPU = engine.OnCPU(n)
 	}
 	return cfg, nil
+}
+
+const (
+	keepPriority  = "keep"
+	priorityForms = "keep or raise"
+	priorityUsage = "of the receive thread and a lone worker: keep, or raise under many targets with short handlers, where a CPU is the supervisor's own (CAP_SYS_NICE)"
+)
+
+// parsePriority reads whether to raise it.
+func parsePriority(s string) (raise, ok bool) {
+	return s == "raise", s == "raise" || s == keepPriority
 }
 
 const paceForms = "a duration such as 5ms, auto or none"

@@ -90,32 +90,33 @@ func Leave(cpus *unix.CPUSet) {
 func Batch(tid int, on bool) error {
 	// SCHED_FLAG_KEEP_PARAMS would keep the nice value too, but the kernel then keeps
 	// the policy as well, and says nothing (__sched_setscheduler, seen on 6.18).
-	a, err := unix.SchedGetAttr(tid, 0)
-	if err != nil {
-		return fmt.Errorf("read scheduling policy of thread %d: %w", tid, err)
-	}
-	a.Policy = unix.SCHED_NORMAL
-	if on {
-		a.Policy = unix.SCHED_BATCH
-	}
-	if err := unix.SchedSetAttr(tid, a, 0); err != nil {
-		return fmt.Errorf("set scheduling policy of thread %d: %w", tid, err)
-	}
-	return nil
+	return alter(tid, func(a *unix.SchedAttr) {
+		a.Policy = unix.SCHED_NORMAL
+		if on {
+			a.Policy = unix.SCHED_BATCH
+		}
+	})
 }
 
 // SetNice sets the nice value of the thread tid of this process, and has its children
 // begin with an ordinary one (SCHED_FLAG_RESET_ON_FORK). Its policy stays. Lowering the value
 // takes CAP_SYS_NICE or RLIMIT_NICE; the error then wraps EPERM.
 func SetNice(tid, nice int) error {
+	return alter(tid, func(a *unix.SchedAttr) {
+		a.Nice = int32(nice)
+		a.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
+	})
+}
+
+// alter changes some of how the thread tid is scheduled.
+func alter(tid int, change func(*unix.SchedAttr)) error {
 	a, err := unix.SchedGetAttr(tid, 0)
 	if err != nil {
 		return fmt.Errorf("read scheduling policy of thread %d: %w", tid, err)
 	}
-	a.Nice = int32(nice)
-	a.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
+	change(a)
 	if err := unix.SchedSetAttr(tid, a, 0); err != nil {
-		return fmt.Errorf("set nice value of thread %d to %d: %w", tid, nice, err)
+		return fmt.Errorf("set scheduling policy of thread %d, nice value %d: %w", tid, a.Nice, err)
 	}
 	return nil
 }
