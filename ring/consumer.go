@@ -83,8 +83,8 @@ func (r *Ring[H]) Consumer() *Consumer[H] { return r.set.Consumer() }
 // ThreadConsumer returns a new consumer for a goroutine that is wired to its
 // thread with runtime.LockOSThread. It sleeps in the kernel, in a futex, so
 // that a wake-up goes straight to that thread and does not pass through
-// the Go scheduler twice. It looks up once a second, so that a flaw of Go 1.26 cannot
-// hold up a stop of the world for longer.
+// the Go scheduler twice. While such consumers sleep, a timer of the process runs once a
+// second, so that a flaw of Go 1.26 cannot hold up a stop of the world for longer.
 func (r *Ring[H]) ThreadConsumer() *Consumer[H] { return r.set.ThreadConsumer() }
 
 // A Consumer pops from a ring, or from all rings of a [Set], and sleeps while

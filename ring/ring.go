@@ -47,6 +47,7 @@ type Ring[H Handle] struct {
 	next      uint64 // the producers' copy of tail
 	headCache uint64 // a head seen earlier: head never falls below it
 	strong    uint64 // number of pushes to come that have a fence, if the producer is single
+	met, had  uint64 // the position at which a push met a sleeper last, and what strong became then
 	shut      bool   // Close has been called
 
 	_    pad
@@ -91,11 +92,12 @@ func EvictAtLeast(k int) Option { return func(c *config) { c.quantum = k } }
 func YieldOnWake() Option { return func(c *config) { c.yield = true } }
 
 // AsymmetricFence makes pushes of a single producer cheaper while no consumer sleeps, as under
-// overload. After a thousand pushes in a row that met no sleeper they publish with a plain store
-// in place of an exchange, and the first consumer that is then about to fall asleep has the
-// kernel fence all threads of the process on the producer's behalf, by
-// membarrier(2). That takes it, and interrupts them for, some microseconds; it also ends the
-// plain stores, so that it happens once in a thousand pushes at most.
+// overload, or sleeps rarely. After some hundred pushes in a row that met no sleeper they publish
+// with a plain store in place of an exchange, and the first consumer that is then about to fall
+// asleep has the kernel fence all threads of the process on the producer's behalf, by
+// membarrier(2). That takes it, and interrupts them for, about as long as those exchanges would.
+// If it came late enough to have been worth it, the plain stores go on at once; if not, after
+// some hundred pushes again.
 //
 // It has an effect together with [SingleProducer], on amd64 with Linux 4.14 or later, and not
 // under the race detector. Elsewhere there is nothing to save, or the system call is missing,
@@ -135,7 +137,7 @@ func newRing[H Handle](s *Set[H], capacity int, opts []Option) *Ring[H] {
 	if c.light && c.single && haveHeavyFence() {
 		r.calm = calm
 	}
-	r.strong = r.calm
+	r.strong, r.had = r.calm, r.calm
 	r.gate.tok.init()
 	// The slots are a power of two for the mask; limit keeps the capacity exact.
 	r.slots.init(1 << bits.Len64(r.limit-1))
@@ -144,7 +146,7 @@ func newRing[H Handle](s *Set[H], capacity int, opts []Option) *Ring[H] {
 
 // startAt moves an unused ring to another first position.
 func (r *Ring[H]) startAt(pos uint64) {
-	r.next, r.headCache = pos, pos
+	r.next, r.headCache, r.met = pos, pos, pos
 	r.tail.Store(pos)
 	r.head.Store(pos)
 }
@@ -168,28 +170,8 @@ func (r *Ring[H]) Len() int {
 // that the ring was full; the rest of src still belongs to the caller. On a
 // closed ring it reports 0.
 func (r *Ring[H]) Push(src []H) int {
-	n := uint64(len(src))
-	if n == 0 {
-		return 0
-	}
-	if !r.single {
-		r.pmu.Lock()
-	}
-	t := r.next
-	free := r.limit - (t - r.headCache)
-	if free < n {
-		r.headCache = r.head.Load()
-		free = r.limit - (t - r.headCache)
-		n = min(n, free)
-	}
-	if n == 0 || r.shut {
-		if !r.single {
-			r.pmu.Unlock()
-		}
-		return 0
-	}
-	r.publish(t, src[:n])
-	return int(n)
+	n, _ := r.push(src, nil, refuse)
+	return n
 }
 
 // PushDrop appends all of src. If there is no room it first removes the
@@ -203,28 +185,10 @@ func (r *Ring[H]) Push(src []H) int {
 // It panics if src is longer than the capacity, or if evicted is shorter than
 // src or than the eviction quantum.
 func (r *Ring[H]) PushDrop(src, evicted []H) int {
-	n := uint64(len(src))
-	if n == 0 {
-		return 0
-	}
-	if n > r.limit || uint64(len(evicted)) < max(n, r.quantum) {
+	if n := uint64(len(src)); n > r.limit || n != 0 && uint64(len(evicted)) < max(n, r.quantum) {
 		pushDropPanic(len(src), len(evicted), int(r.limit), int(r.quantum))
 	}
-	if !r.single {
-		r.pmu.Lock()
-	}
-	if r.shut {
-		if !r.single {
-			r.pmu.Unlock()
-		}
-		return copy(evicted, src)
-	}
-	t := r.next
-	k := 0
-	if r.limit-(t-r.headCache) < n {
-		k = r.makeRoom(t, n, evicted)
-	}
-	r.publish(t, src)
+	_, k := r.push(src, evicted, evict)
 	return k
 }
 
@@ -233,6 +197,91 @@ func pushDropPanic(src, evicted, limit, quantum int) {
 		panic(fmt.Sprintf("ring: PushDrop of %d entries into a ring of %d", src, limit))
 	}
 	panic(fmt.Sprintf("ring: PushDrop needs room for %d evicted entries, has %d", max(src, quantum), evicted))
+}
+
+// whenFull is what a push does where there is no room.
+type whenFull int
+
+const (
+	refuse whenFull = iota
+	wait
+	evict
+)
+
+// push appends n entries of src and evicts k. It is all pushes in one function, as the calls in
+// between would be a third of a push by a single producer.
+func (r *Ring[H]) push(src, evicted []H, full whenFull) (n, k int) {
+	n = len(src)
+	if n == 0 {
+		return 0, 0
+	}
+	if !r.single {
+		r.pmu.Lock()
+	}
+	t := r.next
+	if r.limit-(t-r.headCache) < uint64(n) || r.shut {
+		if full == evict && !r.shut {
+			k = r.makeRoom(t, uint64(n), evicted)
+		} else if n, k = r.room(t, src, evicted, full); n == 0 {
+			if !r.single {
+				r.pmu.Unlock()
+			}
+			if full == wait {
+				n = r.pushRest(src, 0)
+			}
+			return n, k
+		}
+	}
+	// A slot is overwritten only after a producer has seen the head beyond
+	// the position that it held: a claim that succeeds proves that nothing
+	// it read has changed.
+	r.slots.put(t, src[:n])
+	t += uint64(n)
+	r.next = t
+	at(pointPublish)
+	// The push happens here, for the whole batch. A consumer that falls asleep
+	// announces itself in nwait and then looks at the tail again. With a fence between
+	// the store of the tail and the look at nwait one of the two sees the other.
+	var w uint32
+	switch {
+	case !r.single:
+		storeRelease(&r.tail, t)
+		r.pmu.Unlock() // a fence
+		at(pointNotify)
+		w = r.lot.nwait.Load() &^ fenced
+	case r.strong != 0:
+		r.strong--
+		r.tail.Store(t)
+		at(pointNotify)
+		w = r.lot.nwait.Load() &^ fenced
+	default:
+		// The look may overtake the store. If it finds 0, the consumer that announces itself next
+		// finds 0 too, and its heavy fence lets it see what was stored before the look.
+		storeRelease(&r.tail, t)
+		at(pointNotify)
+		w = r.lot.nwait.Load()
+	}
+	if w != 0 {
+		r.notify(w, t, n)
+	}
+	if n < len(src) && full == wait {
+		n = r.pushRest(src, n)
+	}
+	return n, k
+}
+
+// room is how many entries of src fit after position t, the tail; none if the ring is closed.
+// Then k of them are evicted, if full says so.
+func (r *Ring[H]) room(t uint64, src, evicted []H, full whenFull) (n, k int) {
+	if r.shut {
+		if full == evict {
+			k = copy(evicted, src)
+		}
+		return 0, k
+	}
+	r.headCache = r.head.Load()
+	free := r.limit - (t - r.headCache)
+	return int(min(uint64(len(src)), free)), 0
 }
 
 // makeRoom evicts until n entries fit after position t. The caller is the
@@ -260,45 +309,8 @@ func (r *Ring[H]) makeRoom(t, n uint64, evicted []H) int {
 	}
 }
 
-// publish appends src, for which there is room, at position t, lets the other
-// producers go and wakes a consumer if one sleeps.
-func (r *Ring[H]) publish(t uint64, src []H) {
-	// A slot is overwritten only after a producer has seen the head beyond
-	// the position that it held: a claim that succeeds proves that nothing
-	// it read has changed.
-	r.slots.put(t, src)
-	t += uint64(len(src))
-	r.next = t
-	at(pointPublish)
-	// The push happens here, for the whole batch. A consumer that falls asleep
-	// announces itself in nwait and then looks at the tail again. With a fence between
-	// the store of the tail and the look at nwait one of the two sees the other.
-	var w uint32
-	switch {
-	case !r.single:
-		storeRelease(&r.tail, t)
-		r.pmu.Unlock() // a fence
-		at(pointNotify)
-		w = r.lot.nwait.Load() &^ fenced
-	case r.strong != 0:
-		r.strong--
-		r.tail.Store(t)
-		at(pointNotify)
-		w = r.lot.nwait.Load() &^ fenced
-	default:
-		// The look may overtake the store. If it finds 0, the consumer that announces itself next
-		// finds 0 too, and its heavy fence lets it see what was stored before the look.
-		storeRelease(&r.tail, t)
-		at(pointNotify)
-		w = r.lot.nwait.Load()
-	}
-	if w != 0 {
-		r.notify(w)
-	}
-}
-
-// notify wakes a consumer if one sleeps; w is the producer's look at nwait.
-func (r *Ring[H]) notify(w uint32) {
+// notify wakes a consumer if one sleeps; w is the look at nwait of a push of n entries up to t.
+func (r *Ring[H]) notify(w uint32, t uint64, n int) {
 	if w == fenced {
 		// A push without the fence that it should have had: either that is in order from
 		// now on, or it gets its fence. The exchange is one whether it succeeds or not.
@@ -308,11 +320,24 @@ func (r *Ring[H]) notify(w uint32) {
 		w = r.lot.nwait.Load()
 	}
 	if r.single {
-		r.strong = r.calm
+		r.strong = r.fences(t, uint64(n))
 	}
 	if w&^fenced != 0 {
 		r.lot.wakeOne(r.yield)
 	}
+}
+
+// fences is how many pushes are to have a fence after one of n entries up to t that met a sleeper:
+// none if enough went without since the last, taking the others to be as long as this one.
+func (r *Ring[H]) fences(t, n uint64) uint64 {
+	pushes := (t - r.met) / n
+	r.met = t
+	if pushes > r.had && pushes-r.had >= r.calm {
+		r.had = 0
+	} else {
+		r.had = r.calm
+	}
+	return r.had
 }
 
 // TryPop removes up to len(dst) of the oldest entries, stores them in dst

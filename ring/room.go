@@ -24,10 +24,12 @@ type gate struct {
 // Under [SingleProducer], PushWait counts as a push, and Close is no way to end its
 // sleep. Producers that use it take turns; Push and PushDrop of others do not wait for them.
 func (r *Ring[H]) PushWait(src []H) int {
-	n := r.Push(src)
-	if n == len(src) {
-		return n
-	}
+	n, _ := r.push(src, nil, wait)
+	return n
+}
+
+// pushRest goes on with a PushWait that has appended src[:n] and found no more room.
+func (r *Ring[H]) pushRest(src []H, n int) int {
 	if !r.single {
 		r.gate.mu.Lock()
 	}

@@ -18,10 +18,10 @@ type (
 	atomicUint64 = atomic.Uint64
 )
 
-// calm is how many pushes in a row have to meet no sleeper until those of a ring with an
-// AsymmetricFence go without an exchange: about as many as cost together what the heavy fence of
-// the next sleeper costs.
-const calm = 1024
+// calm is how many pushes of a ring with an AsymmetricFence cost together, by their exchanges,
+// what the heavy fence of one sleeper costs: so many in a row have to meet no sleeper until they go
+// without, and so many have to go without for the next to do so at once.
+const calm = 256
 
 // mark and rewind tell the model checker that a loop starts over with nothing
 // remembered from the failed attempt.

@@ -23,8 +23,9 @@ func (s *slots[H]) get(pos uint64, dst []H) {
 		dst[0] = w[i]
 		return
 	}
-	k := copy(dst, w[i:])
-	copy(dst[k:], w)
+	if k := copy(dst, w[i:]); k < len(dst) {
+		copy(dst[k:], w)
+	}
 }
 
 func (s *slots[H]) put(pos uint64, src []H) {
@@ -34,6 +35,7 @@ func (s *slots[H]) put(pos uint64, src []H) {
 		w[i] = src[0]
 		return
 	}
-	k := copy(w[i:], src)
-	copy(w, src[k:])
+	if k := copy(w[i:], src); k < len(src) {
+		copy(w, src[k:])
+	}
 }

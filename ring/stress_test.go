@@ -612,11 +612,8 @@ func TestSleepersUseNoCPU(t *testing.T) {
 		}
 	})
 	time.Sleep(20 * time.Millisecond) // let the last one get into the kernel
-	// On a quiet machine it is some 0.1 ms: a wired consumer looks up once a
-	// second. That took 1.2 ms once on a machine that was busy with other things,
-	// so the limit is what even the rarest poll exceeds: a thread that wakes
-	// every millisecond uses 10 ms and more.
-	const limit = 5 * time.Millisecond
+	// The rarest poll uses more: a thread that wakes every millisecond 10 ms and more.
+	const limit = time.Millisecond
 	var used time.Duration
 	for range 8 {
 		if used = second() - idle; used < limit {
