@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/engine/policy"
 )
 
@@ -223,7 +224,7 @@ func (c *Config) fill() error {
 		}
 	}
 	def(&c.Queue, DefaultQueue)
-	def(&c.Workers, ownProcs())
+	def(&c.Workers, osthread.OwnProcs())
 	for _, l := range []struct {
 		name   string
 		v, max int

@@ -48,6 +48,12 @@ type Engine struct {
 	procs     atomic.Int32  // added to GOMAXPROCS; the keeper's
 	spare     int32         // of these, those that are always needed
 	crowded   atomic.Bool   // many targets call, and an inline handler is short; the receive thread's
+	pairs     atomic.Bool   // the load is one for the pair; the receive thread's
+	async     atomic.Bool   // a listener has no SYNC_WAKE_UP
+	roams     bool          // the receive thread is kept to no CPU; the keeper's
+	paired    atomic.Uint64 // how often it has been so
+	masksAt   int64         // when the keeper looked at the masks of targets,
+	roaming   bool          // and what it saw
 	priority  atomic.Int32  // nice levels by which the receive thread is raised; the keeper's
 	raised    *worker       // who is, too; the keeper's
 	mayNot    bool          // raise anybody; the keeper's
@@ -104,6 +110,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.workers.Store(&workers)
 	e.rxCPU.Store(-1)
+	e.bench.init()
 	e.placement.Store(anywhere)
 	if len(cfg.DropErrnos) > 0 {
 		e.dropErrnos = make([]syscall.Errno, maxDropErrnos)
@@ -328,6 +335,9 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 			return nil, fmt.Errorf("engine: add listener: %w (use another wake-up mode)", &notify.UnsupportedError{Feature: "SYNC_WAKE_UP", Since: "6.6", Err: err})
 		}
 	}
+	if mode == Async {
+		e.async.Store(true)
+	}
 	if e.cfg.Cookies != [3]uintptr{} {
 		l.SetCookies(e.cfg.Cookies)
 	}
@@ -501,6 +511,7 @@ func (e *Engine) keep(ctx context.Context) {
 
 // adapt has threads and Ps as the load wants them.
 func (e *Engine) adapt() {
+	e.setPair()
 	e.setBatch()
 	e.setPriority()
 	e.setProcs(e.wantsProcs(now()))
@@ -508,7 +519,7 @@ func (e *Engine) adapt() {
 
 // setBatch makes the receive thread a batch thread while one worker shares its CPU.
 func (e *Engine) setBatch() {
-	if want := e.bench.closed.Load(); want != e.batch {
+	if want := e.bench.up() == alone; want != e.batch {
 		e.batch = want
 		if err := osthread.Batch(int(e.rxTID.Load()), want); err != nil {
 			e.cfg.Logger.Debug("receive thread keeps its scheduling policy", "err", err)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,9 @@ func (s *streak) add(few, many bool) {
 	}
 }
 
+// agree reports whether the last n windows said the same, and whether that was many.
+func (s streak) agree(n streak) (many, agreed bool) { return s > 0, s >= n || s <= -n }
+
 const (
 	window    = 64 // calls
 	fewBelow  = 6  // marked bits: Sync below
@@ -70,6 +74,7 @@ func (s *estimator) count(tid uint32) (mode WakeUp, full bool) {
 // CPU, and the receive thread is a batch thread (SCHED_BATCH), which does not
 // preempt the worker when a call comes, so that calls gather. The other workers
 // sit on the bench. Once handlers take more than farAbove, all workers run, anywhere.
+// In between, and where many targets call, there is the pair; see pair.go.
 //
 // The time of SEND is not the handler's: it is the kernel's, and it has in it what
 // the woken target does to the scheduler. With it, what the receive thread took away from
@@ -116,67 +121,94 @@ func (e *Engine) place(at int64) {
 	}
 	switch {
 	case t == 0:
-	case !e.bench.closed.Load() && t < nearBelow && at > e.bench.openUntil.Load():
-		e.placement.Store(e.rxCPU.Load())
-		e.bench.close()
+	case e.bench.up() == everybody && t < nearBelow && at > e.bench.openUntil.Load():
+		e.arrange(everybody, alone, e.rxCPU.Load())
 		e.ask() // for somebody to look after the lone worker
-	case e.placement.Load() != anywhere && t > farAbove:
+	case (e.placement.Load() != anywhere || e.bench.up() != everybody) && t > farAbove:
 		e.spread(at) // also from near with the bench open, as at first and after a pause
 	}
 }
 
 // spread lets all workers run, anywhere.
 func (e *Engine) spread(until int64) {
-	e.placement.Store(anywhere)
 	e.bench.openUntil.Store(until)
-	e.bench.open()
+	e.arrange(whatever, everybody, anywhere)
 	e.ask()
 }
 
+// arrange has the workers up to that one run, there. It does nothing, and says so, if another number
+// of workers than from are up.
+func (e *Engine) arrange(from, up, where int32) bool {
+	b := &e.bench
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if from != whatever && b.last.Load() != from || b.over && up != everybody {
+		return false
+	}
+	e.placement.Store(where)
+	b.raise(up)
+	return true
+}
+
+// Numbers of workers that are up.
+const (
+	whatever  = 0
+	alone     = 1
+	pair      = 2
+	everybody = math.MaxInt32
+)
+
 // A bench is where workers wait that are not needed.
 type bench struct {
-	closed    atomic.Bool  // workers other than the first shall sit down
-	openUntil atomic.Int64 // not before this time is it closed again
+	last      atomic.Int32 // workers with a higher index shall sit down
+	openUntil atomic.Int64 // all are up until then, at least
 	mu        sync.Mutex
-	up        chan struct{} // closed by open
+	called    chan struct{} // closed when more of them are
 	over      bool
 }
 
-func (b *bench) close() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.over && !b.closed.Load() {
-		b.up = make(chan struct{})
-		b.closed.Store(true)
+func (b *bench) init() {
+	b.last.Store(everybody)
+	b.called = make(chan struct{})
+}
+
+// up is how many workers are not on the bench.
+func (b *bench) up() int32 { return b.last.Load() }
+
+// raise changes the number of workers that are up. The caller holds b.mu.
+func (b *bench) raise(up int32) {
+	if b.last.Swap(up) < up {
+		close(b.called)
+		b.called = make(chan struct{})
 	}
 }
 
+// open lets all run.
 func (b *bench) open() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed.Load() {
-		b.closed.Store(false)
-		close(b.up)
-	}
+	b.raise(everybody)
 }
 
 // end opens the bench for good.
 func (b *bench) end() {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.over = true
-	b.mu.Unlock()
-	b.open()
+	b.raise(everybody)
 }
 
-// sit waits until the bench is open. Nothing that is pushed meanwhile needs us:
+// sit waits until the worker with that index is up. Nothing that is pushed meanwhile needs it:
 // each push wakes a worker that sleeps in the ring, and one that does not sleep
 // will look again.
-func (b *bench) sit() {
-	b.mu.Lock()
-	up, closed := b.up, b.closed.Load()
-	b.mu.Unlock()
-	if closed {
-		<-up
+func (b *bench) sit(index int) {
+	for int32(index) > b.up() {
+		b.mu.Lock()
+		called, sits := b.called, int32(index) > b.up()
+		b.mu.Unlock()
+		if sits {
+			<-called
+		}
 	}
 }
 
@@ -193,9 +225,7 @@ func (w *worker) settleIn() {
 			_ = osthread.Pin(int(at))
 		}
 	}
-	if w.index > 1 && w.e.bench.closed.Load() {
-		w.e.bench.sit()
-	}
+	w.e.bench.sit(w.index)
 }
 
 // took follows the worker's typical request: a running median, which the odd
@@ -228,7 +258,7 @@ type lookout struct {
 // thread and the targets: there are no more of them than needed.
 func (e *Engine) period() time.Duration {
 	switch {
-	case e.bench.closed.Load():
+	case e.bench.up() != everybody:
 		return lookEvery
 	case e.staying.Load():
 		return idleAfter
@@ -240,20 +270,20 @@ func (e *Engine) period() time.Duration {
 // up: the receive thread in RECV, and the worker that is alone. The last look was
 // a period ago.
 func (l *lookout) look(e *Engine, period time.Duration) {
-	alone := e.bench.closed.Load()
 	n := e.tallies[0].received.Load()
 	if n == l.received {
 		l.idle += period
 	} else {
 		l.idle = 0
 	}
-	if alone {
+	if e.bench.up() != everybody {
 		state := (*e.workers.Load())[1].state.Load()
 		switch {
 		case state == l.state && phaseOf(state) == running:
 			e.spread(now() + benchOff)
 		case l.idle > 0:
 			// What comes after a pause may be different.
+			e.pairs.Store(false)
 			e.bench.open()
 		}
 		l.state = state

@@ -1,6 +1,9 @@
 package engine
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestWakeUpFollowsTheTargets(t *testing.T) {
 	// modes feeds windows of calls by n threads with ids from 1000 on and
@@ -34,26 +37,83 @@ func TestWakeUpFollowsTheTargets(t *testing.T) {
 	}
 }
 
+// TestCensus: what the receive thread concludes from how many targets call, and how fast.
 func TestCensus(t *testing.T) {
 	for _, c := range []struct {
-		threads       int
-		inline, queue bool
-	}{{1, false, false}, {4, false, false}, {8, false, false}, {16, true, true}, {24, true, true}, {64, true, true}, {256, false, true}, {1024, false, true}} {
-		for _, multitudes := range []bool{false, true} {
-			var s census
-			agreed, last := 0, false
+		threads             int
+		gap                 time.Duration
+		inline, queue, pair bool
+	}{
+		{1, 5 * time.Microsecond, false, false, false},
+		{4, 5 * time.Microsecond, false, false, false},
+		{8, 5 * time.Microsecond, false, false, false},
+		{16, 5 * time.Microsecond, true, true, true},
+		{16, 15 * time.Microsecond, true, true, true},
+		{16, 40 * time.Microsecond, true, true, false},
+		{64, 5 * time.Microsecond, true, true, true},
+		{256, 5 * time.Microsecond, false, true, false},
+		{1024, 5 * time.Microsecond, false, true, false},
+	} {
+		for _, inline := range []bool{false, true} {
+			e := &Engine{cfg: Config{Inline: inline, RaisePriority: true, Workers: 2}, asks: make(chan struct{}, 1)}
+			e.workers.Store(&[]*worker{{}})
+			e.crowded.Store(!c.queue || inline && !c.inline) // it must turn over
+			e.pairs.Store(!c.pair)
+			rx := &receiver{e: e}
 			for i := range 10 * wide {
-				if crowd, ok := s.count(uint32(1000+i%c.threads), multitudes); ok {
-					agreed, last = agreed+1, crowd
-				}
+				rx.crowd(uint32(1000+i%c.threads), int64(c.gap)*int64(i))
 			}
-			want := c.inline
-			if multitudes {
-				want = c.queue
+			want := c.queue
+			if inline {
+				want = c.inline
 			}
-			if agreed == 0 || last != want {
-				t.Errorf("%d targets, multitudes %t: %t, %d times, want %t", c.threads, multitudes, last, agreed, want)
+			if got := e.crowded.Load(); got != want {
+				t.Errorf("%+v, inline %t: a crowd: %t, want %t", c, inline, got, want)
+			}
+			if got := e.pairs.Load(); got != c.pair {
+				t.Errorf("%+v: a pair: %t, want %t", c, got, c.pair)
 			}
 		}
 	}
+}
+
+// TestBench: workers beyond the last that is up sit, until they are called.
+func TestBench(t *testing.T) {
+	var e Engine
+	e.bench.init()
+	if e.arrange(pair, alone, 1) || !e.arrange(everybody, alone, 1) || e.placement.Load() != 1 {
+		t.Fatal("not from everybody to alone")
+	}
+	stood := make(chan int, 3)
+	for i := 1; i <= 3; i++ {
+		go func() { e.bench.sit(i); stood <- i }()
+	}
+	next := func(want int) {
+		t.Helper()
+		select {
+		case i := <-stood:
+			if i != want {
+				t.Fatalf("worker %d is up, want %d", i, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("worker %d sits", want)
+		}
+	}
+	next(1)
+	if !e.arrange(alone, pair, anywhere) || e.placement.Load() != anywhere {
+		t.Fatal("not from alone to the pair")
+	}
+	next(2)
+	select {
+	case i := <-stood:
+		t.Fatalf("worker %d is up", i)
+	case <-time.After(10 * time.Millisecond):
+	}
+	e.arrange(pair, alone, 1)
+	e.bench.end()
+	next(3)
+	if e.arrange(whatever, alone, 1) {
+		t.Error("somebody shall sit after the end")
+	}
+	e.bench.sit(7)
 }

@@ -35,9 +35,8 @@ const raiseBy = 15
 // A census tells how many targets call, more finely than an estimator: a wide window of calls
 // marks one of 256 bits for each thread id.
 type census struct {
-	seen   [4]uint64
-	calls  int
-	agreed streak
+	seen  [4]uint64
+	calls int
 }
 
 const (
@@ -48,28 +47,26 @@ const (
 	crowdAgreeOn = 2   // wide windows in a row that must agree
 )
 
-// count tells of a call. At the end of each wide window it returns whether the last ones agree
-// that there is a crowd, or that there is none. A multitude is none, if so said.
-func (s *census) count(tid uint32, multitudes bool) (crowd, full bool) {
+// count tells of a call. At the end of each wide window it returns the number of marked bits.
+func (s *census) count(tid uint32) (marks int, full bool) {
 	h := tid * 0x9e3779b1 >> 24
 	s.seen[h>>6] |= 1 << (h & 63)
 	if s.calls++; s.calls < wide {
-		return false, false
+		return 0, false
 	}
-	n := 0
 	for _, w := range s.seen {
-		n += bits.OnesCount64(w)
+		marks += bits.OnesCount64(w)
 	}
 	s.seen, s.calls = [4]uint64{}, 0
-	s.agreed.add(n < crowdBelow || n > multitude && !multitudes, n > crowdAbove)
-	return s.agreed > 0, s.agreed >= crowdAgreeOn || s.agreed <= -crowdAgreeOn
+	return marks, true
 }
 
-// crowd follows how many targets call, and how long the inline handler takes. It is called on the
-// receive thread, for each call.
-func (e *Engine) crowd(s *census, tid uint32) {
+// crowded follows whether many targets call, and inline handlers are short.
+func (rx *receiver) crowded(marks int) {
+	e := rx.e
 	// By the queue, a multitude is served faster, too; inline it is the same, with a worse p99.
-	is, agreed := s.count(tid, !e.cfg.Inline)
+	rx.many.add(marks < crowdBelow || marks > multitude && e.cfg.Inline, marks > crowdAbove)
+	is, agreed := rx.many.agree(crowdAgreeOn)
 	if !agreed {
 		return
 	}
@@ -110,7 +107,7 @@ func (e *Engine) setPriority() {
 	if !e.cfg.RaisePriority || e.mayNot {
 		return
 	}
-	want := e.crowded.Load() && (e.cfg.Inline || e.bench.closed.Load())
+	want := e.crowded.Load() && (e.cfg.Inline || e.bench.up() == alone)
 	var lone *worker
 	if want && !e.cfg.Inline {
 		lone = (*e.workers.Load())[1]

@@ -25,8 +25,8 @@ func mayRaise(t *testing.T) bool {
 	return err == nil
 }
 
-// nices are the nice values of the process's threads of that name.
-func nices(t *testing.T, name string) (is []int32) {
+// threads are the process's threads of that name.
+func threads(t *testing.T, name string) (tids []int) {
 	t.Helper()
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -41,6 +41,15 @@ func nices(t *testing.T, name string) (is []int32) {
 		if _, err := fmt.Sscan(d.Name(), &tid); err != nil {
 			t.Fatal(err)
 		}
+		tids = append(tids, tid)
+	}
+	return tids
+}
+
+// nices are the nice values of the process's threads of that name.
+func nices(t *testing.T, name string) (is []int32) {
+	t.Helper()
+	for _, tid := range threads(t, name) {
 		if a, err := unix.SchedGetAttr(tid, 0); err == nil {
 			is = append(is, a.Nice)
 		}
@@ -86,7 +95,7 @@ func TestPriorityFollowsTheLoad(t *testing.T) {
 		{"inline, few", engine.Config{Inline: true, RaisePriority: true}, 2, short, false, false},
 		{"inline, long handlers", engine.Config{Inline: true, RaisePriority: true}, 32, long, false, false},
 		{"inline, not asked for", engine.Config{Inline: true}, 32, short, false, false},
-		{"queue, many", engine.Config{Workers: 2, RaisePriority: true}, 32, short, false, true},
+		{"queue, many, one worker", engine.Config{Workers: 1, RaisePriority: true}, 32, short, false, true},
 		{"queue, few", engine.Config{Workers: 2, RaisePriority: true}, 2, short, false, false},
 		{"queue, long handlers", engine.Config{Workers: 2, RaisePriority: true}, 32, long, false, false},
 		{"queue, goroutines", engine.Config{Workers: 2, RaisePriority: true, Kind: engine.GoroutineWorkers}, 32, short, false, false},

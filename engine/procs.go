@@ -1,9 +1,9 @@
 package engine
 
 import (
-	"runtime"
-	"sync"
 	"time"
+
+	"github.com/unknot/unknot/engine/osthread"
 )
 
 // Processors of the Go scheduler (Ps) for threads that are in system calls, or handlers that
@@ -38,52 +38,13 @@ const (
 	surelySlow   = int64(200 * time.Microsecond)
 )
 
-// added is what all engines have added to GOMAXPROCS.
-var added struct {
-	mu  sync.Mutex
-	n   int
-	set int // what GOMAXPROCS was last set to
-}
-
-// addProcs adds n to GOMAXPROCS, takes them back if n is negative. If somebody else has set it
-// meanwhile, what they set is right, and what was added is forgotten.
-func addProcs(n int) {
-	added.mu.Lock()
-	defer added.mu.Unlock()
-	now := runtime.GOMAXPROCS(0)
-	if now != added.set {
-		added.n = 0
-	}
-	n = max(n, -added.n)
-	added.n += n
-	added.set = now + n
-	if n != 0 {
-		// It stops the world, which may take until the next timer; see pulse. A ticker is none
-		// while nobody waits for it.
-		t := time.AfterFunc(time.Millisecond, func() {})
-		defer t.Stop()
-		runtime.GOMAXPROCS(added.set)
-	}
-}
-
-// ownProcs is GOMAXPROCS without what engines have added.
-func ownProcs() int {
-	added.mu.Lock()
-	defer added.mu.Unlock()
-	n := runtime.GOMAXPROCS(0)
-	if n == added.set {
-		n -= added.n
-	}
-	return n
-}
-
 // spareProcs is how many Ps the engine lacks while handlers are short.
 func (e *Engine) spareProcs() int32 {
 	threads := 1 // the receive thread
 	if !e.cfg.Inline {
 		threads++ // and a lone worker
 	}
-	return int32(max(0, threads+1-ownProcs()))
+	return int32(max(0, threads+1-osthread.OwnProcs()))
 }
 
 // wantsProcs is how many Ps more than GOMAXPROCS there should be at that time.
@@ -91,7 +52,7 @@ func (e *Engine) wantsProcs(at int64) int32 {
 	switch {
 	case e.cfg.KeepProcs:
 		return 0
-	case e.cfg.Inline || e.bench.closed.Load():
+	case e.cfg.Inline || e.bench.up() != everybody:
 		return e.spare
 	case e.slow.Load() >= slowWindows, e.bench.openUntil.Load() > at:
 		return int32(e.cfg.Workers) + 1 // and the receive thread
@@ -102,7 +63,7 @@ func (e *Engine) wantsProcs(at int64) int32 {
 // setProcs sees to it that there are n.
 func (e *Engine) setProcs(n int32) {
 	if had := e.procs.Load(); had != n {
-		addProcs(int(n - had))
+		osthread.AddProcs(int(n - had))
 		e.procs.Store(n)
 	}
 }

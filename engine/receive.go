@@ -26,9 +26,15 @@ type receiver struct {
 	tended []*Source  // those with calls held or aging
 	seen   uint32     // Engine.pokes as last acted upon
 
-	last     int64 // when the last call was received
-	brisk    int   // how many came in a row within briskGap
-	stint    stint
+	last  int64 // when the last call was received
+	brisk int   // how many came in a row within briskGap
+	stint stint
+
+	crowds     bool // it follows how many targets call
+	census     census
+	censusFrom int64  // when its window began
+	many, some streak // of windows with many targets, and with some
+
 	handsOff int64 // until when it does not wait for the lone worker
 	evicted  []uint64
 	polled   []unix.PollFd
@@ -56,7 +62,8 @@ var errReceiverGone = errors.New("engine: the handler ended the receive thread (
 func (e *Engine) newReceiver() *receiver {
 	p := e.cfg.policyConfig()
 	_ = p.Fill()
-	return &receiver{e: e, t: &e.tallies[0], inline: (*e.workers.Load())[0], evicted: make([]uint64, p.MaxEvict())}
+	return &receiver{e: e, t: &e.tallies[0], inline: (*e.workers.Load())[0], evicted: make([]uint64, p.MaxEvict()),
+		crowds: e.cfg.RaisePriority || e.mayPair()}
 }
 
 // run is the receive thread. It reports the outcome of its set-up on ready.
@@ -371,8 +378,8 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 	}
 	rx.last = at
 	rx.stint.end(at)
-	if rx.e.cfg.RaisePriority {
-		rx.e.crowd(&src.crowd, n.PID)
+	if rx.crowds {
+		rx.crowd(n.PID, at)
 	}
 	mode, full := src.targets.count(n.PID)
 	if !full {
@@ -380,6 +387,9 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 	}
 	if src.caller.Swap(n.PID) == 0 && n.PID != 0 {
 		rx.e.ask() // for somebody to look at its CPU mask
+	}
+	if rx.e.bench.up() == pair {
+		mode = Sync
 	}
 	if rx.e.cfg.WakeUp == AutoWakeUp && mode != AutoWakeUp && mode != src.WakeUp() {
 		src.wakeUp.Store(uint32(mode))

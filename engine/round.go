@@ -33,7 +33,7 @@ const (
 // wait for the lone worker.
 func (rx *receiver) handOver(src *Source, at int64) {
 	e := rx.e
-	if !e.bench.closed.Load() || src.ring.Len() < min(roundCalls, (e.cfg.Queue+1)/2) || at < rx.handsOff || e.pokes.Load() != rx.seen {
+	if e.bench.up() != alone || src.ring.Len() < min(roundCalls, (e.cfg.Queue+1)/2) || at < rx.handsOff || e.pokes.Load() != rx.seen {
 		return
 	}
 	r := &e.round

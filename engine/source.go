@@ -30,7 +30,6 @@ type Source struct {
 	wakeUp  atomic.Uint32 // the mode asked for: Sync or Async
 	applied WakeUp        // the mode that the kernel was told; guarded by Engine.mu
 	targets estimator     // the receive thread's
-	crowd   census        // too
 	caller  atomic.Uint32 // thread id of a target, for the keeper; 0: none yet
 	masked  bool          // the keeper has looked at a target's CPU mask; guarded by Engine.mu
 }

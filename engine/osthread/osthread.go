@@ -54,13 +54,16 @@ func Pin(cpu int) error {
 }
 
 // Unpin lets the calling thread run on the given CPUs, as it did before Pin.
-func Unpin(cpus []int) error {
+func Unpin(cpus []int) error { return Allow(0, cpus...) }
+
+// Allow lets the thread tid of this process run on the given CPUs; 0 is the calling thread.
+func Allow(tid int, cpus ...int) error {
 	var s unix.CPUSet
 	for _, c := range cpus {
 		s.Set(c)
 	}
-	if err := unix.SchedSetaffinity(0, &s); err != nil {
-		return fmt.Errorf("unpin thread, to CPUs %v: %w", cpus, err)
+	if err := unix.SchedSetaffinity(tid, &s); err != nil {
+		return fmt.Errorf("allow thread %d to run on CPUs %v: %w", tid, cpus, err)
 	}
 	return nil
 }

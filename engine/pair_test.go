@@ -1,0 +1,111 @@
+package engine_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/osthread"
+)
+
+// pinned binds all threads of the child, and those that they will start, to one CPU.
+func (c *child) pinned(t *testing.T, cpu int) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/task", c.cmd.Process.Pid)
+	tasks, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range tasks {
+		var tid int
+		if _, err := fmt.Sscan(d.Name(), &tid); err != nil {
+			t.Fatal(err)
+		}
+		if err := osthread.Allow(tid, cpu); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestPairFollowsTheLoad: under some targets that call all the time the receive thread leaves its
+// CPU, and comes back when they do not; where that would cost, or is not wanted, it stays.
+func TestPairFollowsTheLoad(t *testing.T) {
+	cpus := osthread.Allowed()
+	if len(cpus) < 2 {
+		t.Skip("one CPU: the receive thread has nowhere to go")
+	}
+	for _, c := range []struct {
+		name    string
+		cfg     engine.Config
+		targets int
+		pinned  bool
+		pairs   bool
+	}{
+		{"some", engine.Config{Workers: 2}, 32, false, true},
+		{"few", engine.Config{Workers: 2}, 2, false, false},
+		{"pinned targets", engine.Config{Workers: 2}, 32, true, false},
+		{"one worker", engine.Config{Workers: 1}, 32, false, false},
+		{"goroutines", engine.Config{Workers: 2, Kind: engine.GoroutineWorkers}, 32, false, false},
+		{"near", engine.Config{Workers: 2, Placement: engine.Near}, 32, false, false},
+		{"a CPU of its own", engine.Config{Workers: 2, CPU: engine.OnCPU(cpus[0])}, 32, false, false},
+		{"asynchronous", engine.Config{Workers: 2, WakeUp: engine.Async}, 32, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.cfg.Queue = 64
+			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })
+			e, stop := start(t, c.cfg)
+			best := 0.0 // calls/s
+			loads := 3
+			if c.pairs {
+				loads = 20
+			}
+			for range loads {
+				const calls = 12800
+				target := startTarget(t, c.targets, calls/c.targets)
+				mustAdd(t, e, target)
+				if c.pinned {
+					target.pinned(t, cpus[0])
+				}
+				from := time.Now()
+				target.release()
+				<-target.out
+				best = max(best, calls/time.Since(from).Seconds())
+				if e.Counters().Paired > 0 {
+					break
+				}
+			}
+			paired := e.Counters().Paired
+			switch {
+			case !c.pairs && paired != 0:
+				t.Errorf("it left its CPU %d times", paired)
+			case c.pairs && paired == 0 && best < 100_000:
+				t.Skipf("at most %.0f calls/s: too few for the pair", best)
+			case c.pairs && paired == 0:
+				t.Errorf("it never left its CPU at %.0f calls/s", best)
+			}
+			// Nobody calls any more: it comes back.
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				at := []int{}
+				for _, tid := range threads(t, "unknot-receive") {
+					if mine, err := osthread.AllowedTo(tid); err == nil {
+						at = append(at, mine...)
+					}
+				}
+				if len(at) == 1 {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("the receive thread may run on CPUs %v", at)
+				}
+			}
+			if c := e.Counters(); c.Balance() != 0 {
+				t.Errorf("%+v", c)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
