@@ -9,6 +9,9 @@ import (
 
 // A tally is what one thread of the engine counts. Each term is counted by the
 // result of the ioctl that made it so, never by subtraction.
+//
+// Not taken: plain instead of locked writes where only one thread counts (13 instructions of
+// 5 ns for a call). Inline it served 1.01 times as much at 1 target, 1.00 at 64; by the queue 0.99 and 1.00.
 type tally struct {
 	_ [64]byte // tallies of different threads do not share a cache line
 
