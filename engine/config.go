@@ -15,7 +15,7 @@ import (
 type CPU int
 
 const (
-	// AutoCPU pins to the last CPU that the process may use.
+	// AutoCPU pins to the last CPU that the process may use, but not all the time; see AutoPlacement.
 	AutoCPU CPU = 0
 	// AnyCPU does not pin.
 	AnyCPU CPU = -1
@@ -32,7 +32,8 @@ type WakeUp uint8
 
 const (
 	// AutoWakeUp begins with Sync, where the kernel has it, and follows the
-	// number of targets that make calls, for each listener on its own.
+	// number of targets that make calls, for each listener on its own. It is Sync while
+	// two workers run by AutoPlacement.
 	AutoWakeUp WakeUp = iota
 	Sync
 	Async
@@ -57,7 +58,9 @@ type Placement uint8
 
 const (
 	// AutoPlacement is Near while handlers take little time and the receive
-	// thread is pinned, else Anywhere.
+	// thread is pinned, else Anywhere. Under some 11 to 125 targets that call all the
+	// time and may run on all CPUs, two workers run Anywhere, with the receive thread:
+	// more is served, and less of the CPUs is left to others.
 	AutoPlacement Placement = iota
 	// Near is the receive thread's CPU: waking a worker there costs least.
 	Near
@@ -119,8 +122,8 @@ type Config struct {
 
 	// RaisePriority has the engine lower the nice values of the receive thread and of a lone
 	// worker by 15 while many targets call and handlers typically take less than 10 µs, so that
-	// a target that is woken does not take the CPU from whom the others wait for: 1.1 to 1.4
-	// times the throughput at 16 to 64 targets. Under a storm the receive thread then takes
+	// a target that is woken does not take the CPU from whom the others wait for: inline 1.1 to 1.4
+	// times the throughput at 16 to 64 targets. Two workers that run by AutoPlacement are not raised. Under a storm the receive thread then takes
 	// nearly all of its CPU, and others who may run only there, as another engine's receive
 	// thread that is pinned to it, wait for long: for machines where the CPU is the supervisor's. It takes CAP_SYS_NICE or RLIMIT_NICE; without, nothing changes. Children
 	// of a handler do not inherit it (SCHED_FLAG_RESET_ON_FORK).

@@ -5,7 +5,7 @@
 //
 //	target traps → receive thread (RECV) → ring → worker → handler → SEND
 //
-// One OS thread of the engine's own receives: locked, pinned to a CPU, by
+// One OS thread of the engine's own receives: locked, pinned to a CPU (but see [AutoPlacement]), by
 // level-triggered epoll, or by blocking RECV from a lone busy listener. With
 // [Config.Inline] it also runs the handler and answers; otherwise notifications
 // wait for the workers, in a bounded ring for each listener. When a ring is full
