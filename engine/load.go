@@ -74,7 +74,7 @@ func (s *estimator) count(tid uint32) (mode WakeUp, full bool) {
 // CPU, and the receive thread is a batch thread (SCHED_BATCH), which does not
 // preempt the worker when a call comes, so that calls gather. The other workers
 // sit on the bench. Once handlers take more than farAbove, all workers run, anywhere.
-// In between, and where many targets call, there is the pair; see pair.go.
+// Where some targets call all the time, two of them run, anywhere; see pair.go.
 //
 // The time of SEND is not the handler's: it is the kernel's, and it has in it what
 // the woken target does to the scheduler. With it, what the receive thread took away from
@@ -146,7 +146,7 @@ func (e *Engine) arrange(from, up, where int32) bool {
 		return false
 	}
 	e.placement.Store(where)
-	b.raise(up)
+	b.set(up)
 	return true
 }
 
@@ -175,8 +175,8 @@ func (b *bench) init() {
 // up is how many workers are not on the bench.
 func (b *bench) up() int32 { return b.last.Load() }
 
-// raise changes the number of workers that are up. The caller holds b.mu.
-func (b *bench) raise(up int32) {
+// set changes the number of workers that are up. The caller holds b.mu.
+func (b *bench) set(up int32) {
 	if b.last.Swap(up) < up {
 		close(b.called)
 		b.called = make(chan struct{})
@@ -187,7 +187,7 @@ func (b *bench) raise(up int32) {
 func (b *bench) open() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.raise(everybody)
+	b.set(everybody)
 }
 
 // end opens the bench for good.
@@ -195,7 +195,7 @@ func (b *bench) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.over = true
-	b.raise(everybody)
+	b.set(everybody)
 }
 
 // sit waits until the worker with that index is up. Nothing that is pushed meanwhile needs it:

@@ -59,7 +59,7 @@ func TestPairFollowsTheLoad(t *testing.T) {
 			best := 0.0 // calls/s
 			loads := 3
 			if c.pairs {
-				loads = 20
+				loads = 60
 			}
 			for range loads {
 				const calls = 12800
