@@ -48,12 +48,13 @@ type Engine struct {
 	procs     atomic.Int32  // added to GOMAXPROCS; the keeper's
 	spare     int32         // of these, those that are always needed
 	crowded   atomic.Bool   // many targets call, and an inline handler is short; the receive thread's
-	pairs     atomic.Bool   // the load is one for the pair; the receive thread's
+	pairUntil atomic.Int64  // until then the load is one for the pair; the receive thread's
 	async     atomic.Bool   // a listener has no SYNC_WAKE_UP
 	roams     bool          // the receive thread is kept to no CPU; the keeper's
 	paired    atomic.Uint64 // how often it has been so
 	masksAt   int64         // when the keeper looked at the masks of targets,
-	roaming   bool          // and what it saw
+	roaming   bool          // and what it saw; the keeper's
+	kept      bool          // the receive thread is not moved; the keeper's
 	priority  atomic.Int32  // nice levels by which the receive thread is raised; the keeper's
 	raised    *worker       // who is, too; the keeper's
 	mayNot    bool          // raise anybody; the keeper's

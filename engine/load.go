@@ -217,6 +217,7 @@ func (w *worker) settleIn() {
 	if w.e.cfg.Kind == GoroutineWorkers {
 		return
 	}
+	w.e.bench.sit(w.index)
 	if at := w.e.placement.Load(); at != w.at {
 		w.at = at // also when it fails: the mask was changed from outside, leave it
 		if at == anywhere {
@@ -225,7 +226,6 @@ func (w *worker) settleIn() {
 			_ = osthread.Pin(int(at))
 		}
 	}
-	w.e.bench.sit(w.index)
 }
 
 // took follows the worker's typical request: a running median, which the odd
@@ -283,7 +283,6 @@ func (l *lookout) look(e *Engine, period time.Duration) {
 			e.spread(now() + benchOff)
 		case l.idle > 0:
 			// What comes after a pause may be different.
-			e.pairs.Store(false)
 			e.bench.open()
 		}
 		l.state = state

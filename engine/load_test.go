@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -58,7 +59,9 @@ func TestCensus(t *testing.T) {
 			e := &Engine{cfg: Config{Inline: inline, RaisePriority: true, Workers: 2}, asks: make(chan struct{}, 1)}
 			e.workers.Store(&[]*worker{{}})
 			e.crowded.Store(!c.queue || inline && !c.inline) // it must turn over
-			e.pairs.Store(!c.pair)
+			if !c.pair {
+				e.pairUntil.Store(math.MaxInt64)
+			}
 			rx := &receiver{e: e}
 			for i := range 10 * wide {
 				rx.crowd(uint32(1000+i%c.threads), int64(c.gap)*int64(i))
@@ -70,7 +73,7 @@ func TestCensus(t *testing.T) {
 			if got := e.crowded.Load(); got != want {
 				t.Errorf("%+v, inline %t: a crowd: %t, want %t", c, inline, got, want)
 			}
-			if got := e.pairs.Load(); got != c.pair {
+			if got := e.pairUntil.Load() > int64(c.gap)*10*wide; got != c.pair {
 				t.Errorf("%+v: a pair: %t, want %t", c, got, c.pair)
 			}
 		}

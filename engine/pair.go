@@ -1,12 +1,11 @@
 package engine
 
 import (
-	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/unknot/unknot/engine/osthread"
-	"golang.org/x/sys/unix"
 )
 
 // The pair: two workers, and no thread is kept to a CPU, while some targets call all the time, who
@@ -41,6 +40,8 @@ const (
 	// and a lone one is less to wake.
 	pairCloser  = int64(20 * time.Microsecond)
 	pairFarther = int64(33 * time.Microsecond)
+	// pairFor is how long what a window said holds, if none comes to confirm it.
+	pairFor = int64(50 * time.Millisecond)
 	// masksEvery is how soon the keeper looks again at the CPU masks of targets.
 	masksEvery = int64(500 * time.Millisecond)
 )
@@ -63,8 +64,15 @@ func (rx *receiver) crowd(tid uint32, at int64) {
 	rx.censusFrom = at
 	rx.some.add(marks < pairBelow || marks > pairAbove || took > wide*pairFarther,
 		marks >= pairFrom && marks <= pairUpTo && took < wide*pairCloser)
-	if is, agreed := rx.some.agree(crowdAgreeOn); agreed && is != e.pairs.Load() {
-		e.pairs.Store(is)
+	is, agreed := rx.some.agree(crowdAgreeOn)
+	was := e.pairUntil.Load() > at
+	switch {
+	case agreed && is, rx.some == 0 && was:
+		e.pairUntil.Store(at + pairFor)
+	case agreed:
+		e.pairUntil.Store(0)
+	}
+	if agreed && is != was {
 		e.ask()
 	}
 	if e.cfg.RaisePriority {
@@ -74,10 +82,10 @@ func (rx *receiver) crowd(tid uint32, at int64) {
 
 // setPair has the pair run, or end, as the load wants it. Only the keeper calls it.
 func (e *Engine) setPair() {
-	if !e.mayPair() {
+	if !e.mayPair() || e.kept {
 		return
 	}
-	want := e.pairs.Load() && !e.async.Load() && e.targetsRoam()
+	want := e.pairUntil.Load() > now() && !e.async.Load() && e.targetsRoam()
 	switch {
 	case want && e.bench.up() == alone:
 		e.arrange(alone, pair, anywhere)
@@ -85,48 +93,67 @@ func (e *Engine) setPair() {
 		e.arrange(pair, alone, e.rxCPU.Load())
 	}
 	if roams := e.bench.up() == pair; roams != e.roams {
-		cpus := e.cpus
-		if !roams {
-			cpus = []int{int(e.rxCPU.Load())}
-		}
-		if err := osthread.Allow(int(e.rxTID.Load()), cpus...); err != nil {
-			e.cfg.Logger.Debug("the receive thread's CPUs stay", "err", err)
-		} else {
-			e.cfg.Logger.Debug("the receive thread's CPUs follow the load", "CPUs", cpus)
-		}
-		if e.roams = roams; roams {
-			e.paired.Add(1)
+		if err := e.move(roams); err != nil {
+			e.cfg.Logger.Info("the receive thread's CPUs no longer follow the load", "err", err)
+			e.kept = true
+			e.arrange(pair, alone, e.rxCPU.Load())
 		}
 	}
 }
 
+// move lets the receive thread run on all CPUs, or on its own only.
+func (e *Engine) move(roams bool) error {
+	tid, home := int(e.rxTID.Load()), int(e.rxCPU.Load())
+	cpus := []int{home}
+	if roams {
+		// A mask that somebody else has set stays.
+		at, err := osthread.AllowedTo(tid)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(at, cpus) {
+			return fmt.Errorf("it was put on CPUs %v", at)
+		}
+		cpus = e.cpus
+	}
+	if err := osthread.Allow(tid, cpus...); err != nil {
+		return err
+	}
+	if e.roams = roams; roams {
+		e.paired.Add(1)
+	}
+	e.cfg.Logger.Debug("the receive thread's CPUs follow the load", "CPUs", cpus)
+	return nil
+}
+
 // targetsRoam reports whether the targets that called last may run wherever we may, as far as
-// can be seen. It looks at them now and then.
+// can be seen. It looks at them now and then; while it sees none, it is as it was.
 func (e *Engine) targetsRoam() bool {
 	at := now()
 	if at-e.masksAt < masksEvery {
 		return e.roaming
 	}
-	e.masksAt, e.roaming = at, true
+	seen, roaming := false, true
 	for _, s := range *e.sources.Load() {
 		if s == nil {
 			continue
 		}
-		tid := int(s.caller.Load())
+		// Taken away: a listener whose targets have become silent has no say.
+		tid := int(s.caller.Swap(0))
 		if tid == 0 {
-			continue // of another PID namespace
+			continue // none, or of another PID namespace
 		}
 		cpus, err := osthread.AllowedTo(tid)
 		if err != nil {
-			if !errors.Is(err, unix.ESRCH) {
-				continue
-			}
-			e.masksAt = 0 // it has ended: look again
-			continue
+			continue // it has ended; the next window of calls names another
 		}
+		seen = true
 		for _, c := range e.cpus {
-			e.roaming = e.roaming && slices.Contains(cpus, c)
+			roaming = roaming && slices.Contains(cpus, c)
 		}
+	}
+	if seen {
+		e.masksAt, e.roaming = at, roaming
 	}
 	return e.roaming
 }

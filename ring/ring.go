@@ -328,7 +328,8 @@ func (r *Ring[H]) notify(w uint32, t uint64, n int) {
 }
 
 // fences is how many pushes are to have a fence after one of n entries up to t that met a sleeper:
-// none if enough went without since the last, taking the others to be as long as this one.
+// none if enough went without since the last, taking the others to be as long as this one. (Long
+// ones before a short one are taken for more than they were, and a fence comes early.)
 func (r *Ring[H]) fences(t, n uint64) uint64 {
 	pushes := (t - r.met) / n
 	r.met = t
