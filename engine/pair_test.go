@@ -1,8 +1,6 @@
 package engine_test
 
 import (
-	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -13,16 +11,7 @@ import (
 // pinned binds all threads of the child, and those that they will start, to one CPU.
 func (c *child) pinned(t *testing.T, cpu int) {
 	t.Helper()
-	dir := fmt.Sprintf("/proc/%d/task", c.cmd.Process.Pid)
-	tasks, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range tasks {
-		var tid int
-		if _, err := fmt.Sscan(d.Name(), &tid); err != nil {
-			t.Fatal(err)
-		}
+	for _, tid := range tasks(t, c.cmd.Process.Pid) {
 		if err := osthread.Allow(tid, cpu); err != nil {
 			t.Fatal(err)
 		}

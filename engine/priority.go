@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 
 	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
@@ -32,34 +31,11 @@ import (
 // the one was because of the other is likely, not shown.
 const raiseBy = 15
 
-// A census tells how many targets call, more finely than an estimator: a wide window of calls
-// marks one of 256 bits for each thread id.
-type census struct {
-	seen  [4]uint64
-	calls int
-}
-
 const (
-	wide         = 256 // calls
-	crowdBelow   = 11  // marked bits: no crowd below
-	crowdAbove   = 13  // a crowd above
-	multitude    = 110 // marked bits; 140 threads mark as many on average
-	crowdAgreeOn = 2   // wide windows in a row that must agree
+	crowdBelow = 11  // marked bits of a census: no crowd below
+	crowdAbove = 13  // a crowd above
+	multitude  = 110 // marked bits; 140 threads mark as many on average
 )
-
-// count tells of a call. At the end of each wide window it returns the number of marked bits.
-func (s *census) count(tid uint32) (marks int, full bool) {
-	h := tid * 0x9e3779b1 >> 24
-	s.seen[h>>6] |= 1 << (h & 63)
-	if s.calls++; s.calls < wide {
-		return 0, false
-	}
-	for _, w := range s.seen {
-		marks += bits.OnesCount64(w)
-	}
-	s.seen, s.calls = [4]uint64{}, 0
-	return marks, true
-}
 
 // crowded follows whether many targets call, and inline handlers are short.
 func (rx *receiver) crowded(marks int) {

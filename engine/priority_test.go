@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,23 +26,31 @@ func mayRaise(t *testing.T) bool {
 	return err == nil
 }
 
-// threads are the process's threads of that name.
-func threads(t *testing.T, name string) (tids []int) {
+// tasks are the threads of a process.
+func tasks(t *testing.T, pid int) (tids []int) {
 	t.Helper()
-	tasks, err := os.ReadDir("/proc/self/task")
+	dirs, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range tasks {
-		comm, err := os.ReadFile("/proc/self/task/" + d.Name() + "/comm")
-		if err != nil || strings.TrimSpace(string(comm)) != name {
-			continue
-		}
-		var tid int
-		if _, err := fmt.Sscan(d.Name(), &tid); err != nil {
+	for _, d := range dirs {
+		tid, err := strconv.Atoi(d.Name())
+		if err != nil {
 			t.Fatal(err)
 		}
 		tids = append(tids, tid)
+	}
+	return tids
+}
+
+// threads are this process's threads of that name.
+func threads(t *testing.T, name string) (tids []int) {
+	t.Helper()
+	for _, tid := range tasks(t, os.Getpid()) {
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/comm", tid))
+		if err == nil && strings.TrimSpace(string(comm)) == name {
+			tids = append(tids, tid)
+		}
 	}
 	return tids
 }

@@ -222,7 +222,7 @@ func (r *Ring[H]) push(src, evicted []H, full whenFull) (n, k int) {
 	if r.limit-(t-r.headCache) < uint64(n) || r.shut {
 		if full == evict && !r.shut {
 			k = r.makeRoom(t, uint64(n), evicted)
-		} else if n, k = r.room(t, src, evicted, full); n == 0 {
+		} else if n, k = r.fit(t, src, evicted, full); n == 0 {
 			if !r.single {
 				r.pmu.Unlock()
 			}
@@ -270,9 +270,9 @@ func (r *Ring[H]) push(src, evicted []H, full whenFull) (n, k int) {
 	return n, k
 }
 
-// room is how many entries of src fit after position t, the tail; none if the ring is closed.
+// fit is how many entries of src fit after position t, the tail; none if the ring is closed.
 // Then k of them are evicted, if full says so.
-func (r *Ring[H]) room(t uint64, src, evicted []H, full whenFull) (n, k int) {
+func (r *Ring[H]) fit(t uint64, src, evicted []H, full whenFull) (n, k int) {
 	if r.shut {
 		if full == evict {
 			k = copy(evicted, src)
