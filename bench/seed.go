@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
@@ -22,7 +21,7 @@ import (
 //
 // Its workers are threads that sleep in a futex, as the original's are, and all its threads have a
 // P of the Go scheduler; see osthread.AddProcs. Relative to the same in C, which is what makes it a
-// yardstick, on two CPUs: 1.08, 1.6, 1.31, 1.19 and 1.06 times the calls/s at 1, 4, 16, 64 and 256
+// yardstick, on two CPUs: 1.6, 1.6, 1.1, 1.06 and 1.07 times the calls/s at 1, 4, 16, 64 and 256
 // targets. With goroutines as workers, and without Ps: 0.56, 1.54, 0.87, 0.70 and 0.86.
 type seed struct {
 	s       Spec
@@ -31,21 +30,14 @@ type seed struct {
 	stop    atomic.Bool
 	done    chan error
 	workers sync.WaitGroup
-	asleep  atomic.Int32  // workers that sleep, or are about to
-	pushes  atomic.Uint32 // while some did
-	closed  atomic.Bool
 
 	tally
 	wait hist.Hist
 }
 
-const (
-	// seedChecks: a tracer sees the dispatch of one call in so many, as with package
-	// engine. The original never asks.
-	seedChecks = 64
-	// seedNap bounds a sleep: Go 1.26 may need a thread in a system call to come out of it.
-	seedNap = 200 * time.Millisecond
-)
+// seedChecks: a tracer sees the dispatch of one call in so many, as with package
+// engine. The original never asks.
+const seedChecks = 64
 
 type seedItem struct {
 	id         uint64
@@ -92,35 +84,14 @@ func (d *seed) receive() error {
 				d.answer(&notify.Resp{ID: old[0].id, Error: -int32(unix.EINTR)}, &d.dropped)
 			}
 		}
-		if d.asleep.Load() > 0 {
-			d.pushes.Add(1)
-			osthread.FutexWake(&d.pushes)
-		}
 	}
 	return nil
 }
 
-// pop takes the oldest request, and sleeps while there is none. It reports false at the end.
-func (d *seed) pop(it []seedItem) bool {
-	for d.queue.TryPop(it) == 0 {
-		d.asleep.Add(1)
-		seen := d.pushes.Load()
-		// Announced: a push that this look misses changes pushes.
-		over := d.closed.Load()
-		if d.queue.Len() == 0 && !over {
-			osthread.FutexWait(&d.pushes, seen, seedNap)
-		}
-		d.asleep.Add(-1)
-		if over && d.queue.Len() == 0 {
-			return false
-		}
-	}
-	return true
-}
-
 func (d *seed) worker() {
+	c := d.queue.ThreadConsumer()
 	var it [1]seedItem
-	for taken := uint32(0); d.pop(it[:]); taken++ {
+	for taken := uint32(0); c.Pop(it[:]) == 1; taken++ {
 		d.wait.Record(now() - it[0].receivedAt)
 		check := d.s.CheckAfter == engine.AlwaysCheck || taken%seedChecks == 0
 		if check && notify.OutcomeOf(d.l.IDValid(it[0].id)) == notify.Stale {
@@ -150,11 +121,7 @@ func (d *seed) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("seed: the receiver still blocks in RECV: no notification came after the stop: %w", ctx.Err())
 	}
-	d.closed.Store(true)
-	for range d.s.Workers {
-		d.pushes.Add(1)
-		osthread.FutexWake(&d.pushes)
-	}
+	d.queue.Close()
 	d.workers.Wait()
 	return errors.Join(err, d.l.Close())
 }

@@ -35,9 +35,7 @@ type waiter struct {
 // caller must look at the rings again before it sleeps, and leave if it finds something: both
 // under l.mu.
 func (l *lot) enter(w *waiter) (light bool) {
-	if w.thread {
-		w.word.Store(0)
-	}
+	w.arm()
 	w.next = l.top
 	l.top = w
 	l.n++
@@ -76,6 +74,13 @@ func (l *lot) close() {
 	l.closed.Store(1)
 	for l.waiting() {
 		l.wakeOne(false)
+	}
+}
+
+// arm makes w ready to sleep. It comes before anybody can find w.
+func (w *waiter) arm() {
+	if w.thread {
+		w.word.Store(0)
 	}
 }
 

@@ -23,14 +23,9 @@ type Queue[T any] struct {
 	quantum int
 	shut    bool
 	yield   bool
-	top     *queueWaiter // sleeping consumers, last in first out
-	room    sync.Cond    // producers that wait for room
-	waiting int          // how many
-}
-
-type queueWaiter struct {
-	next *queueWaiter
-	c    chan struct{} // holds one wake-up, so that the waker never blocks
+	top     *waiter   // sleeping consumers, last in first out
+	room    sync.Cond // producers that wait for room
+	waiting int       // how many
 }
 
 // NewQueue returns a queue that holds at most capacity elements. It panics if
@@ -149,7 +144,7 @@ func (q *Queue[T]) Close() {
 	q.mu.Unlock()
 	for w != nil {
 		next := w.next // w may sleep again elsewhere once it is woken
-		w.c <- struct{}{}
+		w.wake()
 		w = next
 	}
 }
@@ -193,22 +188,30 @@ func (q *Queue[T]) unlockAndWake(yield bool) {
 	}
 	q.top = w.next
 	q.mu.Unlock()
-	w.c <- struct{}{}
-	if yield {
+	w.wake()
+	if yield && !w.thread {
 		runtime.Gosched()
 	}
 }
 
-// Consumer returns a new consumer.
-func (q *Queue[T]) Consumer() *QueueConsumer[T] {
-	return &QueueConsumer[T]{q: q, w: queueWaiter{c: make(chan struct{}, 1)}}
+// Consumer returns a new consumer, to be used by a goroutine.
+func (q *Queue[T]) Consumer() *QueueConsumer[T] { return q.consumer(false) }
+
+// ThreadConsumer is like [Queue.Consumer], for a wired thread; see [Ring.ThreadConsumer].
+func (q *Queue[T]) ThreadConsumer() *QueueConsumer[T] { return q.consumer(true) }
+
+func (q *Queue[T]) consumer(thread bool) *QueueConsumer[T] {
+	c := &QueueConsumer[T]{q: q}
+	c.w.thread = thread
+	c.w.tok.init()
+	return c
 }
 
 // A QueueConsumer pops from a [Queue] and sleeps while it is empty. It must
 // not be used by two goroutines at once.
 type QueueConsumer[T any] struct {
 	q *Queue[T]
-	w queueWaiter
+	w waiter
 }
 
 // TryPop is [Queue.TryPop].
@@ -231,9 +234,10 @@ func (c *QueueConsumer[T]) Pop(dst []T) int {
 			q.mu.Unlock()
 			return 0
 		}
+		c.w.arm()
 		c.w.next = q.top
 		q.top = &c.w
 		q.mu.Unlock()
-		<-c.w.c
+		c.w.sleep()
 	}
 }

@@ -266,6 +266,10 @@ func consumers(t *testing.T, f func(t *testing.T, q both, consumer func() popper
 		q := NewQueue[uint64](8)
 		f(t, q, func() popper { return q.Consumer() })
 	})
+	t.Run("QueueThread", func(t *testing.T) {
+		q := NewQueue[uint64](8)
+		f(t, q, func() popper { return q.ThreadConsumer() })
+	})
 }
 
 // within fails the test if f takes longer than d, with all stacks.
