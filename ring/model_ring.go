@@ -331,7 +331,7 @@ func (sc *scenario) setup() *model.Program {
 		for _, g := range rings {
 			r := g.r
 			h = model.Mix(h, r.next)
-			h = model.Mix(h, r.headCache)
+			h = model.Mix(h, r.end)
 			h = model.Mix(h, r.strong)
 			if r.shut {
 				h++

@@ -43,12 +43,12 @@ type Ring[H Handle] struct {
 	_ pad
 
 	// The producers' own. Guarded by pmu, or by the promise of SingleProducer.
-	pmu       mutex
-	next      uint64 // the producers' copy of tail
-	headCache uint64 // a head seen earlier: head never falls below it
-	strong    uint64 // number of pushes to come that have a fence, if the producer is single
-	met, had  uint64 // the position at which a push met a sleeper last, and what strong became then
-	shut      bool   // Close has been called
+	pmu      mutex
+	next     uint64 // the producers' copy of tail
+	end      uint64 // a head seen earlier, plus limit: so far there is room. After Close it is next
+	strong   uint64 // number of pushes to come that have a fence, if the producer is single
+	met, had uint64 // the position at which a push met a sleeper last, and what strong became then
+	shut     bool   // Close has been called
 
 	_    pad
 	tail atomicUint64 // next position to publish; written only by producers
@@ -137,6 +137,7 @@ func newRing[H Handle](s *Set[H], capacity int, opts []Option) *Ring[H] {
 	if c.light && c.single && haveHeavyFence() {
 		r.calm = calm
 	}
+	r.end = r.limit
 	r.strong, r.had = r.calm, r.calm
 	r.gate.tok.init()
 	// The slots are a power of two for the mask; limit keeps the capacity exact.
@@ -146,7 +147,7 @@ func newRing[H Handle](s *Set[H], capacity int, opts []Option) *Ring[H] {
 
 // startAt moves an unused ring to another first position.
 func (r *Ring[H]) startAt(pos uint64) {
-	r.next, r.headCache, r.met = pos, pos, pos
+	r.next, r.end, r.met = pos, pos+r.limit, pos
 	r.tail.Store(pos)
 	r.head.Store(pos)
 }
@@ -188,6 +189,12 @@ func (r *Ring[H]) PushDrop(src, evicted []H) int {
 	if n := uint64(len(src)); n > r.limit || n != 0 && uint64(len(evicted)) < max(n, r.quantum) {
 		pushDropPanic(len(src), len(evicted), int(r.limit), int(r.quantum))
 	}
+	if r.single && uint64(len(src)) > r.end-r.next && !r.shut {
+		// Here, as every push under overload comes this way.
+		k := r.makeRoom(r.next, uint64(len(src)), evicted)
+		r.push(src, nil, refuse)
+		return k
+	}
 	_, k := r.push(src, evicted, evict)
 	return k
 }
@@ -208,9 +215,45 @@ const (
 	evict
 )
 
-// push appends n entries of src and evicts k. It is all pushes in one function, as the calls in
-// between would be a third of a push by a single producer.
+// push appends n entries of src and evicts k. What a single producer does where there is room is
+// in this function alone, and whatever it calls on that way it calls last: a call in the
+// middle, and keeping its arguments over it, would be a fifth of a push.
 func (r *Ring[H]) push(src, evicted []H, full whenFull) (n, k int) {
+	if !r.single || uint64(len(src))-1 >= r.end-r.next { // or none to push
+		return r.pushSlow(src, evicted, full)
+	}
+	// A slot is overwritten only after a producer has seen the head beyond
+	// the position that it held: a claim that succeeds proves that nothing
+	// it read has changed.
+	r.slots.put(r.next, src)
+	t := r.next + uint64(len(src))
+	r.next = t
+	at(pointPublish)
+	// The push happens here, for the whole batch. A consumer that falls asleep
+	// announces itself in nwait and then looks at the tail again. With a fence between
+	// the store of the tail and the look at nwait one of the two sees the other.
+	var w uint32
+	if r.strong != 0 {
+		r.strong--
+		r.tail.Store(t)
+		at(pointNotify)
+		w = r.lot.nwait.Load() &^ fenced
+	} else {
+		// The look may overtake the store. If it finds 0, the consumer that announces itself next
+		// finds 0 too, and its heavy fence lets it see what was stored before the look.
+		storeRelease(&r.tail, t)
+		at(pointNotify)
+		w = r.lot.nwait.Load()
+	}
+	if w != 0 {
+		r.notify(w, t, len(src))
+	}
+	return len(src), 0
+}
+
+// pushSlow is push where producers take turns, where there is no room as far as is known, or where
+// there is nothing to push.
+func (r *Ring[H]) pushSlow(src, evicted []H, full whenFull) (n, k int) {
 	n = len(src)
 	if n == 0 {
 		return 0, 0
@@ -219,50 +262,31 @@ func (r *Ring[H]) push(src, evicted []H, full whenFull) (n, k int) {
 		r.pmu.Lock()
 	}
 	t := r.next
-	if r.limit-(t-r.headCache) < uint64(n) || r.shut {
+	if uint64(n) > r.end-t {
 		if full == evict && !r.shut {
 			k = r.makeRoom(t, uint64(n), evicted)
-		} else if n, k = r.fit(t, src, evicted, full); n == 0 {
-			if !r.single {
-				r.pmu.Unlock()
-			}
-			if full == wait {
-				n = r.pushRest(src, 0)
-			}
-			return n, k
+		} else {
+			n, k = r.fit(t, src, evicted, full)
 		}
 	}
-	// A slot is overwritten only after a producer has seen the head beyond
-	// the position that it held: a claim that succeeds proves that nothing
-	// it read has changed.
-	r.slots.put(t, src[:n])
-	t += uint64(n)
-	r.next = t
-	at(pointPublish)
-	// The push happens here, for the whole batch. A consumer that falls asleep
-	// announces itself in nwait and then looks at the tail again. With a fence between
-	// the store of the tail and the look at nwait one of the two sees the other.
-	var w uint32
 	switch {
-	case !r.single:
+	case r.single:
+		if n != 0 {
+			r.push(src[:n], nil, refuse)
+		}
+	case n == 0:
+		r.pmu.Unlock()
+	default:
+		r.slots.put(t, src[:n])
+		t += uint64(n)
+		r.next = t
+		at(pointPublish)
 		storeRelease(&r.tail, t)
 		r.pmu.Unlock() // a fence
 		at(pointNotify)
-		w = r.lot.nwait.Load() &^ fenced
-	case r.strong != 0:
-		r.strong--
-		r.tail.Store(t)
-		at(pointNotify)
-		w = r.lot.nwait.Load() &^ fenced
-	default:
-		// The look may overtake the store. If it finds 0, the consumer that announces itself next
-		// finds 0 too, and its heavy fence lets it see what was stored before the look.
-		storeRelease(&r.tail, t)
-		at(pointNotify)
-		w = r.lot.nwait.Load()
-	}
-	if w != 0 {
-		r.notify(w, t, n)
+		if r.lot.waiting() {
+			r.lot.wakeOne(r.yield)
+		}
 	}
 	if n < len(src) && full == wait {
 		n = r.pushRest(src, n)
@@ -279,9 +303,8 @@ func (r *Ring[H]) fit(t uint64, src, evicted []H, full whenFull) (n, k int) {
 		}
 		return 0, k
 	}
-	r.headCache = r.head.Load()
-	free := r.limit - (t - r.headCache)
-	return int(min(uint64(len(src)), free)), 0
+	r.end = r.head.Load() + r.limit
+	return int(min(uint64(len(src)), r.end-t)), 0
 }
 
 // makeRoom evicts until n entries fit after position t. The caller is the
@@ -292,7 +315,7 @@ func (r *Ring[H]) makeRoom(t, n uint64, evicted []H) int {
 		free := r.limit - (t - h)
 		if n <= free {
 			// Consumers made room meanwhile: drop nothing.
-			r.headCache = h
+			r.end = h + r.limit
 			return 0
 		}
 		k := min(max(n-free, r.quantum), t-h)
@@ -302,14 +325,15 @@ func (r *Ring[H]) makeRoom(t, n uint64, evicted []H) int {
 			// read what it has claimed afterwards: only producers
 			// overwrite slots, and the others wait.
 			r.slots.get(h, evicted[:k])
-			r.headCache = h + k
+			r.end = h + k + r.limit
 			r.gate.passed(h + k)
 			return int(k)
 		}
 	}
 }
 
-// notify wakes a consumer if one sleeps; w is the look at nwait of a push of n entries up to t.
+// notify wakes a consumer if one sleeps; w is the look at nwait of a single producer's push of n
+// entries up to t.
 func (r *Ring[H]) notify(w uint32, t uint64, n int) {
 	if w == fenced {
 		// A push without the fence that it should have had: either that is in order from
@@ -319,9 +343,7 @@ func (r *Ring[H]) notify(w uint32, t uint64, n int) {
 		}
 		w = r.lot.nwait.Load()
 	}
-	if r.single {
-		r.strong = r.fences(t, uint64(n))
-	}
+	r.strong = r.fences(t, uint64(n))
 	if w&^fenced != 0 {
 		r.lot.wakeOne(r.yield)
 	}
@@ -404,7 +426,7 @@ func (r *Ring[H]) Close() {
 	if !r.single {
 		r.pmu.Lock()
 	}
-	r.shut = true
+	r.shut, r.end = true, r.next
 	if !r.single {
 		r.pmu.Unlock()
 		if w := r.gate.resume.Load(); w != 0 {

@@ -5,7 +5,7 @@ package ring
 // slots is the storage of a ring, a power of two of words.
 //
 // Here the words are plain: get may race with put, on purpose. A get whose
-// claim succeeds has not raced (see Ring.publish); one that has raced is
+// claim succeeds has not raced (see Ring.push); one that has raced is
 // discarded together with its failed claim. The claim and the publication are
 // atomic operations that neither the compiler nor the processor moves these
 // accesses across (sync/atomic is sequentially consistent, on arm64 by
