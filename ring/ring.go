@@ -190,7 +190,7 @@ func (r *Ring[H]) PushDrop(src, evicted []H) int {
 		pushDropPanic(len(src), len(evicted), int(r.limit), int(r.quantum))
 	}
 	if r.single && uint64(len(src)) > r.end-r.next && !r.shut {
-		// Here, as every push under overload comes this way.
+		// Not in pushSlow: under overload every push comes this way, and would feel the calls.
 		k := r.makeRoom(r.next, uint64(len(src)), evicted)
 		r.push(src, nil, refuse)
 		return k
