@@ -193,12 +193,20 @@ func TestOverloadDropsOnEveryQueue(t *testing.T) {
 		}
 		s := spec(engine, path, 32)
 		s.Queue, s.DropBatch, s.Work.Time = 4, 4, 50*time.Microsecond
-		r, err := Once(t.Context(), s, 250*time.Millisecond, false)
-		if err != nil {
-			t.Fatal(err)
+		// Beside other tests a thread may wait for the CPU for longer than the shortest of these.
+		var r *Result
+		for d := 250 * time.Millisecond; d <= 4*time.Second; d *= 2 {
+			var err error
+			if r, err = Once(t.Context(), s, d, false); err != nil {
+				t.Fatal(err)
+			}
+			if r.Stats.Dropped > 0 && r.Targets.Failed(unix.EINTR) > 0 {
+				break
+			}
+			t.Logf("in %v: %v, %d dropped", d, r.Targets, r.Stats.Dropped)
 		}
 		if r.Stats.Dropped == 0 || r.Targets.Failed(unix.EINTR) == 0 {
-			t.Errorf("%v, %d dropped", r.Targets, r.Stats.Dropped)
+			t.Error("no storm was an overload")
 		}
 		checkWhole(t, r)
 	})
