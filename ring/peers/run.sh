@@ -11,7 +11,7 @@
 # anew; those of -short nowhere.
 set -eu
 usage() { sed -n '2,/^set/{s/^# \{0,1\}//p;}' "$0" >&2; exit 2; }
-passes=6 short= time=40ms pushes=800x stalls=30000x out=
+passes=6 short= time=40ms pushes=2000x stalls=30000x out=
 while [ $# -gt 0 ]; do
     case $1 in
     -short) passes=1 short=1 time=1x pushes=1x stalls=1x; shift ;;
