@@ -71,8 +71,7 @@ func (s *Set[H]) ThreadConsumer() *Consumer[H] { return s.consumer(true) }
 
 func (s *Set[H]) consumer(thread bool) *Consumer[H] {
 	c := &Consumer[H]{set: s}
-	c.w.thread = thread
-	c.w.tok.init()
+	c.w.init(thread)
 	return c
 }
 

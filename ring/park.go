@@ -63,10 +63,7 @@ func (l *lot) wakeOne(yield bool) {
 	}
 	l.leave(w)
 	l.mu.Unlock()
-	w.wake()
-	if yield && !w.thread {
-		runtime.Gosched()
-	}
+	w.handOff(yield)
 }
 
 // close wakes everybody, for good.
@@ -75,6 +72,12 @@ func (l *lot) close() {
 	for l.waiting() {
 		l.wakeOne(false)
 	}
+}
+
+// init makes w the place of a wired thread, or of a goroutine.
+func (w *waiter) init(thread bool) {
+	w.thread = thread
+	w.tok.init()
 }
 
 // arm makes w ready to sleep. It comes before anybody can find w.
@@ -91,6 +94,14 @@ func (w *waiter) wake() {
 		return
 	}
 	w.tok.release()
+}
+
+// handOff wakes w. If yield is set and w is a goroutine, it lets it run at once.
+func (w *waiter) handOff(yield bool) {
+	w.wake()
+	if yield && !w.thread {
+		runtime.Gosched()
+	}
 }
 
 func (w *waiter) sleep() {

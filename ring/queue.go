@@ -2,7 +2,6 @@ package ring
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
 )
 
@@ -188,10 +187,7 @@ func (q *Queue[T]) unlockAndWake(yield bool) {
 	}
 	q.top = w.next
 	q.mu.Unlock()
-	w.wake()
-	if yield && !w.thread {
-		runtime.Gosched()
-	}
+	w.handOff(yield)
 }
 
 // Consumer returns a new consumer, to be used by a goroutine.
@@ -202,8 +198,7 @@ func (q *Queue[T]) ThreadConsumer() *QueueConsumer[T] { return q.consumer(true) 
 
 func (q *Queue[T]) consumer(thread bool) *QueueConsumer[T] {
 	c := &QueueConsumer[T]{q: q}
-	c.w.thread = thread
-	c.w.tok.init()
+	c.w.init(thread)
 	return c
 }
 
