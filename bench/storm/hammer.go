@@ -49,14 +49,14 @@ func (t *thread) count(e unix.Errno, trip int64) {
 	switch e {
 	case 0:
 		if trip >= 0 {
-			t.roundTrip.Record(trip)
+			t.roundTrip.RecordAlone(trip)
 		}
-		t.ok.Add(1)
+		t.ok.add()
 	default:
 		if trip >= 0 {
-			t.failTrip.Record(trip)
+			t.failTrip.RecordAlone(trip)
 		}
-		t.errnos[index(e)].Add(1)
+		t.errnos[index(e)].add()
 	}
 }
 
@@ -65,6 +65,7 @@ type script struct {
 	calls  []prepared
 	thinks []int64 // ns
 	sleep  bool
+	clock  *clock
 	limit  int // calls; 0: as many as it can
 	yields bool
 }
@@ -77,9 +78,9 @@ func (s *script) call(p *prepared) unix.Errno {
 	return p.call(0)
 }
 
-func newScript(c *Config, r *rand.Rand) script {
+func newScript(c *Config, clk *clock, r *rand.Rand) script {
 	ps := prepare()
-	var s script
+	s := script{clock: clk}
 	deck := c.Mix.deck(1 << 10)
 	r.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 	if len(c.Mix.calls()) == 1 {
@@ -96,12 +97,12 @@ func newScript(c *Config, r *rand.Rand) script {
 // closed makes a call, thinks, makes the next.
 func (t *thread) closed(h *header, s *script) {
 	var call, think int
-	last := mono.Now()
+	last := s.clock.now()
 	t.begin(last)
 	defer func() { t.end(last) }() // by the last clock reading: what comes after it is no call
 	for n := 1; h.stopAt.Load() == 0; n++ {
 		e := s.call(&s.calls[call])
-		end := mono.Now()
+		end := s.clock.now()
 		t.count(e, end-last)
 		last = end
 		if e == unix.ENOSYS || n == s.limit { // ENOSYS: the supervisor is gone for good
@@ -118,10 +119,10 @@ func (t *thread) closed(h *header, s *script) {
 				think = 0
 			}
 			if s.sleep {
-				h.sleepUntil(end + d)
+				h.sleepUntil(mono.Now() + d)
 			}
 			for last-end < d && h.stopAt.Load() == 0 {
-				last = mono.Now()
+				last = s.clock.now()
 			}
 			t.idle.Add(last - end)
 		}

@@ -101,7 +101,7 @@ func victim(arg string) error {
 	}
 	over := make(chan struct{}, c.Threads)
 	for i := c.First; i < c.First+c.Threads; i++ {
-		s := newScript(&c.Config, rand.New(rand.NewPCG(c.Seed+c.Life, uint64(i))))
+		s := newScript(&c.Config, &clock{}, rand.New(rand.NewPCG(c.Seed+c.Life, uint64(i))))
 		if c.Hostile == Forked {
 			s.limit = forkedCalls
 		}
@@ -238,7 +238,7 @@ func (s *shared) rage(c *childConfig) (waiting uint32) {
 	}
 	ps := prepare()
 	for i := range s.hammers() {
-		sc, t := newScript(&c.Config, rand.New(rand.NewPCG(c.Seed, uint64(i)))), &s.threads[i]
+		sc, t := newScript(&c.Config, s.clock, rand.New(rand.NewPCG(c.Seed, uint64(i)))), &s.threads[i]
 		loop := func() { t.closed(s.head, &sc) }
 		switch {
 		case c.Open:

@@ -22,8 +22,8 @@ type thread struct {
 	lives               atomic.Uint32 // how often a loop was begun
 	tid                 atomic.Int32
 	_                   [52]byte
-	ok                  atomic.Uint64
-	errnos              [Errnos]atomic.Uint64
+	ok                  tally
+	errnos              [Errnos]tally
 	begun, ended, idle  atomic.Int64 // ns: when the loop began and ended; in it, without a call
 	roundTrip, failTrip hist.Hist
 	_                   [64]byte
@@ -82,6 +82,7 @@ type shared struct {
 	threads []thread
 	calls   []entry
 	file    *os.File // of the memory, in a target process
+	clock   *clock   // of its threads
 }
 
 func (s *shared) hammers() []thread { return s.threads[:max(1, len(s.threads))-1] }

@@ -15,6 +15,7 @@ import (
 
 // target is the life of the target process, which ends by being killed.
 func target(arg string) error {
+	begun := takeMark()
 	var c childConfig
 	if err := json.Unmarshal([]byte(arg), &c); err != nil {
 		return err
@@ -57,6 +58,7 @@ func target(arg string) error {
 	if err := l.Close(); err != nil {
 		return err
 	}
+	shm.clock = newClock(begun)
 	waiting := shm.rage(&c)
 	for shm.head.waiting.Load() < waiting {
 		time.Sleep(100 * time.Microsecond)

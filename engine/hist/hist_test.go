@@ -88,8 +88,27 @@ func TestRecordDoesNotAllocate(t *testing.T) {
 }
 
 func BenchmarkRecord(b *testing.B) {
-	var h Hist
-	for i := 0; b.Loop(); i++ {
-		h.Record(int64(i))
+	b.Run("shared", func(b *testing.B) {
+		var h Hist
+		for i := 0; b.Loop(); i++ {
+			h.Record(int64(i))
+		}
+	})
+	b.Run("alone", func(b *testing.B) {
+		var h Hist
+		for i := 0; b.Loop(); i++ {
+			h.RecordAlone(int64(i))
+		}
+	})
+}
+
+func TestRecordAloneIsRecord(t *testing.T) {
+	var a, b Hist
+	for v := int64(-1); v < 1<<45; v = v*5/4 + 1 {
+		a.Record(v)
+		b.RecordAlone(v)
+	}
+	if *a.Snapshot() != *b.Snapshot() {
+		t.Errorf("RecordAlone made %+v of what Record makes %+v of", b.Snapshot(), a.Snapshot())
 	}
 }

@@ -1,0 +1,9 @@
+package storm
+
+// counter is the kernel's name for the clock source that cycles reads.
+const counter = "tsc"
+
+// cycles reads the time-stamp counter (RDTSC).
+//
+//go:noescape
+func cycles() uint64
