@@ -32,7 +32,6 @@ func target(arg string) error {
 	conn := fc.(*net.UnixConn)
 	runtime.LockOSThread() // Install is for the calling thread; TSync brings in the others
 	if c.CPU > 0 {
-		// All threads that exist; new ones inherit it.
 		if err := pinAll(int(c.CPU) - 1); err != nil {
 			return err
 		}
@@ -79,21 +78,36 @@ func target(arg string) error {
 	}
 }
 
+// pinAll goes over the threads until it finds none that it has not pinned: one may have
+// started another before.
 func pinAll(cpu int) error {
-	ts, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return err
-	}
 	var set unix.CPUSet
 	set.Set(cpu)
-	for _, t := range ts {
-		var tid int
-		if _, err := fmt.Sscan(t.Name(), &tid); err != nil {
+	for {
+		ts, err := os.ReadDir("/proc/self/task")
+		if err != nil {
 			return err
 		}
-		if err := unix.SchedSetaffinity(tid, &set); err != nil && err != unix.ESRCH {
-			return fmt.Errorf("pin targets to CPU %d: %w (allowed: %v)", cpu, err, osthread.Allowed())
+		pinned := 0
+		for _, t := range ts {
+			var tid int
+			if _, err := fmt.Sscan(t.Name(), &tid); err != nil {
+				return err
+			}
+			var has unix.CPUSet
+			if unix.SchedGetaffinity(tid, &has) == nil && has == set {
+				continue
+			}
+			switch err := unix.SchedSetaffinity(tid, &set); err {
+			case nil:
+				pinned++
+			case unix.ESRCH:
+			default:
+				return fmt.Errorf("pin targets to CPU %d: %w (allowed: %v)", cpu, err, osthread.Allowed())
+			}
+		}
+		if pinned == 0 {
+			return nil
 		}
 	}
-	return nil
 }
