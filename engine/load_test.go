@@ -62,7 +62,7 @@ func TestCensus(t *testing.T) {
 			if !c.pair {
 				e.pairUntil.Store(math.MaxInt64)
 			}
-			rx := &receiver{e: e}
+			rx := &receiver{e: e, crowds: true}
 			for i := range 10 * wide {
 				rx.crowd(uint32(1000+i%c.threads), int64(c.gap)*int64(i))
 			}

@@ -60,6 +60,10 @@ func (rx *receiver) crowd(tid uint32, at int64) {
 	if !full {
 		return
 	}
+	rx.marks = marks
+	if !rx.crowds {
+		return
+	}
 	took := at - rx.censusFrom
 	rx.censusFrom = at
 	rx.some.add(marks < pairBelow || marks > pairAbove || took > wide*pairFarther,

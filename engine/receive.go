@@ -30,8 +30,9 @@ type receiver struct {
 	brisk int   // how many came in a row within briskGap
 	stint stint
 
-	crowds     bool // it follows how many targets call
+	crowds     bool // more than the lulls follows how many targets call
 	census     census
+	marks      int    // of the last one's window
 	censusFrom int64  // when its window began
 	many, some streak // of windows with many targets, and with some
 
@@ -152,13 +153,6 @@ func (rx *receiver) ready(src *Source, in, hup bool) {
 // measured with a bare supervisor in C, blocking RECV served 1.2, 1.7, 2.2 and
 // 1.8 times what epoll did at 1, 16, 64 and 256 targets.
 //
-// Answered calls stay in that list until their targets have run. Where the targets are
-// pinned to another CPU that is the slower side, hundreds pile up there, RECV walks
-// past them, and the walk holds the lock that the targets need. A sleep of 60 µs every 64
-// calls lets the targets catch up: 1.26 and 1.53 times the throughput at 1,024 targets
-// that are pinned away, but 0.92 at 64 and, with targets that are not pinned, 0.88 at
-// 1,024. Not taken, for want of a sign that tells the one from the other.
-//
 // It comes back when somebody pokes, as the keeper does when no calls come; when
 // calls are held (RECV has no timeout); and when RECV says that a target is
 // gone: only epoll tells whether it was the last.
@@ -170,7 +164,11 @@ func (rx *receiver) stay(src *Source) {
 		if !e.cfg.Inline && (src.rx.tended || src.rest.on()) {
 			break
 		}
+		if src.rx.lulls.called(rx.last, rx.marks > multitude) {
+			rx.lull()
+		}
 	}
+	src.rx.lulls.interrupted()
 	e.staying.Store(false)
 	rx.brisk = 0
 }
@@ -251,6 +249,7 @@ func (rx *receiver) poll(deadline int64, timed bool) (stop bool) {
 func (rx *receiver) setUp() error {
 	e := rx.e
 	_ = osthread.SetName("unknot-receive") // for ps; nothing depends on it
+	sharpen()
 	cpu := -1
 	switch cpus := osthread.Allowed(); {
 	case e.cfg.CPU > 0:
@@ -378,9 +377,7 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 	}
 	rx.last = at
 	rx.stint.end(at)
-	if rx.crowds {
-		rx.crowd(n.PID, at)
-	}
+	rx.crowd(n.PID, at)
 	mode, full := src.targets.count(n.PID)
 	if !full {
 		return

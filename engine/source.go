@@ -44,7 +44,8 @@ type sourceRx struct {
 	held      []heldCall
 	first     int // of held, a circular buffer; the policy knows how many there are
 	tended    bool
-	restUntil int64   // or until then, if not 0
+	restUntil int64 // or until then, if not 0
+	lulls     lulls
 	dry       bool    // there was nothing to receive at the last look
 	pushedAt  []int64 // with MaxAge, when the last calls were received; circular
 	pushed    uint64  // into the ring, so far

@@ -64,6 +64,7 @@ type Counters struct {
 	Switches uint64 // changes of a listener's wake-up mode since it was added
 	Procs    uint64 // what the engine has added to GOMAXPROCS, now
 	Paired   uint64 // times that the receive thread left its CPU, for two workers to run anywhere
+	Lulls    uint64 // times that the receive thread slept for a crowd of targets to catch up
 	Priority uint64 // nice levels by which the engine has raised the receive thread, now
 
 	Vanished   uint64 // RECV found the target gone (ENOENT): never received
@@ -123,6 +124,7 @@ func (e *Engine) count(c *Counters) {
 	c.Switches = e.switches.Load()
 	c.Procs = uint64(e.procs.Load())
 	c.Paired = e.paired.Load()
+	c.Lulls = e.lulls.Load()
 	c.Priority = uint64(e.priority.Load())
 	c.Held = uint64(e.held.Load())
 	for _, w := range *e.workers.Load() {
