@@ -48,14 +48,14 @@ const (
 	// A trial has lullWindows windows, without lulls and with lulls in turn. The first part of
 	// each is for the list to get as long as it gets.
 	lullWindows = 6
-	lullWindow  = int64(20 * time.Millisecond)
-	lullSettles = int64(8 * time.Millisecond)
+	lullWindow  = int64(40 * time.Millisecond)
+	lullSettles = int64(20 * time.Millisecond)
 
 	// lullGain is what makes the receive thread begin with lulls; to go on they need only
 	// do no harm.
 	lullGain = 1.03
-	// lullHarm ends a trial early.
-	lullHarm = 0.95
+	// Less than lullHarm or more than lullSure ends a trial early.
+	lullHarm, lullSure = 0.95, 1.08
 
 	lullHold, lullHoldMost = time.Second, 4 * time.Second
 )
@@ -91,7 +91,7 @@ func (l *lulls) called(at int64, crowd bool) bool {
 		s.calls += l.n
 		s.ns += at - l.from
 		l.open(l.window+1, at)
-		if l.window > lullWindows || l.window > 2 && l.gain() < lullHarm {
+		if gain := l.gain(); l.window > lullWindows || l.window%2 == 1 && (gain < lullHarm || gain > lullSure) {
 			l.judge(at)
 			return l.on
 		}
