@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"math"
 	"time"
 
 	"github.com/unknot/unknot/engine/osthread"
@@ -35,10 +34,13 @@ type lulls struct {
 	opened int64
 	from   int64 // when the window's settling was over; 0: not yet
 	n      int   // calls since
-	sums   [2]struct {
-		calls int
-		ns    int64
-	}
+	sums   [2]lullSum
+}
+
+// lullSum is what a trial's windows without lulls, or with, had together.
+type lullSum struct {
+	calls int
+	ns    int64
 }
 
 const (
@@ -75,10 +77,7 @@ func (l *lulls) called(at int64, crowd bool) bool {
 		if at < l.next {
 			return l.on
 		}
-		l.sums = [2]struct {
-			calls int
-			ns    int64
-		}{}
+		l.sums = [2]lullSum{}
 		l.open(1, at)
 	}
 	if l.from != 0 {
@@ -87,7 +86,7 @@ func (l *lulls) called(at int64, crowd bool) bool {
 		l.from = at
 	}
 	if at-l.opened >= lullWindow {
-		s := &l.sums[b2i(l.lulled())]
+		s := &l.sums[1-l.window%2]
 		s.calls += l.n
 		s.ns += at - l.from
 		l.open(l.window+1, at)
@@ -106,10 +105,14 @@ func (l *lulls) open(window int, at int64) {
 	l.window, l.opened, l.from, l.n = window, at, 0, 0
 }
 
-// gain is how many calls there were with lulls, in a time in which there was one without.
+// gain is how many calls there were with lulls, in a time in which there was one without; 0
+// where calls were too few to tell.
 func (l *lulls) gain() float64 {
-	rate := func(i int) float64 { return float64(l.sums[i].calls) / float64(max(l.sums[i].ns, 1)) }
-	return rate(1) / max(rate(0), math.SmallestNonzeroFloat64)
+	without, with := l.sums[0], l.sums[1]
+	if without.calls == 0 || with.calls == 0 {
+		return 0
+	}
+	return float64(with.calls) / float64(with.ns) * float64(without.ns) / float64(without.calls)
 }
 
 // judge ends the trial.
@@ -129,13 +132,6 @@ func (l *lulls) judge(at int64) {
 
 // interrupted ends a trial without a verdict: the calls stopped.
 func (l *lulls) interrupted() { l.window, l.calls = 0, 0 }
-
-func b2i(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
 
 // lull sleeps for the length of a lull.
 func (rx *receiver) lull() {

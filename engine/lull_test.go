@@ -87,6 +87,15 @@ func TestLullsFollowTheLoad(t *testing.T) {
 	if share := run(time.Second, false, 0.8); share != 0 {
 		t.Errorf("once the crowd is gone: in %.2f of the batches", share)
 	}
+	// Calls too few to tell say nothing either.
+	l = lulls{}
+	for range 40 * lullCalls {
+		at += int64(time.Millisecond)
+		l.called(at, true)
+	}
+	if l.on {
+		t.Error("1,000 calls a second made it lull")
+	}
 	// A trial that silence interrupts says nothing: silence is not the lulls' doing.
 	l = lulls{}
 	for range 100 {
