@@ -87,14 +87,16 @@ func TestLullsFollowTheLoad(t *testing.T) {
 	if share := run(time.Second, false, 0.8); share != 0 {
 		t.Errorf("once the crowd is gone: in %.2f of the batches", share)
 	}
-	// Calls too few to tell say nothing either.
+	// Nor do windows without lulls in which calls were too few to tell.
 	l = lulls{}
-	for range 40 * lullCalls {
+	for range 1000 * lullCalls {
 		at += int64(time.Millisecond)
-		l.called(at, true)
-	}
-	if l.on {
-		t.Error("1,000 calls a second made it lull")
+		if l.window == 2 {
+			at -= int64(time.Millisecond) - 4000
+		}
+		if l.called(at, true) && l.window == 0 {
+			t.Fatal("calls that were few when there were no lulls made it lull")
+		}
 	}
 	// A trial that silence interrupts says nothing: silence is not the lulls' doing.
 	l = lulls{}
