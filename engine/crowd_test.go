@@ -32,7 +32,7 @@ func TestCrowdIsTriedWithLulls(t *testing.T) {
 				loads = 40
 			}
 			for range loads {
-				const calls = 25_600
+				const calls = 64_000
 				target := startTarget(t, c.targets, calls/c.targets)
 				mustAdd(t, e, target)
 				from := time.Now()

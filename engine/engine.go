@@ -52,7 +52,7 @@ type Engine struct {
 	async     atomic.Bool   // a listener has no SYNC_WAKE_UP
 	roams     bool          // the receive thread is kept to no CPU; the keeper's
 	paired    atomic.Uint64 // how often it has been so
-	lulls     atomic.Uint64
+	lulled    atomic.Uint64 // lulls so far
 	never     atomic.Uint32 // a futex that nobody wakes
 	masksAt   int64         // when the keeper looked at the masks of targets,
 	roaming   bool          // and what it saw; the keeper's

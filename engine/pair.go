@@ -60,7 +60,10 @@ func (rx *receiver) crowd(tid uint32, at int64) {
 	if !full {
 		return
 	}
-	rx.marks = marks
+	rx.throngs.add(marks < throngBelow, marks > multitude)
+	if is, agreed := rx.throngs.agree(crowdAgreeOn); agreed {
+		rx.throng = is
+	}
 	if !rx.crowds {
 		return
 	}

@@ -35,6 +35,8 @@ const (
 	crowdBelow = 11  // marked bits of a census: no crowd below
 	crowdAbove = 13  // a crowd above
 	multitude  = 110 // marked bits; 140 threads mark as many on average
+	// throngBelow is where a multitude ends, for the lulls.
+	throngBelow = 90
 )
 
 // crowded follows whether many targets call, and inline handlers are short.

@@ -30,11 +30,12 @@ type receiver struct {
 	brisk int   // how many came in a row within briskGap
 	stint stint
 
-	crowds     bool // more than the lulls follows how many targets call
+	crowds     bool // the pair, or the priority, follows how many targets call
 	census     census
-	marks      int    // of the last one's window
 	censusFrom int64  // when its window began
 	many, some streak // of windows with many targets, and with some
+	throngs    streak // and with a multitude
+	throng     bool   // they agreed last that it is one
 
 	handsOff int64 // until when it does not wait for the lone worker
 	evicted  []uint64
@@ -169,11 +170,10 @@ func (rx *receiver) stay(src *Source) {
 		if !e.cfg.Inline && (src.rx.tended || src.rest.on()) {
 			break
 		}
-		if src.rx.lulls.called(rx.last, rx.marks > multitude) {
+		if src.rx.lulls.called(rx.last, rx.throng) {
 			rx.lull()
 		}
 	}
-	src.rx.lulls.interrupted()
 	e.staying.Store(false)
 	rx.brisk = 0
 }
@@ -254,7 +254,6 @@ func (rx *receiver) poll(deadline int64, timed bool) (stop bool) {
 func (rx *receiver) setUp() error {
 	e := rx.e
 	_ = osthread.SetName("unknot-receive") // for ps; nothing depends on it
-	sharpen()
 	cpu := -1
 	switch cpus := osthread.Allowed(); {
 	case e.cfg.CPU > 0:
@@ -276,6 +275,7 @@ func (rx *receiver) setUp() error {
 			e.cfg.Logger.Info("the receive thread always waits in epoll", "err", err)
 		} else {
 			rx.direct, sig = true, e.cfg.Interrupt
+			sharpen() // for lulls
 		}
 	}
 	if e.cfg.ThreadHook != nil {

@@ -124,7 +124,7 @@ func (e *Engine) count(c *Counters) {
 	c.Switches = e.switches.Load()
 	c.Procs = uint64(e.procs.Load())
 	c.Paired = e.paired.Load()
-	c.Lulls = e.lulls.Load()
+	c.Lulls = e.lulled.Load()
 	c.Priority = uint64(e.priority.Load())
 	c.Held = uint64(e.held.Load())
 	for _, w := range *e.workers.Load() {

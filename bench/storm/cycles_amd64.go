@@ -4,6 +4,4 @@ package storm
 const counter = "tsc"
 
 // cycles reads the time-stamp counter (RDTSC).
-//
-//go:noescape
 func cycles() uint64

@@ -82,7 +82,7 @@ type shared struct {
 	threads []thread
 	calls   []entry
 	file    *os.File // of the memory, in a target process
-	clock   *clock   // of its threads
+	clock   *clock   // of its closed loops
 }
 
 func (s *shared) hammers() []thread { return s.threads[:max(1, len(s.threads))-1] }

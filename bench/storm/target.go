@@ -57,7 +57,9 @@ func target(arg string) error {
 	if err := l.Close(); err != nil {
 		return err
 	}
-	shm.clock = newClock(begun)
+	if shm.clock = new(clock); !c.Open && !c.Untimed && !c.Hostile.replaces() {
+		shm.clock = newClock(begun)
+	}
 	waiting := shm.rage(&c)
 	for shm.head.waiting.Load() < waiting {
 		time.Sleep(100 * time.Microsecond)
@@ -95,14 +97,12 @@ func pinAll(cpu int) error {
 				return err
 			}
 			var has unix.CPUSet
-			if unix.SchedGetaffinity(tid, &has) == nil && has == set {
-				continue
-			}
-			switch err := unix.SchedSetaffinity(tid, &set); err {
-			case nil:
+			err := unix.SchedGetaffinity(tid, &has)
+			if err == nil && has != set {
 				pinned++
-			case unix.ESRCH:
-			default:
+				err = unix.SchedSetaffinity(tid, &set)
+			}
+			if err != nil && err != unix.ESRCH {
 				return fmt.Errorf("pin targets to CPU %d: %w (allowed: %v)", cpu, err, osthread.Allowed())
 			}
 		}
