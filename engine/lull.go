@@ -15,13 +15,13 @@ import (
 // the walk holds the lock (notify_lock) that the targets need to go on. A receive thread
 // that sleeps now and then gets more done. But where targets may run on its own CPU, or
 // are fewer, it gets less. Measured on two CPUs, inline, with a sleep in each
-// lullCalls calls, times what is served without: targets on another CPU 0.90 at 256
-// and 1.18 at 1,024 while the machine is fast, 1.13 and 1.3 while it is slow; targets
-// anywhere 0.92 and 0.93; 64 targets on another CPU 0.94, with which they are not even tried.
-// As nothing told the one from the other beforehand, the lulls find out by trial: of
-// storms of half a second and a second, trials included, 1.15 to 1.25 times the calls at 1,024
-// targets on another CPU, inline and by the queue; at targets anywhere 0.96 to 1.04, so that
-// what the trials cost is not shown.
+// lullCalls calls, times what is served without: targets on another CPU 0.90 to 1.13 at
+// 256, 1.18 to 1.3 at 1,024, by how the machine felt; targets anywhere 0.92 and 0.93; 64
+// targets on another CPU 0.94, with which they are not even tried. As nothing told the one from the
+// other beforehand, the lulls find out by trial: of storms of half a second and a second,
+// trials included, 1.02 to 1.13 times the calls at 256 targets on another CPU, 1.08 to 1.29 at
+// 1,024, inline and by the queue; at targets anywhere 0.96 to 1.04, so that what the trials
+// cost is not shown.
 //
 // Not taken, at 1,024 targets on another CPU: half as much sleep for half as many calls
 // (the same), as much sleep for half as many calls (1.07), four times as much for four
