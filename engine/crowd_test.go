@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/unknot/unknot/engine"
 )
@@ -32,13 +31,7 @@ func TestCrowdIsTriedWithLulls(t *testing.T) {
 				loads = 40
 			}
 			for range loads {
-				const calls = 64_000
-				target := startTarget(t, c.targets, calls/c.targets)
-				mustAdd(t, e, target)
-				from := time.Now()
-				target.release()
-				<-target.out
-				best = max(best, calls/time.Since(from).Seconds())
+				best = max(best, load(t, e, c.targets, 64_000, func(*child) {}))
 				if e.Counters().Lulls > 0 {
 					break
 				}

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/osthread"
-	"golang.org/x/sys/unix"
 )
 
 // Lulls are short sleeps of the receive thread, while it receives from a lone listener without
@@ -105,7 +104,7 @@ func (l *lulls) called(at int64, crowd bool) bool {
 		s.ns += at - l.from
 		l.open(l.window+1, at)
 		if gain := l.gain(); l.window > lullWindows || l.window%2 == 1 && (gain < lullHarm || gain > lullSure) {
-			l.judge(at)
+			l.judge(at, gain)
 			return l.on
 		}
 	}
@@ -129,13 +128,13 @@ func (l *lulls) gain() float64 {
 	return float64(with.calls) / float64(with.ns) * float64(without.ns) / float64(without.calls)
 }
 
-// judge ends the trial.
-func (l *lulls) judge(at int64) {
+// judge ends the trial, in which the lulls had that gain.
+func (l *lulls) judge(at int64, gain float64) {
 	need := lullGain
 	if l.on {
 		need = 1
 	}
-	on := l.gain() > need
+	on := gain > need
 	if on == l.on && l.hold != 0 {
 		l.hold = min(2*l.hold, lullHoldMost)
 	} else {
@@ -149,6 +148,3 @@ func (rx *receiver) lull() {
 	rx.e.lulled.Add(1)
 	osthread.FutexWait(&rx.e.never, 0, lullSleep)
 }
-
-// sharpen has the calling thread's sleeps end on time; by default the kernel adds up to 50 µs.
-func sharpen() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) }

@@ -5,9 +5,42 @@ import (
 	"time"
 )
 
+// A lulled load is a load of calls 4 µs apart, factor times that after a lull.
+type lulledLoad struct {
+	l  lulls
+	at int64
+}
+
+// run has the load for a time and returns the share of the batches, in the second half, that
+// ended with a lull.
+func (x *lulledLoad) run(t *testing.T, d time.Duration, crowd bool, factor float64) float64 {
+	t.Helper()
+	lulled, looks, yes := false, 0, 0
+	for began := x.at; x.at-began < int64(d); {
+		step := 4000.0 // ns
+		if lulled {
+			step *= factor
+		}
+		x.at += int64(step)
+		due := x.l.called(x.at, crowd)
+		if x.l.calls != 0 {
+			if due {
+				t.Fatal("a lull in the middle of a batch")
+			}
+			continue
+		}
+		if lulled = due; x.at-began > int64(d)/2 {
+			looks++
+			if due {
+				yes++
+			}
+		}
+	}
+	return float64(yes) / float64(looks)
+}
+
 // TestLullsStayWhereTheyHelp: lulls that change what a call takes by a factor.
 func TestLullsStayWhereTheyHelp(t *testing.T) {
-	const perCall = 4 * time.Microsecond
 	for _, c := range []struct {
 		name        string
 		crowd       bool
@@ -20,29 +53,8 @@ func TestLullsStayWhereTheyHelp(t *testing.T) {
 		{"few targets", false, 0.5, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var l lulls
-			at, lulled := int64(1e9), false
-			looks, yes := 0, 0
-			for began := at; at-began < int64(20*time.Second); {
-				d := float64(perCall)
-				if lulled {
-					d *= c.factor
-				}
-				at += int64(d)
-				due := l.called(at, c.crowd)
-				if l.calls == 0 {
-					lulled = due
-					if at-began > int64(10*time.Second) {
-						looks++
-						if due {
-							yes++
-						}
-					}
-				} else if due {
-					t.Fatal("a lull in the middle of a batch")
-				}
-			}
-			if share := float64(yes) / float64(looks); share < c.from || share > c.until {
+			x := lulledLoad{at: 1e9}
+			if share := x.run(t, 20*time.Second, c.crowd, c.factor); share < c.from || share > c.until {
 				t.Errorf("after 10 s, lulls in %.2f of the batches, want %.2f to %.2f", share, c.from, c.until)
 			}
 		})
@@ -51,56 +63,33 @@ func TestLullsStayWhereTheyHelp(t *testing.T) {
 
 // TestLullsFollowTheLoad: a verdict does not outlive what it was about.
 func TestLullsFollowTheLoad(t *testing.T) {
-	var l lulls
-	at := int64(1e9)
-	// run has the load for a time and returns the share of lulls in the second half.
-	run := func(d time.Duration, crowd bool, factor float64) float64 {
-		lulled, looks, yes := false, 0, 0
-		for began := at; at-began < int64(d); {
-			step := 4000.0
-			if lulled {
-				step *= factor
-			}
-			at += int64(step)
-			due := l.called(at, crowd)
-			if l.calls != 0 {
-				continue
-			}
-			if lulled = due; at-began > int64(d)/2 {
-				looks++
-				if due {
-					yes++
-				}
-			}
-		}
-		return float64(yes) / float64(looks)
-	}
-	if share := run(10*time.Second, true, 0.8); share < 0.9 {
+	x := lulledLoad{at: 1e9}
+	if share := x.run(t, 10*time.Second, true, 0.8); share < 0.9 {
 		t.Errorf("lulls that help: in %.2f of the batches", share)
 	}
-	if share := run(20*time.Second, true, 1.2); share > 0.1 {
+	if share := x.run(t, 20*time.Second, true, 1.2); share > 0.1 {
 		t.Errorf("when they no longer help: in %.2f of the batches", share)
 	}
-	if share := run(10*time.Second, true, 0.8); share < 0.9 {
+	if share := x.run(t, 10*time.Second, true, 0.8); share < 0.9 {
 		t.Errorf("when they help again: in %.2f of the batches", share)
 	}
-	if share := run(time.Second, false, 0.8); share != 0 {
+	if share := x.run(t, time.Second, false, 0.8); share != 0 {
 		t.Errorf("once the crowd is gone: in %.2f of the batches", share)
 	}
 	// Calls that the receive thread waits for need none.
-	l = lulls{}
+	x.l = lulls{}
 	for range 1000 * lullCalls {
-		if at += int64(time.Millisecond); l.called(at, true) {
+		if x.at += int64(time.Millisecond); x.l.called(x.at, true) {
 			t.Fatal("1,000 calls a second made it lull")
 		}
 	}
 	// A trial that silence interrupts says nothing: silence is not the lulls' doing.
-	l = lulls{}
+	x.l = lulls{}
 	for range 100 {
-		run(50*time.Millisecond, true, 1)
-		at += int64(time.Second)
+		x.run(t, 50*time.Millisecond, true, 1)
+		x.at += int64(time.Second)
 	}
-	if l.on {
+	if x.l.on {
 		t.Error("silences made it lull")
 	}
 }

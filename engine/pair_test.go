@@ -18,6 +18,19 @@ func (c *child) pinned(t *testing.T, cpu int) {
 	}
 }
 
+// load has that many targets make so many calls together, once before has seen their
+// process, and returns the calls/s.
+func load(t *testing.T, e *engine.Engine, targets, calls int, before func(*child)) float64 {
+	t.Helper()
+	target := startTarget(t, targets, calls/targets)
+	mustAdd(t, e, target)
+	before(target)
+	from := time.Now()
+	target.release()
+	<-target.out
+	return float64(calls) / time.Since(from).Seconds()
+}
+
 // TestPairFollowsTheLoad: under some targets that call all the time the receive thread leaves its
 // CPU, and comes back when they do not; where that would cost, or is not wanted, it stays.
 func TestPairFollowsTheLoad(t *testing.T) {
@@ -51,16 +64,11 @@ func TestPairFollowsTheLoad(t *testing.T) {
 				loads = 60
 			}
 			for range loads {
-				const calls = 12800
-				target := startTarget(t, c.targets, calls/c.targets)
-				mustAdd(t, e, target)
-				if c.pinned {
-					target.pinned(t, cpus[0])
-				}
-				from := time.Now()
-				target.release()
-				<-target.out
-				best = max(best, calls/time.Since(from).Seconds())
+				best = max(best, load(t, e, c.targets, 12_800, func(target *child) {
+					if c.pinned {
+						target.pinned(t, cpus[0])
+					}
+				}))
 				if e.Counters().Paired > 0 {
 					break
 				}

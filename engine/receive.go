@@ -275,7 +275,7 @@ func (rx *receiver) setUp() error {
 			e.cfg.Logger.Info("the receive thread always waits in epoll", "err", err)
 		} else {
 			rx.direct, sig = true, e.cfg.Interrupt
-			sharpen() // for lulls
+			osthread.SleepExactly() // for lulls
 		}
 	}
 	if e.cfg.ThreadHook != nil {

@@ -44,11 +44,11 @@ type sourceRx struct {
 	held      []heldCall
 	first     int // of held, a circular buffer; the policy knows how many there are
 	tended    bool
-	restUntil int64 // or until then, if not 0
-	lulls     lulls
+	restUntil int64   // or until then, if not 0
 	dry       bool    // there was nothing to receive at the last look
 	pushedAt  []int64 // with MaxAge, when the last calls were received; circular
 	pushed    uint64  // into the ring, so far
+	lulls     lulls
 }
 
 // A rest is a time in which nothing is received. Rests are numbered: a worker that found room, and

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/mono"
+	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -219,7 +220,7 @@ func (s *shared) rage(c *childConfig) (waiting uint32) {
 		go func() {
 			if wired {
 				runtime.LockOSThread()
-				_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+				osthread.SleepExactly()
 			}
 			s.head.awaitStart()
 			f()
