@@ -3,6 +3,7 @@ package osthread
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,12 +32,31 @@ func AddProcs(n int) {
 	added.n += n
 	added.set = now + n
 	if n != 0 {
-		// It stops the world, which in Go 1.26 may take until the next timer is due: a thread that
-		// enters a system call at that moment can keep its P. A ticker is no timer while
-		// nobody waits for it.
-		t := time.AfterFunc(time.Millisecond, func() {})
-		defer t.Stop()
+		defer keepTimer()()
 		runtime.GOMAXPROCS(added.set)
+	}
+}
+
+// timerEvery is for how long, about, a stop of the world may be held up while keepTimer keeps
+// its timer.
+const timerEvery = 5 * time.Millisecond
+
+// keepTimer has the runtime wait for a timer all the time, until it is told to stop. To stop
+// the world may take Go 1.26 until the next timer is due, for up to a minute: a thread that
+// enters a system call at that moment can keep its P. A ticker is no timer while nobody
+// waits for it; one that has gone off is none either, so this one begins anew.
+func keepTimer() (stop func()) {
+	var over atomic.Bool
+	var t *time.Timer
+	t = time.AfterFunc(time.Hour, func() {
+		if !over.Load() {
+			t.Reset(timerEvery)
+		}
+	})
+	t.Reset(timerEvery)
+	return func() {
+		over.Store(true) // it may be beginning anew now, once
+		t.Stop()
 	}
 }
 
