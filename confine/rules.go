@@ -66,7 +66,7 @@ func (f *facts) rules() []Rule {
 		add(Rule{Key: "epoll_pwait/own", Syscall: "epoll_pwait", When: []Cond{is32(0, uint32(f.Epoll), "fd is the thread's epoll instance")}, Why: "waits for notifications", Test: "serve"})
 	}
 	add(Rule{Syscall: "ppoll", When: []Cond{is64(3, 0, "no signal mask")},
-		Why: "waits without the listeners that rest, which level-triggered epoll would report all the time (package engine, policy block and overload)", Test: "rest"})
+		Why: "waits for a listener that is not in epoll because it was busy, and without those that rest, which level-triggered epoll would report all the time (package engine, policy block and overload)", Test: "rest"})
 	if f.Wake >= 0 {
 		add(Rule{Key: "read/wake", Syscall: "read", When: []Cond{is32(0, uint32(f.Wake), "fd is the thread's eventfd"), is64(2, 8, "8 bytes")}, Why: "takes wake-ups", Test: "serve"})
 	}

@@ -35,24 +35,27 @@ type Engine struct {
 
 	// How others reach the receive thread, and what they do for it.
 	rxTID     atomic.Int32
-	rxCPU     atomic.Int32  // where it is pinned, or -1
-	pokes     atomic.Uint32 // requests to go round the loop
-	pokesSeen atomic.Uint32 // of pokes, those acted upon
-	inRecv    atomic.Bool   // it may be blocked in RECV
-	staying   atomic.Bool   // it receives from one listener without epoll
-	asks      chan struct{} // capacity 1: the keeper shall look
-	switches  atomic.Uint64 // of wake-up modes
-	placement atomic.Int32  // where workers run: a CPU, or anywhere
-	bench     bench         // for workers that are not needed
-	round     round         // turns of the receive thread and a lone worker
-	procs     atomic.Int32  // added to GOMAXPROCS; the keeper's
-	spare     int32         // of these, those that are always needed
-	crowded   atomic.Bool   // many targets call, and an inline handler is short; the receive thread's
-	pairUntil atomic.Int64  // until then the load is one for the pair; the receive thread's
-	async     atomic.Bool   // a listener has no SYNC_WAKE_UP
-	roams     bool          // the receive thread is kept to no CPU; the keeper's
-	paired    atomic.Uint64 // how often it has been so
-	lulled    atomic.Uint64 // lulls so far
+	rxCPU     atomic.Int32           // where it is pinned, or -1
+	pokes     atomic.Uint32          // requests to go round the loop
+	pokesSeen atomic.Uint32          // of pokes, those acted upon
+	inRecv    atomic.Bool            // it may be blocked in RECV
+	staying   atomic.Bool            // it receives from one listener without epoll
+	stays     atomic.Uint32          // how many times it has begun to
+	unwatched atomic.Pointer[Source] // a listener that is not in epoll
+	asks      chan struct{}          // capacity 1: the keeper shall look
+	switches  atomic.Uint64          // of wake-up modes
+	placement atomic.Int32           // where workers run: a CPU, or anywhere
+	bench     bench                  // for workers that are not needed
+	round     round                  // turns of the receive thread and a lone worker
+	procs     atomic.Int32           // added to GOMAXPROCS; the keeper's
+	spare     int32                  // of these, those that are always needed
+	crowded   atomic.Bool            // many targets call, and an inline handler is short; the receive thread's
+	pairUntil atomic.Int64           // until then the load is one for the pair; the receive thread's
+	async     atomic.Bool            // a listener has no SYNC_WAKE_UP
+	roams     bool                   // the receive thread is kept to no CPU; the keeper's
+	paired    atomic.Uint64          // how often it has been so
+	lulled    atomic.Uint64          // lulls so far
+	takenOut  atomic.Uint64
 	never     atomic.Uint32 // a futex that nobody wakes
 	masksAt   int64         // when the keeper looked at the masks of targets,
 	roaming   bool          // and what it saw; the keeper's
@@ -358,7 +361,7 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 		all[i] = s
 	}
 	old := e.sources.Swap(&all)
-	if err := unix.EpollCtl(e.epfd, unix.EPOLL_CTL_ADD, l.FD(), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
+	if err := e.enter(s); err != nil {
 		e.sources.Store(old)
 		e.leave(s)
 		return nil, fmt.Errorf("engine: add listener %d: %w", l.FD(), err)

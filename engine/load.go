@@ -277,6 +277,8 @@ type lookout struct {
 	received uint64
 	state    uint64        // of worker 1
 	idle     time.Duration // without a call
+	stays    uint32
+	stayed   time.Duration // since it last began to stay
 }
 
 // period is how soon the keeper looks again; pulse if there is nothing to look after.
@@ -286,7 +288,7 @@ func (e *Engine) period() time.Duration {
 	switch {
 	case e.bench.up() != everybody:
 		return lookEvery
-	case e.staying.Load():
+	case e.staying.Load(), e.unwatched.Load() != nil:
 		return idleAfter
 	}
 	return pulse
@@ -313,7 +315,19 @@ func (l *lookout) look(e *Engine, period time.Duration) {
 		}
 		l.state = state
 	}
-	if l.idle >= idleAfter && e.staying.Load() {
+	stays, staying := e.stays.Load(), e.staying.Load()
+	if stays != l.stays {
+		l.stays, l.stayed = stays, 0
+	}
+	l.stayed += period
+	if out := e.unwatched.Load() != nil; l.stayed >= idleAfter && out != staying {
+		if staying {
+			e.unwatch()
+		} else {
+			e.rewatch()
+		}
+	}
+	if l.idle >= idleAfter && staying {
 		e.poke()
 		l.idle = 0
 	}

@@ -84,7 +84,7 @@ func (rx *receiver) run(ready chan<- error) error {
 			rx.stay(src)
 			deadline, timed = rx.tend()
 		}
-		if rx.rests() {
+		if e.unwatched.Load() != nil || rx.rests() {
 			if rx.poll(deadline, timed) {
 				return nil
 			}
@@ -164,6 +164,7 @@ func (rx *receiver) ready(src *Source, in, hup bool) {
 // gone: only epoll tells whether it was the last.
 func (rx *receiver) stay(src *Source) {
 	e := rx.e
+	e.stays.Add(1)
 	e.staying.Store(true)
 	e.ask() // for somebody to look whether calls still come
 	for rx.receive(src, true) {
@@ -181,17 +182,7 @@ func (rx *receiver) stay(src *Source) {
 // alone returns the only listener, if there is just one and RECV may block.
 func (rx *receiver) alone() *Source {
 	if t := rx.e.sources.Load(); t != rx.table {
-		rx.table, rx.lone = t, nil
-		n := 0
-		for _, s := range *t {
-			if s != nil {
-				rx.lone = s
-				n++
-			}
-		}
-		if n != 1 {
-			rx.lone = nil
-		}
+		rx.table, rx.lone = t, lone(*t)
 	}
 	if !rx.direct || rx.lone == nil || !rx.lone.receivable() || rx.lone.rest.on() {
 		return nil
@@ -212,9 +203,9 @@ func (rx *receiver) rests() bool {
 	return false
 }
 
-// poll waits like epoll, but leaves out listeners that rest: on level-triggered
-// epoll they would be ready all the time, and a confined thread may not change
-// what epoll watches. It reports whether to stop.
+// poll waits like epoll, for listeners that are not in it, too, but not for those that
+// rest: on level-triggered epoll they would be ready all the time, and a confined thread may not
+// change what epoll watches. It reports whether to stop.
 func (rx *receiver) poll(deadline int64, timed bool) (stop bool) {
 	rx.polled, rx.polls = rx.polled[:0], rx.polls[:0]
 	rx.polled = append(rx.polled, unix.PollFd{Fd: int32(rx.e.wakefd), Events: unix.POLLIN})

@@ -60,12 +60,13 @@ type Counters struct {
 	Unanswered uint64 // handlers that returned without an answer
 	Twice      uint64 // answers refused because there was one already
 
-	Aged     uint64 // of Dropped and Held: waited longer than Config.MaxAge
-	Switches uint64 // changes of a listener's wake-up mode since it was added
-	Procs    uint64 // what the engine has added to GOMAXPROCS, now
-	Paired   uint64 // times that the receive thread left its CPU, for two workers to run anywhere
-	Lulls    uint64 // times that the receive thread slept for a crowd of targets to catch up
-	Priority uint64 // nice levels by which the engine has raised the receive thread, now
+	Aged      uint64 // of Dropped and Held: waited longer than Config.MaxAge
+	Switches  uint64 // changes of a listener's wake-up mode since it was added
+	Procs     uint64 // what the engine has added to GOMAXPROCS, now
+	Paired    uint64 // times that the receive thread left its CPU, for two workers to run anywhere
+	Unwatched uint64 // times that a busy listener was taken out of epoll
+	Lulls     uint64 // times that the receive thread slept for a crowd of targets to catch up
+	Priority  uint64 // nice levels by which the engine has raised the receive thread, now
 
 	Vanished   uint64 // RECV found the target gone (ENOENT): never received
 	RecvFailed uint64 // RECV failed for another reason
@@ -125,6 +126,7 @@ func (e *Engine) count(c *Counters) {
 	c.Procs = uint64(e.procs.Load())
 	c.Paired = e.paired.Load()
 	c.Lulls = e.lulled.Load()
+	c.Unwatched = e.takenOut.Load()
 	c.Priority = uint64(e.priority.Load())
 	c.Held = uint64(e.held.Load())
 	for _, w := range *e.workers.Load() {
