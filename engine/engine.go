@@ -36,6 +36,10 @@ type Engine struct {
 	// How others reach the receive thread, and what they do for it.
 	rxTID     atomic.Int32
 	rxCPU     atomic.Int32           // where it is pinned, or -1
+	home      atomic.Int32           // its own CPU, where it is unless it has joined its targets
+	away      atomic.Int32           // a CPU of targets that may not run there; -1: there are none
+	joins     atomic.Bool            // it shall join them; the receive thread's
+	joinings  atomic.Uint64          // how often it has
 	pokes     atomic.Uint32          // requests to go round the loop
 	pokesSeen atomic.Uint32          // of pokes, those acted upon
 	inRecv    atomic.Bool            // it may be blocked in RECV
@@ -58,6 +62,7 @@ type Engine struct {
 	takenOut  atomic.Uint64
 	never     atomic.Uint32 // a futex that nobody wakes
 	masksAt   int64         // when the keeper looked at the masks of targets,
+	masksOf   *[]*Source    // of which listeners,
 	roaming   bool          // and what it saw; the keeper's
 	kept      bool          // the receive thread is not moved; the keeper's
 	priority  atomic.Int32  // nice levels by which the receive thread is raised; the keeper's
@@ -116,6 +121,8 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.workers.Store(&workers)
 	e.rxCPU.Store(-1)
+	e.home.Store(-1)
+	e.away.Store(-1)
 	e.bench.init()
 	e.placement.Store(anywhere)
 	if len(cfg.DropErrnos) > 0 {
@@ -368,6 +375,7 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	}
 	if e.state == started {
 		e.poke() // it may be in RECV on what was the only listener
+		e.ask()  // or on its targets' CPU
 	}
 	return s, nil
 }
@@ -430,6 +438,7 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 		_ = s.l.Close()
 	}
 	close(s.ended)
+	e.ask() // where the receive thread is, is of interest again
 	return true
 }
 
@@ -517,6 +526,7 @@ func (e *Engine) keep(ctx context.Context) {
 
 // adapt has threads and Ps as the load wants them.
 func (e *Engine) adapt() {
+	e.setJoin()
 	e.setPair()
 	e.setBatch()
 	e.setPriority()
@@ -577,7 +587,7 @@ func (e *Engine) checkMasks() {
 			continue // it has ended; the next time the keeper is asked
 		}
 		s.masked = true
-		if !slices.Contains(cpus, cpu) {
+		if !slices.Contains(cpus, cpu) && !(e.mayJoin() && e.farFrom(cpus) >= 0) {
 			e.cfg.Logger.Warn("a CPU mask defeats SYNC_WAKE_UP: this target may not run on the receive thread's CPU. Put the receive thread on a CPU that the target may use, or let the target run on this one",
 				"target", tid, "its CPUs", cpus, "receive thread's CPU", cpu)
 		}
@@ -589,6 +599,7 @@ func (e *Engine) checkMasks() {
 func (e *Engine) receiverAt(tid, cpu int) {
 	e.rxTID.Store(int32(tid))
 	e.rxCPU.Store(int32(cpu))
+	e.home.Store(int32(cpu))
 	if cpu >= 0 && e.cfg.Placement != Anywhere {
 		e.placement.Store(int32(cpu))
 	}

@@ -92,7 +92,8 @@ func (e *Engine) setPair() {
 	if !e.mayPair() || e.kept {
 		return
 	}
-	want := e.pairUntil.Load() > now() && !e.async.Load() && e.targetsRoam()
+	e.lookAtMasks()
+	want := e.pairUntil.Load() > now() && !e.async.Load() && e.roaming && !e.joined()
 	switch {
 	case want && e.bench.up() == alone:
 		e.arrange(alone, pair, anywhere)
@@ -101,8 +102,7 @@ func (e *Engine) setPair() {
 	}
 	if roams := e.bench.up() == pair; roams != e.roams {
 		if err := e.move(roams); err != nil {
-			e.cfg.Logger.Info("the receive thread's CPUs no longer follow the load", "err", err)
-			e.kept = true
+			e.keepPut(err)
 			e.arrange(pair, alone, e.rxCPU.Load())
 		}
 	}
@@ -110,38 +110,64 @@ func (e *Engine) setPair() {
 
 // move lets the receive thread run on all CPUs, or on its own only.
 func (e *Engine) move(roams bool) error {
-	tid, home := int(e.rxTID.Load()), int(e.rxCPU.Load())
-	cpus := []int{home}
+	home := []int{int(e.rxCPU.Load())}
+	var err error
 	if roams {
-		// A mask that somebody else has set stays.
-		at, err := osthread.AllowedTo(tid)
-		if err != nil {
-			return err
-		}
-		if !slices.Equal(at, cpus) {
-			return fmt.Errorf("it was put on CPUs %v", at)
-		}
-		cpus = e.cpus
+		err = e.allow(home, e.cpus)
+	} else {
+		err = e.allow(nil, home)
 	}
-	if err := osthread.Allow(tid, cpus...); err != nil {
+	if err != nil {
 		return err
 	}
 	if e.roams = roams; roams {
 		e.paired.Add(1)
 	}
+	return nil
+}
+
+// allow lets the receive thread run on those CPUs, if it now may on the ones that it was let: a
+// mask that somebody else has set stays. nil: whatever it was let.
+func (e *Engine) allow(let, cpus []int) error {
+	tid := int(e.rxTID.Load())
+	if let != nil {
+		at, err := osthread.AllowedTo(tid)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(at, let) {
+			return fmt.Errorf("it was put on CPUs %v", at)
+		}
+	}
+	if err := osthread.Allow(tid, cpus...); err != nil {
+		return err
+	}
 	e.cfg.Logger.Debug("the receive thread's CPUs follow the load", "CPUs", cpus)
 	return nil
 }
 
-// targetsRoam reports whether the targets that called last may run wherever we may, as far as
-// can be seen. It looks at them now and then; while it sees none, it is as it was.
-func (e *Engine) targetsRoam() bool {
+// keepPut leaves the receive thread where it is, for good.
+func (e *Engine) keepPut(why error) {
+	e.cfg.Logger.Info("the receive thread's CPUs no longer follow the load", "err", why)
+	e.kept = true
+	e.away.Store(-1)
+}
+
+// lookAtMasks sees whether the targets that called last may run wherever we may, and whether a
+// lone listener's may not where the receive thread is at home. It looks now and then; while it
+// sees none, all is as it was.
+func (e *Engine) lookAtMasks() {
+	table := e.sources.Load()
+	if table != e.masksOf {
+		e.masksOf, e.masksAt = table, 0
+		e.away.Store(-1)
+	}
 	at := now()
 	if at-e.masksAt < masksEvery {
-		return e.roaming
+		return
 	}
-	seen, roaming := false, true
-	for _, s := range *e.sources.Load() {
+	seen, roaming, away := false, true, -1
+	for _, s := range *table {
 		if s == nil {
 			continue
 		}
@@ -154,13 +180,31 @@ func (e *Engine) targetsRoam() bool {
 		if err != nil {
 			continue // it has ended; the next window of calls names another
 		}
-		seen = true
+		seen, away = true, e.farFrom(cpus)
 		for _, c := range e.cpus {
 			roaming = roaming && slices.Contains(cpus, c)
 		}
 	}
-	if seen {
-		e.masksAt, e.roaming = at, roaming
+	if !seen {
+		return
 	}
-	return e.roaming
+	if lone(*table) == nil {
+		away = -1
+	}
+	e.masksAt, e.roaming = at, roaming
+	e.away.Store(int32(away))
+}
+
+// farFrom is a CPU on which both targets with such a mask and we may run; -1 if they may where the
+// receive thread is at home, or there is none.
+func (e *Engine) farFrom(targets []int) int {
+	if slices.Contains(targets, int(e.home.Load())) {
+		return -1
+	}
+	for _, c := range slices.Backward(e.cpus) {
+		if slices.Contains(targets, c) {
+			return c
+		}
+	}
+	return -1
 }

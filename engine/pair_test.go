@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -29,6 +30,25 @@ func load(t *testing.T, e *engine.Engine, targets, calls int, before func(*child
 	target.release()
 	<-target.out
 	return float64(calls) / time.Since(from).Seconds()
+}
+
+// receiverComesTo waits until the receive thread may run on that CPU only.
+func receiverComesTo(t *testing.T, cpu int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		at := []int{}
+		for _, tid := range threads(t, "unknot-receive") {
+			if mine, err := osthread.AllowedTo(tid); err == nil {
+				at = append(at, mine...)
+			}
+		}
+		if slices.Equal(at, []int{cpu}) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the receive thread may run on CPUs %v, not on %d only", at, cpu)
+		}
+	}
 }
 
 // TestPairFollowsTheLoad: under some targets that call all the time the receive thread leaves its
@@ -84,20 +104,11 @@ func TestPairFollowsTheLoad(t *testing.T) {
 				t.Errorf("it never left its CPU at %.0f calls/s", best)
 			}
 			// Nobody calls any more: it comes back.
-			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-				at := []int{}
-				for _, tid := range threads(t, "unknot-receive") {
-					if mine, err := osthread.AllowedTo(tid); err == nil {
-						at = append(at, mine...)
-					}
-				}
-				if len(at) == 1 {
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatalf("the receive thread may run on CPUs %v", at)
-				}
+			home := cpus[len(cpus)-1]
+			if c.cfg.CPU != engine.AutoCPU {
+				home = cpus[0]
 			}
+			receiverComesTo(t, home)
 			if c := e.Counters(); c.Balance() != 0 {
 				t.Errorf("%+v", c)
 			}

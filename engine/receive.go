@@ -29,6 +29,7 @@ type receiver struct {
 	last  int64 // when the last call was received
 	brisk int   // how many came in a row within briskGap
 	stint stint
+	tried int // calls since the trials were told
 
 	crowds     bool // the pair, or the priority, follows how many targets call
 	census     census
@@ -171,8 +172,9 @@ func (rx *receiver) stay(src *Source) {
 		if !e.cfg.Inline && (src.rx.tended || src.rest.on()) {
 			break
 		}
-		if src.rx.lulls.called(rx.last, rx.throng) {
-			rx.lull()
+		if rx.tried++; rx.tried == trialCalls {
+			rx.tried = 0
+			rx.tryOut(src)
 		}
 	}
 	e.staying.Store(false)

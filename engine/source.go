@@ -48,7 +48,8 @@ type sourceRx struct {
 	dry       bool    // there was nothing to receive at the last look
 	pushedAt  []int64 // with MaxAge, when the last calls were received; circular
 	pushed    uint64  // into the ring, so far
-	lulls     lulls
+	lull      trial   // without lulls, and with
+	join      trial   // on our own CPU, and on the targets'
 }
 
 // A rest is a time in which nothing is received. Rests are numbered: a worker that found room, and

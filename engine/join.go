@@ -1,0 +1,102 @@
+package engine
+
+import "time"
+
+// The receive thread may join its targets, on the CPU that they are kept to.
+//
+// Targets whose CPU masks leave out the receive thread's CPU cannot come to it, as few
+// targets otherwise do by SYNC_WAKE_UP: each call then wakes a thread on another CPU, and each
+// answer does. Measured with a bare supervisor in C on two CPUs, targets kept to one, thousands of
+// calls/s on the other CPU and on theirs: 20 and 250 at 1 target, 75 to 105 and 267 at 4, 315 and 256
+// at 16, 355 and 258 at 64, 270 and 241 at 256, 265 and 218 at 1,024; and in spells in which all that
+// crosses from one CPU to another takes twice as long, 162 and 255 at 16, 160 and 252 at 64. Handlers
+// and targets that compute are a reason to stay away, too. So it is found out by trial.
+//
+// A confined thread may not set its mask, so the keeper does. A lone worker comes along.
+
+// Few targets are better off together: what they wait for is the wake-ups.
+var joinsFew = trialKind{windows: 4, settle: joinSettle, measured: joinMeasured, slow: joinSlow, rare: always, gain: 0.98, stay: 0.95, holdMost: joinHold}
+
+var joinsMany = trialKind{windows: 4, settle: joinSettle, measured: joinMeasured, slow: joinSlow, gain: 1.05, stay: 1, holdMost: joinHold}
+
+const (
+	joinSettle   = int64(8 * time.Millisecond)
+	joinMeasured = int64(12 * time.Millisecond)
+	joinSlow     = int64(40 * time.Millisecond)
+	joinHold     = 8 * time.Second
+)
+
+// mayJoin reports whether the configuration leaves the engine to choose.
+func (e *Engine) mayJoin() bool {
+	c := &e.cfg
+	return (c.Inline || c.Placement == AutoPlacement && c.Kind != GoroutineWorkers) &&
+		c.CPU == AutoCPU && c.WakeUp == AutoWakeUp && !c.RaisePriority && len(e.cpus) > 1
+}
+
+// joined reports whether the receive thread is on its targets' CPU, not its own.
+func (e *Engine) joined() bool { return e.rxCPU.Load() != e.home.Load() }
+
+// tryOut goes on with the trials, after trialCalls calls more from a listener.
+func (rx *receiver) tryOut(src *Source) {
+	e, s, at := rx.e, &src.rx, rx.last
+	joins := false
+	if few := src.targets.agreed <= -agreement; e.away.Load() < 0 || !e.cfg.Inline && e.bench.up() != alone {
+		s.join.none(at)
+	} else {
+		kind := &joinsMany
+		if few {
+			kind = &joinsFew
+		}
+		joins = s.join.batch(kind, at, e.joined() == s.join.with())
+	}
+	if joins != e.joins.Load() {
+		e.joins.Store(joins)
+		e.ask()
+	}
+	sleeps := s.lull.on && !joins
+	switch {
+	case s.join.window != 0: // one at a time
+	case rx.throng && !joins:
+		sleeps = s.lull.batch(&lulls, at, true)
+	default:
+		s.lull.none(at)
+		sleeps = false
+	}
+	if sleeps {
+		rx.lull()
+	}
+}
+
+// setJoin has the receive thread on its targets' CPU, or its own. Only the keeper calls it.
+func (e *Engine) setJoin() {
+	if !e.mayJoin() || e.kept || e.roams {
+		return
+	}
+	e.lookAtMasks()
+	is, want := e.rxCPU.Load(), e.home.Load()
+	if is < 0 {
+		return
+	}
+	if away := e.away.Load(); e.joins.Load() && away >= 0 {
+		want = away
+	}
+	if want == is {
+		return
+	}
+	if err := e.allow([]int{int(is)}, []int{int(want)}); err != nil {
+		e.keepPut(err)
+		return
+	}
+	e.rxCPU.Store(want)
+	if e.joined() {
+		e.joinings.Add(1)
+	}
+	e.follow()
+}
+
+// follow has a lone worker on the receive thread's CPU.
+func (e *Engine) follow() {
+	if cpu := e.rxCPU.Load(); e.bench.up() == alone && e.placement.Load() != cpu {
+		e.arrange(alone, alone, cpu)
+	}
+}

@@ -1,0 +1,64 @@
+package engine_test
+
+import (
+	"testing"
+
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/osthread"
+)
+
+// TestReceiveThreadJoinsItsTargets: where targets may not run on its CPU the receive thread goes
+// to theirs, or tries to if they are many; not where they may come to it, or where it was told to
+// be, or how to wake. It comes back when they are gone.
+func TestReceiveThreadJoinsItsTargets(t *testing.T) {
+	cpus := osthread.Allowed()
+	if len(cpus) < 2 {
+		t.Skip("with one CPU nobody can be kept off it")
+	}
+	last := cpus[len(cpus)-1]
+	for _, c := range []struct {
+		name    string
+		cfg     engine.Config
+		targets int
+		on      int
+		joins   bool
+	}{
+		{"inline, few", engine.Config{Inline: true}, 2, cpus[0], true},
+		{"inline, many", engine.Config{Inline: true}, 32, cpus[0], true},
+		{"queue, few", engine.Config{Workers: 2}, 2, cpus[0], true},
+		{"queue, many", engine.Config{Workers: 2}, 32, cpus[0], true},
+		{"together", engine.Config{Inline: true}, 2, last, false},
+		{"a CPU of its own", engine.Config{Inline: true, CPU: engine.OnCPU(last)}, 2, cpus[0], false},
+		{"asynchronous", engine.Config{Inline: true, WakeUp: engine.Async}, 2, cpus[0], false},
+		{"workers anywhere", engine.Config{Workers: 2, Placement: engine.Anywhere}, 2, cpus[0], false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.cfg.Queue = 64
+			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })
+			e, stop := start(t, c.cfg)
+			loads := 3
+			if c.joins {
+				loads = 60
+			}
+			best := 0.0 // calls/s
+			for range loads {
+				best = max(best, load(t, e, c.targets, 12_800, func(target *child) { target.pinned(t, c.on) }))
+				if e.Counters().Joined > 0 {
+					break
+				}
+			}
+			joined := e.Counters().Joined
+			t.Logf("at most %.0f calls/s", best)
+			if c.joins != (joined > 0) {
+				t.Errorf("it joined its targets %d times", joined)
+			}
+			receiverComesTo(t, last)
+			if c := e.Counters(); c.Balance() != 0 {
+				t.Errorf("%+v", c)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
