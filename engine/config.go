@@ -16,6 +16,9 @@ type CPU int
 
 const (
 	// AutoCPU pins to the last CPU that the process may use, but not all the time; see AutoPlacement.
+	// Where the targets of the only listener may not run there, the receive thread tries a CPU of
+	// theirs, and stays there if more gets done, or as much with a few; not if Config.WakeUp or
+	// Config.Placement is set, or Kind is GoroutineWorkers.
 	AutoCPU CPU = 0
 	// AnyCPU does not pin.
 	AnyCPU CPU = -1
@@ -27,7 +30,7 @@ func OnCPU(n int) CPU { return CPU(n + 1) }
 // WakeUp says how the kernel wakes across a listener (SYNC_WAKE_UP, Linux 6.6):
 // Sync keeps waker and woken on one CPU, which is right for few targets; Async
 // lets the scheduler place them, which is right for many. A target that is
-// pinned away from the receive thread's CPU defeats Sync.
+// pinned away from the receive thread's CPU defeats Sync, but see AutoCPU.
 type WakeUp uint8
 
 const (

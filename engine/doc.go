@@ -15,7 +15,7 @@
 // a hung program.
 //
 // What [Config] leaves to the engine follows the load: the wake-up mode of each
-// listener, the workers' number and place, lulls of the receive thread, batches and pace of drops, GOMAXPROCS
+// listener, the receive thread's CPU and lulls, the workers' number and place, batches and pace of drops, GOMAXPROCS
 // ([Config.KeepProcs] has it left alone), and, if so asked, under many targets with short handlers
 // the priority of who receives and answers ([Config.RaisePriority]).
 //

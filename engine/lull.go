@@ -33,6 +33,7 @@ var lulls = trialKind{
 	rare:     never,
 	gain:     1.03,
 	stay:     1, // they need only do no harm
+	sure:     1.08,
 	holdMost: 4 * time.Second,
 }
 

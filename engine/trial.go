@@ -36,7 +36,9 @@ type trialKind struct {
 	// gain is what makes it begin with it, stay what makes it go on: the calls with it, in a time in
 	// which there is one without.
 	gain, stay float64
-	holdMost   time.Duration
+	// sure is what ends a trial at once; 0: nothing does. Plain harm always does.
+	sure     float64
+	holdMost time.Duration
 }
 
 type choice uint8
@@ -50,8 +52,8 @@ const (
 const (
 	// trialCalls is how many calls a trial is told of at a time.
 	trialCalls = 128
-	// Less than plainHarm or more than plainGain ends a trial early.
-	plainHarm, plainGain = 0.95, 1.08
+	// plainHarm is a gain that ends a trial early.
+	plainHarm = 0.95
 	// holdFirst is for how long a verdict holds that is not the one before.
 	holdFirst = time.Second
 )
@@ -87,7 +89,7 @@ func (l *trial) batch(k *trialKind, at int64, done bool) (with bool) {
 		s.calls += l.n
 		s.ns += at - l.from
 		l.open(l.window+1, at)
-		if gain := l.gain(); l.window > k.windows || l.window%2 == 1 && (gain < plainHarm || gain > plainGain) {
+		if gain := l.gain(); l.window > k.windows || l.window%2 == 1 && (gain < plainHarm || k.sure != 0 && gain > k.sure) {
 			l.judge(k, at, gain)
 		}
 	}

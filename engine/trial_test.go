@@ -108,6 +108,8 @@ func TestTargetsAreJoinedWhereItHelps(t *testing.T) {
 		{"many, faster", &joinsMany, 0.7, 0.9, 1},
 		{"many, the same", &joinsMany, 1, 0, 0.1},
 		{"many, slower", &joinsMany, 1.3, 0, 0.1},
+		{"a throng, faster", &joinsThrong, 0.7, 0.9, 1},
+		{"a throng, a little faster", &joinsThrong, 0.95, 0, 0.1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := triedLoad{kind: c.kind, at: 1e9}

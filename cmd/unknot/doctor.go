@@ -45,7 +45,8 @@ measure a storm on the engine's own clock. It is 1 if something needed for that
 permission, for example, waits are measured by the engine's clock.
 
 With --pid it also looks at the CPU masks of a process that is or will be
-supervised: one that leaves out the receive thread's CPU defeats SYNC_WAKE_UP.`,
+supervised: one that leaves out the receive thread's CPU defeats SYNC_WAKE_UP,
+until the receive thread goes where the process may run.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "text" && format != "json" {
@@ -375,8 +376,13 @@ func checkPlacement(pid int) check {
 		c.Detail += fmt.Sprintf(", and so may all %d threads of process %d", looked, pid)
 		return c
 	}
+	c.Detail += fmt.Sprintf("; %d of %d threads of process %d may not run there (theirs: %v)", apart, looked, pid, theirs)
+	if slices.ContainsFunc(theirs, func(cpu int) bool { return slices.Contains(ours, cpu) }) {
+		c.Detail += ": it goes to them where that gets more done, if they are its only targets and no --cpu says otherwise"
+		return c
+	}
 	c.OK = false
-	c.Detail += fmt.Sprintf("; %d of %d threads of process %d may not run there (theirs: %v), which defeats SYNC_WAKE_UP", apart, looked, pid, theirs)
-	c.Remedy = fmt.Sprintf("put the receive thread on one of their CPUs (--cpu %d), or let them run on CPU %d too (taskset)", theirs[0], cpu)
+	c.Detail += ", which defeats SYNC_WAKE_UP"
+	c.Remedy = fmt.Sprintf("let us run on one of their CPUs, or them on CPU %d (taskset)", cpu)
 	return c
 }

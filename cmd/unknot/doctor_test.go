@@ -128,28 +128,37 @@ func TestDoctorLooksAtCPUMasks(t *testing.T) {
 	// A child inherits this thread's mask.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	last := cpus[len(cpus)-1]
 	for _, c := range []struct {
-		cpu int
-		ok  bool
-	}{{cpus[0], false}, {cpus[len(cpus)-1], true}} {
-		if err := osthread.Pin(c.cpu); err != nil {
+		child, ours []int
+		ok          bool
+		says        string
+	}{
+		{[]int{last}, cpus, true, "so may all 1 threads"},
+		{[]int{cpus[0]}, cpus, true, "it goes to them"},
+		{[]int{cpus[0]}, []int{last}, false, "defeats SYNC_WAKE_UP"},
+	} {
+		if err := osthread.Unpin(c.child); err != nil {
 			t.Fatal(err)
 		}
 		child := exec.Command("sleep", "60")
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if err := osthread.Unpin(cpus); err != nil {
+		if err := osthread.Unpin(c.ours); err != nil {
 			t.Fatal(err)
 		}
 		got := checkPlacement(child.Process.Pid)
 		_ = child.Process.Kill()
 		_ = child.Wait()
-		if got.OK != c.ok || !c.ok && !strings.Contains(got.Remedy, fmt.Sprintf("--cpu %d", c.cpu)) {
-			t.Errorf("child on CPU %d: %+v", c.cpu, got)
+		if got.OK != c.ok || !strings.Contains(got.Detail, c.says) || got.OK == strings.Contains(got.Remedy, "taskset") {
+			t.Errorf("child on CPUs %v, we on %v: %+v", c.child, c.ours, got)
 		}
 		if got := checkPlacement(child.Process.Pid); got.OK || got.Remedy == "" {
 			t.Errorf("child that is gone: %+v", got)
 		}
+	}
+	if err := osthread.Unpin(cpus); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -96,7 +96,7 @@ command, 126 not executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.StringVar(&s.Policy, "policy", s.Policy, "which calls give way when the queue is full: drop-oldest, drop-newest, or block for none")
 	fl.StringVar(&s.Pace, "pace", s.Pace, "how long dropped calls are held before they are told: a duration such as 5ms, auto, none")
 	fl.StringVar(&s.DropErrno, "drop-errno", s.DropErrno, "what dropped calls fail with, by `name`")
-	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (the last), none")
+	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (the last, or its targets'), none")
 	fl.StringVar(&s.Format, "format", s.Format, "of the table: text, json")
 	fl.StringVar(&s.Confine, "confine", s.Confine, confineUsage)
 	fl.StringVar(&s.Priority, "priority", s.Priority, priorityUsage)
