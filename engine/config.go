@@ -17,7 +17,7 @@ type CPU int
 const (
 	// AutoCPU pins to the last CPU that the process may use, but not all the time; see AutoPlacement.
 	// Where the targets of the only listener may not run there, the receive thread tries a CPU of
-	// theirs, and stays there if more gets done, or as much with a few; not if Config.WakeUp or
+	// theirs, and stays there if more gets done, or about as much with a few; not if Config.WakeUp or
 	// Config.Placement is set, or Kind is GoroutineWorkers.
 	AutoCPU CPU = 0
 	// AnyCPU does not pin.

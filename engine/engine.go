@@ -59,19 +59,20 @@ type Engine struct {
 	roams     bool                   // the receive thread is kept to no CPU; the keeper's
 	paired    atomic.Uint64          // how often it has been so
 	lulled    atomic.Uint64          // lulls so far
-	takenOut  atomic.Uint64
-	never     atomic.Uint32 // a futex that nobody wakes
-	masksAt   int64         // when the keeper looked at the masks of targets,
-	masksOf   *[]*Source    // of which listeners,
-	roaming   bool          // and what it saw; the keeper's
-	kept      bool          // the receive thread is not moved; the keeper's
-	priority  atomic.Int32  // nice levels by which the receive thread is raised; the keeper's
-	raised    *worker       // who is, too; the keeper's
-	mayNot    bool          // raise anybody; the keeper's
-	nice      int           // of those threads, when not raised; the keeper's
-	slow      atomic.Int32  // for how many windows in a row handlers have been; the receive thread's
-	batch     bool          // the receive thread is SCHED_BATCH; the keeper's
-	cpus      []int         // where threads may run
+	takenOut  atomic.Uint64          // how many listeners were taken out of epoll
+	never     atomic.Uint32          // a futex that nobody wakes
+	masksAt   int64                  // when the keeper looked at the masks of targets,
+	masksOf   *[]*Source             // of which listeners,
+	farSeen   int                    // where it last saw some that may not come to the receive thread, or unseen,
+	roaming   bool                   // and what it saw; the keeper's
+	kept      bool                   // the receive thread is not moved; the keeper's
+	priority  atomic.Int32           // nice levels by which the receive thread is raised; the keeper's
+	raised    *worker                // who is, too; the keeper's
+	mayNot    bool                   // raise anybody; the keeper's
+	nice      int                    // of those threads, when not raised; the keeper's
+	slow      atomic.Int32           // for how many windows in a row handlers have been; the receive thread's
+	batch     bool                   // the receive thread is SCHED_BATCH; the keeper's
+	cpus      []int                  // where threads may run
 
 	dropErrnos []syscall.Errno // by system call number; nil if all are Config.DropErrno
 
@@ -355,6 +356,11 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 		l.SetCookies(e.cfg.Cookies)
 	}
 	all := append([]*Source(nil), *e.sources.Load()...)
+	for _, o := range all {
+		if o != nil && o.l.FD() == l.FD() {
+			return nil, fmt.Errorf("engine: add listener %d: it is the engine's already: %w", l.FD(), unix.EEXIST)
+		}
+	}
 	i := 0
 	for i < len(all) && all[i] != nil {
 		i++
@@ -412,7 +418,9 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 	}
 	e.retirers.Add(1)
 	defer e.retirers.Done()
-	_ = unix.EpollCtl(e.epfd, unix.EPOLL_CTL_DEL, s.l.FD(), nil)
+	if !e.unwatched.CompareAndSwap(s, nil) {
+		_ = unix.EpollCtl(e.epfd, unix.EPOLL_CTL_DEL, s.l.FD(), nil)
+	}
 	running := e.state == started
 	e.mu.Unlock()
 	if running {
@@ -527,6 +535,7 @@ func (e *Engine) keep(ctx context.Context) {
 // adapt has threads and Ps as the load wants them.
 func (e *Engine) adapt() {
 	e.setJoin()
+	e.bringWorker()
 	e.setPair()
 	e.setBatch()
 	e.setPriority()
@@ -568,13 +577,14 @@ func (e *Engine) setWakeUps() {
 // checkMasks warns, once for each listener, when a target may not run on the
 // receive thread's CPU while SYNC_WAKE_UP is to keep the two together.
 func (e *Engine) checkMasks() {
-	cpu := int(e.rxCPU.Load())
+	cpu := int(e.home.Load())
 	if cpu < 0 {
 		return // not pinned: it follows its targets
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, s := range *e.sources.Load() {
+	table := *e.sources.Load()
+	for _, s := range table {
 		if s == nil || s.masked || s.applied != Sync {
 			continue
 		}
@@ -586,8 +596,11 @@ func (e *Engine) checkMasks() {
 		if err != nil {
 			continue // it has ended; the next time the keeper is asked
 		}
+		if lone(table) == s && e.mayJoin() && !e.kept && e.farFrom(cpus) >= 0 {
+			continue // for as long as it is alone
+		}
 		s.masked = true
-		if !slices.Contains(cpus, cpu) && !(e.mayJoin() && e.farFrom(cpus) >= 0) {
+		if !slices.Contains(cpus, cpu) {
 			e.cfg.Logger.Warn("a CPU mask defeats SYNC_WAKE_UP: this target may not run on the receive thread's CPU. Put the receive thread on a CPU that the target may use, or let the target run on this one",
 				"target", tid, "its CPUs", cpus, "receive thread's CPU", cpu)
 		}

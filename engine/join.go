@@ -14,17 +14,17 @@ import "time"
 //
 // A confined thread may not set its mask, so the keeper does. A lone worker comes along.
 
-// Few targets are better off together even where it makes no difference to what gets done, as each
-// call takes less time.
+// Few targets are better off together even where it makes no difference to what gets done, as where
+// calls come at a rate of their own: each takes less time. The numbers of rare calls vary by themselves.
 var joinsFew = trialKind{
 	windows: 4, settle: int64(8 * time.Millisecond), measured: int64(12 * time.Millisecond),
-	slow: joinSlow, rare: always,
-	gain: 0.98, stay: 0.95, sure: 1.5, holdMost: joinHold,
+	slow: int64(400 * time.Millisecond),
+	gain: 0.9, stay: 0.85, sure: 1.5, holdMost: joinHold,
 }
 
 var joinsMany = trialKind{
 	windows: 4, settle: int64(8 * time.Millisecond), measured: int64(12 * time.Millisecond),
-	slow: joinSlow,
+	slow: int64(10 * time.Millisecond),
 	gain: 1.05, stay: 1, sure: 1.25, holdMost: joinHold,
 }
 
@@ -32,14 +32,11 @@ var joinsMany = trialKind{
 // at 1,024 targets.
 var joinsThrong = trialKind{
 	windows: 4, settle: int64(20 * time.Millisecond), measured: int64(20 * time.Millisecond),
-	slow: joinSlow,
+	slow: int64(10 * time.Millisecond),
 	gain: 1.1, stay: 1, holdMost: joinHold,
 }
 
-const (
-	joinSlow = int64(40 * time.Millisecond)
-	joinHold = 8 * time.Second
-)
+const joinHold = 8 * time.Second
 
 // mayJoin reports whether the configuration leaves the engine to choose.
 func (e *Engine) mayJoin() bool {
@@ -55,7 +52,7 @@ func (e *Engine) joined() bool { return e.rxCPU.Load() != e.home.Load() }
 func (rx *receiver) tryOut(src *Source) {
 	e, s, at := rx.e, &src.rx, rx.last
 	joins := false
-	if few := src.targets.agreed <= -agreement; e.away.Load() < 0 || !e.cfg.Inline && e.bench.up() != alone {
+	if few := src.targets.agreed <= -agreement; e.away.Load() < 0 {
 		s.join.none(at)
 	} else {
 		kind := &joinsMany
@@ -71,7 +68,7 @@ func (rx *receiver) tryOut(src *Source) {
 		e.joins.Store(joins)
 		e.ask()
 	}
-	sleeps := s.lull.on && !joins
+	sleeps := s.lull.on && rx.throng && !joins
 	switch {
 	case s.join.window != 0: // one at a time
 	case rx.throng && !joins:
@@ -109,11 +106,10 @@ func (e *Engine) setJoin() {
 	if e.joined() {
 		e.joinings.Add(1)
 	}
-	e.follow()
 }
 
-// follow has a lone worker on the receive thread's CPU.
-func (e *Engine) follow() {
+// bringWorker has a lone worker on the receive thread's CPU.
+func (e *Engine) bringWorker() {
 	if cpu := e.rxCPU.Load(); e.bench.up() == alone && e.placement.Load() != cpu {
 		e.arrange(alone, alone, cpu)
 	}

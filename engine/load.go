@@ -318,14 +318,15 @@ func (l *lookout) look(e *Engine, period time.Duration) {
 	stays, staying := e.stays.Load(), e.staying.Load()
 	if stays != l.stays {
 		l.stays, l.stayed = stays, 0
+	} else {
+		l.stayed += period
 	}
-	l.stayed += period
-	if out := e.unwatched.Load() != nil; l.stayed >= idleAfter && out != staying {
-		if staying {
-			e.unwatch()
-		} else {
-			e.rewatch()
-		}
+	switch out := e.unwatched.Load() != nil; {
+	case l.stayed < idleAfter:
+	case staying && !out && l.idle == 0:
+		e.unwatch()
+	case !staying && out:
+		e.rewatch()
 	}
 	if l.idle >= idleAfter && staying {
 		e.poke()

@@ -30,7 +30,7 @@ var lulls = trialKind{
 	settle:   int64(20 * time.Millisecond), // for the list to get as long as it gets
 	measured: int64(20 * time.Millisecond),
 	slow:     int64(10 * time.Millisecond),
-	rare:     never,
+	idles:    true,
 	gain:     1.03,
 	stay:     1, // they need only do no harm
 	sure:     1.08,

@@ -159,7 +159,7 @@ func (e *Engine) keepPut(why error) {
 func (e *Engine) lookAtMasks() {
 	table := e.sources.Load()
 	if table != e.masksOf {
-		e.masksOf, e.masksAt = table, 0
+		e.masksOf, e.masksAt, e.farSeen = table, 0, unseen
 		e.away.Store(-1)
 	}
 	at := now()
@@ -192,13 +192,19 @@ func (e *Engine) lookAtMasks() {
 		away = -1
 	}
 	e.masksAt, e.roaming = at, roaming
-	e.away.Store(int32(away))
+	// Targets may differ; two looks must agree, or it is the first.
+	if e.farSeen == unseen || e.farSeen == away {
+		e.away.Store(int32(away))
+	}
+	e.farSeen = away
 }
+
+const unseen = -2
 
 // farFrom is a CPU on which both targets with such a mask and we may run; -1 if they may where the
 // receive thread is at home, or there is none.
 func (e *Engine) farFrom(targets []int) int {
-	if slices.Contains(targets, int(e.home.Load())) {
+	if home := int(e.home.Load()); home < 0 || slices.Contains(targets, home) {
 		return -1
 	}
 	for _, c := range slices.Backward(e.cpus) {

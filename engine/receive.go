@@ -231,17 +231,13 @@ func (rx *receiver) poll(deadline int64, timed bool) (stop bool) {
 	if n, err := unix.Ppoll(rx.polled, ts, nil); err != nil || n == 0 {
 		return false // EINTR, or the time is up
 	}
-	for i := range rx.polled {
-		ev := rx.polled[i].Revents
-		if i == 0 {
-			if ev != 0 && rx.woken() {
-				return true
-			}
-			continue
+	for i, src := range rx.polls {
+		if ev := rx.polled[i].Revents; src != nil {
+			rx.ready(src, ev&unix.POLLIN != 0, ev&unix.POLLHUP != 0)
 		}
-		rx.ready(rx.polls[i], ev&unix.POLLIN != 0, ev&unix.POLLHUP != 0)
 	}
-	return false
+	// Last, as it tells those who take a listener out that we are done with what we saw.
+	return rx.polled[0].Revents != 0 && rx.woken()
 }
 
 func (rx *receiver) setUp() error {

@@ -31,8 +31,8 @@ type trialKind struct {
 	measured int64 // ns of each window that do
 	// slow is for how long a batch of calls may come: if for longer, the receive thread waits for
 	// calls as it is.
-	slow int64
-	rare choice // what it does then
+	slow  int64
+	idles bool // then it does without
 	// gain is what makes it begin with it, stay what makes it go on: the calls with it, in a time in
 	// which there is one without.
 	gain, stay float64
@@ -40,14 +40,6 @@ type trialKind struct {
 	sure     float64
 	holdMost time.Duration
 }
-
-type choice uint8
-
-const (
-	asBefore choice = iota // by the last verdict
-	never
-	always
-)
 
 const (
 	// trialCalls is how many calls a trial is told of at a time.
@@ -66,9 +58,9 @@ func (l *trial) batch(k *trialKind, at int64, done bool) (with bool) {
 	l.last = at
 	if took > k.slow { // also after a silence
 		if l.window != 0 { // which says nothing about the one or the other
-			l.window, l.next = 0, at+int64(l.hold)
+			l.window, l.next = 0, at+int64(max(l.hold, holdFirst))
 		}
-		return k.rare == always || k.rare == asBefore && l.on
+		return l.on && !k.idles
 	}
 	if l.window == 0 {
 		if at < l.next {

@@ -117,9 +117,9 @@ func TestTargetsAreJoinedWhereItHelps(t *testing.T) {
 				t.Errorf("together in %.2f of the batches, want %.2f to %.2f", share, c.from, c.until)
 			}
 			// Calls too rare for a trial.
-			for range 10 {
-				x.at += trialCalls * int64(time.Millisecond)
-				if x.l.batch(c.kind, x.at, true) != (c.kind == &joinsFew || x.l.on) {
+			for on, i := x.l.on, 0; i < 100; i++ {
+				x.at += trialCalls * int64(10*time.Millisecond)
+				if x.l.batch(c.kind, x.at, true) != on {
 					t.Fatal("rare calls change it")
 				}
 			}

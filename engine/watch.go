@@ -38,6 +38,9 @@ func (e *Engine) rewatch() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.unwatched.Load()
+	if s == nil {
+		return // it was taken out of the engine meanwhile
+	}
 	if s.receivable() {
 		if err := e.enter(s); err != nil {
 			e.cfg.Logger.Debug("listener stays out of epoll", "listener", s.l.FD(), "err", err)
