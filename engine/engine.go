@@ -37,7 +37,7 @@ type Engine struct {
 	rxTID     atomic.Int32
 	rxCPU     atomic.Int32           // where it is pinned, or -1
 	home      atomic.Int32           // its own CPU, where it is unless it has joined its targets
-	away      atomic.Int32           // a CPU of targets that may not run there; -1: there are none
+	away      atomic.Int32           // a CPU of targets that may not run there, or nowhere, or roam
 	joins     atomic.Bool            // it shall join them; the receive thread's
 	joinings  atomic.Uint64          // how often it has
 	pokes     atomic.Uint32          // requests to go round the loop
@@ -123,7 +123,7 @@ func New(cfg Config) (*Engine, error) {
 	e.workers.Store(&workers)
 	e.rxCPU.Store(-1)
 	e.home.Store(-1)
-	e.away.Store(-1)
+	e.away.Store(nowhere)
 	e.bench.init()
 	e.placement.Store(anywhere)
 	if len(cfg.DropErrnos) > 0 {
@@ -367,7 +367,7 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	}
 	s := e.newSource(l, i)
 	s.wakeUp.Store(uint32(mode))
-	s.applied = mode
+	s.applied.Store(uint32(mode))
 	if i == len(all) {
 		all = append(all, s)
 	} else {
@@ -557,12 +557,15 @@ func (e *Engine) setWakeUps() {
 	e.mu.Lock()
 	defer e.mu.Unlock() // nobody closes a listener meanwhile
 	for _, s := range *e.sources.Load() {
-		if s == nil || s.WakeUp() == s.applied || s.retiring.Load() {
+		if s == nil || s.retiring.Load() {
 			continue
 		}
-		s.applied = s.WakeUp()
+		mode := s.WakeUp()
+		if uint32(mode) == s.applied.Swap(uint32(mode)) {
+			continue
+		}
 		var flags uint64
-		if s.applied == Sync {
+		if mode == Sync {
 			flags = notify.SyncWakeUp
 		}
 		if err := s.l.SetFlags(flags); err != nil {
@@ -570,7 +573,7 @@ func (e *Engine) setWakeUps() {
 			continue
 		}
 		e.switches.Add(1)
-		e.cfg.Logger.Debug("wake-up mode follows the load", "listener", s.l.FD(), "sync", s.applied == Sync)
+		e.cfg.Logger.Debug("wake-up mode follows the load", "listener", s.l.FD(), "sync", mode == Sync)
 	}
 }
 
@@ -585,7 +588,7 @@ func (e *Engine) checkMasks() {
 	defer e.mu.Unlock()
 	table := *e.sources.Load()
 	for _, s := range table {
-		if s == nil || s.masked || s.applied != Sync {
+		if s == nil || s.masked || s.applied.Load() != uint32(Sync) {
 			continue
 		}
 		tid := int(s.caller.Load())

@@ -62,3 +62,49 @@ func TestReceiveThreadJoinsItsTargets(t *testing.T) {
 		})
 	}
 }
+
+// TestManyTargetsAreTriedOnOneCPU: where many targets may run on every CPU, inline, it is tried to
+// have them come to the receive thread's, not with few or where the wake-up mode is given.
+func TestManyTargetsAreTriedOnOneCPU(t *testing.T) {
+	if len(osthread.Allowed()) < 2 {
+		t.Skip("with one CPU all are on it")
+	}
+	for _, c := range []struct {
+		name    string
+		cfg     engine.Config
+		targets int
+		tries   bool
+	}{
+		{"many", engine.Config{Inline: true}, 32, true},
+		{"few", engine.Config{Inline: true}, 2, false},
+		{"queue", engine.Config{Workers: 1, Queue: 64}, 32, false},
+		{"asynchronous", engine.Config{Inline: true, WakeUp: engine.Async}, 32, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })
+			e, stop := start(t, c.cfg)
+			loads := 3
+			if c.tries {
+				loads = 60
+			}
+			most := uint64(0)
+			for range loads {
+				from := e.Counters().Switches
+				load(t, e, c.targets, 25_600, func(*child) {})
+				most = max(most, e.Counters().Switches-from)
+				if most > 2 { // one is from what a listener begins with, one may be to it, when few are left
+					break
+				}
+			}
+			if tried := most > 2; tried != c.tries {
+				t.Errorf("at most %d switches of the wake-up mode under one load", most)
+			}
+			if c := e.Counters(); c.Balance() != 0 {
+				t.Errorf("%+v", c)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -150,7 +150,7 @@ func (e *Engine) allow(let, cpus []int) error {
 func (e *Engine) keepPut(why error) {
 	e.cfg.Logger.Info("the receive thread's CPUs no longer follow the load", "err", why)
 	e.kept = true
-	e.away.Store(-1)
+	e.away.Store(nowhere)
 }
 
 // lookAtMasks sees whether the targets that called last may run wherever we may, and whether a
@@ -160,13 +160,13 @@ func (e *Engine) lookAtMasks() {
 	table := e.sources.Load()
 	if table != e.masksOf {
 		e.masksOf, e.masksAt, e.farSeen = table, 0, unseen
-		e.away.Store(-1)
+		e.away.Store(nowhere)
 	}
 	at := now()
 	if at-e.masksAt < masksEvery {
 		return
 	}
-	seen, roaming, away := false, true, -1
+	seen, roaming, away := false, true, nowhere
 	for _, s := range *table {
 		if s == nil {
 			continue
@@ -188,8 +188,11 @@ func (e *Engine) lookAtMasks() {
 	if !seen {
 		return
 	}
-	if lone(*table) == nil {
-		away = -1
+	switch {
+	case lone(*table) == nil:
+		away = nowhere
+	case away == nowhere && roaming:
+		away = roam
 	}
 	e.masksAt, e.roaming = at, roaming
 	// Targets may differ; two looks must agree, or it is the first.
@@ -199,18 +202,23 @@ func (e *Engine) lookAtMasks() {
 	e.farSeen = away
 }
 
-const unseen = -2
+// Where targets are that are away from the receive thread, if they are on no CPU.
+const (
+	nowhere = -1 // there are none, or some may run where it is
+	unseen  = -2 // nobody has looked
+	roam    = -3 // they may run on every CPU
+)
 
-// farFrom is a CPU on which both targets with such a mask and we may run; -1 if they may where the
-// receive thread is at home, or there is none.
+// farFrom is a CPU on which both targets with such a mask and we may run; nowhere if they may where
+// the receive thread is at home, or there is none.
 func (e *Engine) farFrom(targets []int) int {
 	if home := int(e.home.Load()); home < 0 || slices.Contains(targets, home) {
-		return -1
+		return nowhere
 	}
 	for _, c := range slices.Backward(e.cpus) {
 		if slices.Contains(targets, c) {
 			return c
 		}
 	}
-	return -1
+	return nowhere
 }

@@ -379,7 +379,7 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 	if src.caller.Swap(n.PID) == 0 && n.PID != 0 {
 		rx.e.ask() // for somebody to look at its CPU mask
 	}
-	if rx.e.bench.up() == pair {
+	if rx.e.bench.up() == pair || mode == Async && src.rx.gather {
 		mode = Sync
 	}
 	if rx.e.cfg.WakeUp == AutoWakeUp && mode != AutoWakeUp && mode != src.WakeUp() {

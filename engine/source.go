@@ -28,7 +28,7 @@ type Source struct {
 	rx   sourceRx
 
 	wakeUp  atomic.Uint32 // the mode asked for: Sync or Async
-	applied WakeUp        // the mode that the kernel was told; guarded by Engine.mu
+	applied atomic.Uint32 // the mode that the kernel was told; changed with Engine.mu held
 	targets estimator     // the receive thread's
 	caller  atomic.Uint32 // thread id of a target, for the keeper; 0: none yet
 	masked  bool          // the keeper has looked at a target's CPU mask; guarded by Engine.mu
@@ -49,7 +49,8 @@ type sourceRx struct {
 	pushedAt  []int64 // with MaxAge, when the last calls were received; circular
 	pushed    uint64  // into the ring, so far
 	lull      trial   // without lulls, and with
-	join      trial   // on our own CPU, and on the targets'
+	join      trial   // apart from the targets, and on one CPU with them
+	gather    bool    // many targets shall come to ours
 }
 
 // A rest is a time in which nothing is received. Rests are numbered: a worker that found room, and
