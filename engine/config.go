@@ -36,8 +36,8 @@ type WakeUp uint8
 const (
 	// AutoWakeUp begins with Sync, where the kernel has it, and follows the
 	// number of targets that make calls, for each listener on its own. It is Sync while
-	// two workers run by AutoPlacement, and inline, with many targets that may run on every CPU, where
-	// more gets done so.
+	// two workers run by AutoPlacement. Inline, with AutoCPU, many targets of the only listener that
+	// may run on every CPU are tried with Sync, too, and keep it where more gets done so.
 	AutoWakeUp WakeUp = iota
 	Sync
 	Async

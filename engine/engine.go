@@ -40,6 +40,7 @@ type Engine struct {
 	away      atomic.Int32           // a CPU of targets that may not run there, or nowhere, or roam
 	joins     atomic.Bool            // it shall join them; the receive thread's
 	joinings  atomic.Uint64          // how often it has
+	gathered  atomic.Uint64          // how often many targets were to come to it
 	pokes     atomic.Uint32          // requests to go round the loop
 	pokesSeen atomic.Uint32          // of pokes, those acted upon
 	inRecv    atomic.Bool            // it may be blocked in RECV
@@ -63,7 +64,7 @@ type Engine struct {
 	never     atomic.Uint32          // a futex that nobody wakes
 	masksAt   int64                  // when the keeper looked at the masks of targets,
 	masksOf   *[]*Source             // of which listeners,
-	farSeen   int                    // where it last saw some that may not come to the receive thread, or unseen,
+	farSeen   int                    // what it then would have away be, or unseen,
 	roaming   bool                   // and what it saw; the keeper's
 	kept      bool                   // the receive thread is not moved; the keeper's
 	priority  atomic.Int32           // nice levels by which the receive thread is raised; the keeper's
@@ -339,6 +340,11 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	if e.state == over || e.stopping {
 		return nil, fmt.Errorf("engine: add listener: the engine has stopped: %w", os.ErrClosed)
 	}
+	for _, o := range *e.sources.Load() {
+		if o != nil && o.l.FD() == l.FD() {
+			return nil, fmt.Errorf("engine: add listener %d: it is the engine's already: %w", l.FD(), unix.EEXIST)
+		}
+	}
 	mode := Async
 	if e.cfg.WakeUp != Async {
 		err := l.SetFlags(notify.SyncWakeUp)
@@ -349,24 +355,17 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 			return nil, fmt.Errorf("engine: add listener: %w (use another wake-up mode)", &notify.UnsupportedError{Feature: "SYNC_WAKE_UP", Since: "6.6", Err: err})
 		}
 	}
-	if mode == Async {
-		e.async.Store(true)
-	}
 	if e.cfg.Cookies != [3]uintptr{} {
 		l.SetCookies(e.cfg.Cookies)
 	}
 	all := append([]*Source(nil), *e.sources.Load()...)
-	for _, o := range all {
-		if o != nil && o.l.FD() == l.FD() {
-			return nil, fmt.Errorf("engine: add listener %d: it is the engine's already: %w", l.FD(), unix.EEXIST)
-		}
-	}
 	i := 0
 	for i < len(all) && all[i] != nil {
 		i++
 	}
 	s := e.newSource(l, i)
 	s.wakeUp.Store(uint32(mode))
+	s.asked = mode
 	s.applied.Store(uint32(mode))
 	if i == len(all) {
 		all = append(all, s)
@@ -378,6 +377,9 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 		e.sources.Store(old)
 		e.leave(s)
 		return nil, fmt.Errorf("engine: add listener %d: %w", l.FD(), err)
+	}
+	if mode == Async {
+		e.async.Store(true)
 	}
 	if e.state == started {
 		e.poke() // it may be in RECV on what was the only listener
@@ -561,9 +563,10 @@ func (e *Engine) setWakeUps() {
 			continue
 		}
 		mode := s.WakeUp()
-		if uint32(mode) == s.applied.Swap(uint32(mode)) {
+		if mode == s.asked {
 			continue
 		}
+		s.asked = mode
 		var flags uint64
 		if mode == Sync {
 			flags = notify.SyncWakeUp
@@ -572,6 +575,7 @@ func (e *Engine) setWakeUps() {
 			e.cfg.Logger.Debug("wake-up mode stays", "listener", s.l.FD(), "err", err)
 			continue
 		}
+		s.applied.Store(uint32(mode))
 		e.switches.Add(1)
 		e.cfg.Logger.Debug("wake-up mode follows the load", "listener", s.l.FD(), "sync", mode == Sync)
 	}

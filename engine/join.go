@@ -14,10 +14,9 @@ import "time"
 //
 // A confined thread may not set its mask, so the keeper does. A lone worker comes along.
 //
-// Targets that may run on every CPU come to the receive thread's by SYNC_WAKE_UP, few without asking.
-// Whether many shall is found out in the same way, inline: in
-// such spells 1.15 and 1.14 times the calls/s at 16 and 64 targets, else 1.0 at 16, 64 and 256, trials
-// included.
+// Targets that may run on every CPU come to the receive thread's by SYNC_WAKE_UP. A few always do;
+// whether many do is found out in the same way, inline: in such spells 1.15 and 1.14 times the calls/s
+// at 16 and 64 targets, else 1.0 at 16, 64 and 256, trials included.
 
 // Few targets are better off together even where it makes no difference to what gets done, as where
 // calls come at a rate of their own: each takes less time. The numbers of rare calls vary by themselves.
@@ -56,7 +55,7 @@ func (e *Engine) joined() bool { return e.rxCPU.Load() != e.home.Load() }
 // tryOut goes on with the trials, after trialCalls calls more from a listener.
 func (rx *receiver) tryOut(src *Source) {
 	e, s, at := rx.e, &src.rx, rx.last
-	few, away := src.targets.agreed <= -agreement, e.away.Load()
+	few, many := src.targets.agreed <= -agreement, src.targets.agreed >= agreement
 	kind := &joinsMany
 	switch {
 	case few:
@@ -64,37 +63,63 @@ func (rx *receiver) tryOut(src *Source) {
 	case rx.throng:
 		kind = &joinsThrong
 	}
-	joins := false
+	away := e.away.Load()
+	if away == roam && (few || !e.cfg.Inline || e.async.Load()) {
+		away = nowhere // for all that is to be tried
+	}
+	if away != s.triedAt || kind != s.tried {
+		s.tried, s.triedAt = kind, away
+		s.join.forget(at)
+	}
+	together := false
 	switch {
 	case away >= 0:
-		s.gather = false
-		joins = s.join.batch(kind, at, e.joined() == s.join.with())
-	case away == roam && !few && e.cfg.Inline && !e.async.Load():
-		s.gather = s.join.batch(kind, at, WakeUp(src.applied.Load()) == gathers(s.join.with()))
-		if mode := gathers(s.gather); mode != src.WakeUp() && src.targets.agreed >= agreement {
-			src.wakeUp.Store(uint32(mode))
-			e.ask()
-		}
-	default:
-		s.gather = false
-		s.join.none(at)
+		together = s.join.batch(kind, at, e.joined() == s.join.with())
+	case away == roam && (many || s.join.window != 0):
+		together = s.join.batch(kind, at, WakeUp(src.applied.Load()) == gathers(s.join.with()))
+	case away == roam:
+		together = s.join.on
 	}
-	if joins != e.joins.Load() {
-		e.joins.Store(joins)
-		e.ask()
-	}
-	together := joins || s.gather
+	rx.bring(src, together)
 	sleeps := s.lull.on && rx.throng && !together
 	switch {
 	case s.join.window != 0: // one at a time
 	case rx.throng && !together:
 		sleeps = s.lull.batch(&lulls, at, true)
 	default:
-		s.lull.none(at)
+		s.lull = trial{last: at}
 		sleeps = false
 	}
 	if sleeps {
 		rx.lull()
+	}
+}
+
+// endTrial leaves it at the last verdict, since nobody will go on with the trial for now.
+func (rx *receiver) endTrial(src *Source) {
+	if s := &src.rx; s.join.window != 0 {
+		s.join.stop(rx.last)
+		rx.bring(src, s.join.on)
+	}
+}
+
+// bring has the receive thread and a lone listener's targets on one CPU, or apart.
+func (rx *receiver) bring(src *Source, together bool) {
+	e, s := rx.e, &src.rx
+	if joins := together && s.triedAt >= 0; joins != e.joins.Load() {
+		e.joins.Store(joins)
+		e.ask()
+	}
+	gather := together && s.triedAt == roam
+	if gather == s.gather {
+		return
+	}
+	if s.gather = gather; gather {
+		e.gathered.Add(1)
+	}
+	if s.triedAt == roam {
+		src.wakeUp.Store(uint32(gathers(gather)))
+		e.ask()
 	}
 }
 

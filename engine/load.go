@@ -14,7 +14,7 @@ import (
 // ones: a window of calls marks one of 64 bits for each thread id. It costs a
 // multiplication and an or for each call.
 //
-// The wake-up mode follows it. Measured with a bare supervisor in C on two CPUs
+// The wake-up mode follows it (but see join.go). Measured with a bare supervisor in C on two CPUs
 // (targets not pinned, supervisor pinned), calls per second with SYNC_WAKE_UP
 // relative to without: 1.8 at 1 target, 1.2 at 2 and 4, 0.93 at 16, 0.9 at 64,
 // 0.8 at 256. Targets pinned away from the supervisor do not notice the flag.

@@ -202,10 +202,10 @@ func (e *Engine) lookAtMasks() {
 	e.farSeen = away
 }
 
-// Where targets are that are away from the receive thread, if they are on no CPU.
+// Values of Engine.away that are no CPU.
 const (
 	nowhere = -1 // there are none, or some may run where it is
-	unseen  = -2 // nobody has looked
+	unseen  = -2 // only of farSeen: nobody has looked
 	roam    = -3 // they may run on every CPU
 )
 

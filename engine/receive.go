@@ -177,6 +177,7 @@ func (rx *receiver) stay(src *Source) {
 			rx.tryOut(src)
 		}
 	}
+	rx.endTrial(src)
 	e.staying.Store(false)
 	rx.brisk = 0
 }
@@ -185,6 +186,7 @@ func (rx *receiver) stay(src *Source) {
 func (rx *receiver) alone() *Source {
 	if t := rx.e.sources.Load(); t != rx.table {
 		rx.table, rx.lone = t, lone(*t)
+		rx.e.joins.Store(false) // that was for the targets of others
 	}
 	if !rx.direct || rx.lone == nil || !rx.lone.receivable() || rx.lone.rest.on() {
 		return nil
@@ -379,7 +381,7 @@ func (rx *receiver) received(src *Source, n *notify.Notif, at int64) {
 	if src.caller.Swap(n.PID) == 0 && n.PID != 0 {
 		rx.e.ask() // for somebody to look at its CPU mask
 	}
-	if rx.e.bench.up() == pair || mode == Async && src.rx.gather {
+	if rx.e.bench.up() == pair || mode == Async && src.rx.gather && src == rx.lone && rx.e.away.Load() == roam {
 		mode = Sync
 	}
 	if rx.e.cfg.WakeUp == AutoWakeUp && mode != AutoWakeUp && mode != src.WakeUp() {

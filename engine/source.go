@@ -28,7 +28,8 @@ type Source struct {
 	rx   sourceRx
 
 	wakeUp  atomic.Uint32 // the mode asked for: Sync or Async
-	applied atomic.Uint32 // the mode that the kernel was told; changed with Engine.mu held
+	asked   WakeUp        // the mode that the kernel was last asked for; guarded by Engine.mu
+	applied atomic.Uint32 // the mode that it is in
 	targets estimator     // the receive thread's
 	caller  atomic.Uint32 // thread id of a target, for the keeper; 0: none yet
 	masked  bool          // the keeper has looked at a target's CPU mask; guarded by Engine.mu
@@ -44,13 +45,15 @@ type sourceRx struct {
 	held      []heldCall
 	first     int // of held, a circular buffer; the policy knows how many there are
 	tended    bool
-	restUntil int64   // or until then, if not 0
-	dry       bool    // there was nothing to receive at the last look
-	pushedAt  []int64 // with MaxAge, when the last calls were received; circular
-	pushed    uint64  // into the ring, so far
-	lull      trial   // without lulls, and with
-	join      trial   // apart from the targets, and on one CPU with them
-	gather    bool    // many targets shall come to ours
+	restUntil int64      // or until then, if not 0
+	dry       bool       // there was nothing to receive at the last look
+	pushedAt  []int64    // with MaxAge, when the last calls were received; circular
+	pushed    uint64     // into the ring, so far
+	lull      trial      // without lulls, and with
+	join      trial      // apart from the targets, and on one CPU with them
+	tried     *trialKind // of join,
+	triedAt   int32      // where the targets were
+	gather    bool       // many targets shall come to our CPU
 }
 
 // A rest is a time in which nothing is received. Rests are numbered: a worker that found room, and

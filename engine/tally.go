@@ -65,6 +65,7 @@ type Counters struct {
 	Procs     uint64 // what the engine has added to GOMAXPROCS, now
 	Paired    uint64 // times that the receive thread left its CPU, for two workers to run anywhere
 	Joined    uint64 // times that the receive thread went to the CPU that its targets are kept to
+	Gathered  uint64 // times that many targets were told to come to the receive thread's CPU
 	Unwatched uint64 // times that a busy listener was taken out of epoll
 	Lulls     uint64 // times that the receive thread slept for a crowd of targets to catch up
 	Priority  uint64 // nice levels by which the engine has raised the receive thread, now
@@ -127,6 +128,7 @@ func (e *Engine) count(c *Counters) {
 	c.Procs = uint64(e.procs.Load())
 	c.Paired = e.paired.Load()
 	c.Joined = e.joinings.Load()
+	c.Gathered = e.gathered.Load()
 	c.Lulls = e.lulled.Load()
 	c.Unwatched = e.takenOut.Load()
 	c.Priority = uint64(e.priority.Load())

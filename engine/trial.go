@@ -57,9 +57,7 @@ func (l *trial) batch(k *trialKind, at int64, done bool) (with bool) {
 	took := at - l.last
 	l.last = at
 	if took > k.slow { // also after a silence
-		if l.window != 0 { // which says nothing about the one or the other
-			l.window, l.next = 0, at+int64(max(l.hold, holdFirst))
-		}
+		l.stop(at) // it says nothing about the one or the other
 		return l.on && !k.idles
 	}
 	if l.window == 0 {
@@ -96,8 +94,22 @@ func (l *trial) with() bool {
 	return l.window%2 == 0
 }
 
-// none begins anew, as there is nothing to be tried.
-func (l *trial) none(at int64) { *l = trial{last: at} }
+// stop ends the trial, if there is one, without a verdict.
+func (l *trial) stop(at int64) {
+	if l.window != 0 {
+		l.window, l.next = 0, at+int64(max(l.hold, holdFirst))
+	}
+}
+
+// forget forgets the verdict, as it was on something else. The next trial is not before a first
+// verdict would have held, so that loads which take turns do not make for one each.
+func (l *trial) forget(at int64) {
+	next := int64(0)
+	if l.hold != 0 || l.next > at {
+		next = at + int64(holdFirst)
+	}
+	*l = trial{last: at, next: next}
+}
 
 func (l *trial) open(window int, at int64) {
 	l.window, l.opened, l.from, l.n = window, at, 0, 0

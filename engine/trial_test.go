@@ -26,7 +26,7 @@ func (x *triedLoad) run(d time.Duration, crowd bool, factor float64) float64 {
 		if crowd {
 			x.with = x.l.batch(x.kind, x.at, true)
 		} else {
-			x.l.none(x.at)
+			x.l = trial{last: x.at}
 			x.with = false
 		}
 		if x.at-began > int64(d)/2 {
