@@ -26,30 +26,11 @@ func TestCrowdIsTriedWithLulls(t *testing.T) {
 				WakeUp:  engine.Async, // or other trials come first
 				Handler: engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) }),
 			})
-			best := 0.0 // calls/s
-			loads := 2
-			if c.lulls {
-				loads = 40
-			}
-			for range loads {
-				best = max(best, load(t, e, c.targets, 64_000, func(*child) {}))
-				if e.Counters().Lulls > 0 {
-					break
-				}
-			}
-			lulls := e.Counters().Lulls
-			t.Logf("at most %.0f calls/s, %d lulls", best, lulls)
-			switch {
-			case !c.lulls && lulls != 0:
-				t.Errorf("%d lulls", lulls)
-			case c.lulls && lulls == 0 && best < 20_000:
-				t.Skipf("at most %.0f calls/s: too few to count as a crowd", best)
-			case c.lulls && lulls == 0:
-				t.Errorf("none was tried at %.0f calls/s", best)
-			}
-			if c := e.Counters(); c.Balance() != 0 {
-				t.Errorf("%+v", c)
-			}
+			response{
+				counter: func(c engine.Counters) uint64 { return c.Lulls },
+				want:    c.lulls, loads: 40, calls: 64_000, enough: 20_000,
+			}.check(t, e, c.targets, func(*child) {})
+			checkBalance(t, e)
 			if err := stop(); err != nil {
 				t.Error(err)
 			}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -536,6 +535,9 @@ func (e *Engine) keep(ctx context.Context) {
 
 // adapt has threads and Ps as the load wants them.
 func (e *Engine) adapt() {
+	if e.mayJoin() && !e.kept {
+		e.lookAtMasks()
+	}
 	e.setJoin()
 	e.bringWorker()
 	e.setPair()
@@ -578,39 +580,6 @@ func (e *Engine) setWakeUps() {
 		s.applied.Store(uint32(mode))
 		e.switches.Add(1)
 		e.cfg.Logger.Debug("wake-up mode follows the load", "listener", s.l.FD(), "sync", mode == Sync)
-	}
-}
-
-// checkMasks warns, once for each listener, when a target may not run on the
-// receive thread's CPU while SYNC_WAKE_UP is to keep the two together.
-func (e *Engine) checkMasks() {
-	cpu := int(e.home.Load())
-	if cpu < 0 {
-		return // not pinned: it follows its targets
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	table := *e.sources.Load()
-	for _, s := range table {
-		if s == nil || s.masked || s.applied.Load() != uint32(Sync) {
-			continue
-		}
-		tid := int(s.caller.Load())
-		if tid == 0 {
-			continue
-		}
-		cpus, err := osthread.AllowedTo(tid)
-		if err != nil {
-			continue // it has ended; the next time the keeper is asked
-		}
-		if lone(table) == s && e.mayJoin() && !e.kept && e.farFrom(cpus) >= 0 {
-			continue // for as long as it is alone
-		}
-		s.masked = true
-		if !slices.Contains(cpus, cpu) {
-			e.cfg.Logger.Warn("a CPU mask defeats SYNC_WAKE_UP: this target may not run on the receive thread's CPU. Put the receive thread on a CPU that the target may use, or let the target run on this one",
-				"target", tid, "its CPUs", cpus, "receive thread's CPU", cpu)
-		}
 	}
 }
 

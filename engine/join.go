@@ -81,14 +81,14 @@ func (rx *receiver) tryOut(src *Source) {
 		together = s.join.on
 	}
 	rx.bring(src, together)
-	sleeps := s.lull.on && rx.throng && !together
+	sleeps := false
 	switch {
 	case s.join.window != 0: // one at a time
+		sleeps = s.lull.on && rx.throng && !together
 	case rx.throng && !together:
 		sleeps = s.lull.batch(&lulls, at, true)
 	default:
 		s.lull = trial{last: at}
-		sleeps = false
 	}
 	if sleeps {
 		rx.lull()
@@ -136,7 +136,6 @@ func (e *Engine) setJoin() {
 	if !e.mayJoin() || e.kept || e.roams {
 		return
 	}
-	e.lookAtMasks()
 	is, want := e.rxCPU.Load(), e.home.Load()
 	if is < 0 {
 		return

@@ -26,10 +26,7 @@ func (w *warnings) Write(p []byte) (int, error) {
 }
 
 func TestAMaskThatDefeatsSyncWakeUpIsLogged(t *testing.T) {
-	cpus := osthread.Allowed()
-	if len(cpus) < 2 {
-		t.Skip("with one CPU nobody can be kept off it")
-	}
+	cpus := severalCPUs(t)
 	last := cpus[len(cpus)-1]
 	for _, c := range []struct {
 		name string

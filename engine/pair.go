@@ -1,12 +1,6 @@
 package engine
 
-import (
-	"fmt"
-	"slices"
-	"time"
-
-	"github.com/unknot/unknot/engine/osthread"
-)
+import "time"
 
 // The pair: two workers, and no thread is kept to a CPU, while some targets call all the time, who
 // may run on every CPU, and handlers are short.
@@ -42,15 +36,11 @@ const (
 	pairFarther = int64(33 * time.Microsecond)
 	// pairFor is how long what a window said holds, if none comes to confirm it.
 	pairFor = int64(50 * time.Millisecond)
-	// masksEvery is how soon the keeper looks again at the CPU masks of targets.
-	masksEvery = int64(500 * time.Millisecond)
 )
 
 // mayPair reports whether the configuration leaves the engine to choose.
 func (e *Engine) mayPair() bool {
-	c := &e.cfg
-	return !c.Inline && c.Workers >= pair && c.Kind != GoroutineWorkers && c.Placement == AutoPlacement &&
-		c.CPU == AutoCPU && c.WakeUp == AutoWakeUp && len(e.cpus) > 1
+	return e.mayJoin() && !e.cfg.Inline && e.cfg.Workers >= pair
 }
 
 // crowd follows how many targets call. It is called for each call.
@@ -92,7 +82,6 @@ func (e *Engine) setPair() {
 	if !e.mayPair() || e.kept {
 		return
 	}
-	e.lookAtMasks()
 	want := e.pairUntil.Load() > now() && !e.async.Load() && e.roaming && !e.joined()
 	switch {
 	case want && e.bench.up() == alone:
@@ -124,101 +113,4 @@ func (e *Engine) move(roams bool) error {
 		e.paired.Add(1)
 	}
 	return nil
-}
-
-// allow lets the receive thread run on those CPUs, if it now may on the ones that it was let: a
-// mask that somebody else has set stays. nil: whatever it was let.
-func (e *Engine) allow(let, cpus []int) error {
-	tid := int(e.rxTID.Load())
-	if let != nil {
-		at, err := osthread.AllowedTo(tid)
-		if err != nil {
-			return err
-		}
-		if !slices.Equal(at, let) {
-			return fmt.Errorf("it was put on CPUs %v", at)
-		}
-	}
-	if err := osthread.Allow(tid, cpus...); err != nil {
-		return err
-	}
-	e.cfg.Logger.Debug("the receive thread's CPUs follow the load", "CPUs", cpus)
-	return nil
-}
-
-// keepPut leaves the receive thread where it is, for good.
-func (e *Engine) keepPut(why error) {
-	e.cfg.Logger.Info("the receive thread's CPUs no longer follow the load", "err", why)
-	e.kept = true
-	e.away.Store(nowhere)
-}
-
-// lookAtMasks sees whether the targets that called last may run wherever we may, and whether a
-// lone listener's may not where the receive thread is at home. It looks now and then; while it
-// sees none, all is as it was.
-func (e *Engine) lookAtMasks() {
-	table := e.sources.Load()
-	if table != e.masksOf {
-		e.masksOf, e.masksAt, e.farSeen = table, 0, unseen
-		e.away.Store(nowhere)
-	}
-	at := now()
-	if at-e.masksAt < masksEvery {
-		return
-	}
-	seen, roaming, away := false, true, nowhere
-	for _, s := range *table {
-		if s == nil {
-			continue
-		}
-		// Taken away: a listener whose targets have become silent has no say.
-		tid := int(s.caller.Swap(0))
-		if tid == 0 {
-			continue // none, or of another PID namespace
-		}
-		cpus, err := osthread.AllowedTo(tid)
-		if err != nil {
-			continue // it has ended; the next window of calls names another
-		}
-		seen, away = true, e.farFrom(cpus)
-		for _, c := range e.cpus {
-			roaming = roaming && slices.Contains(cpus, c)
-		}
-	}
-	if !seen {
-		return
-	}
-	switch {
-	case lone(*table) == nil:
-		away = nowhere
-	case away == nowhere && roaming:
-		away = roam
-	}
-	e.masksAt, e.roaming = at, roaming
-	// Targets may differ; two looks must agree, or it is the first.
-	if e.farSeen == unseen || e.farSeen == away {
-		e.away.Store(int32(away))
-	}
-	e.farSeen = away
-}
-
-// Values of Engine.away that are no CPU.
-const (
-	nowhere = -1 // there are none, or some may run where it is
-	unseen  = -2 // only of farSeen: nobody has looked
-	roam    = -3 // they may run on every CPU
-)
-
-// farFrom is a CPU on which both targets with such a mask and we may run; nowhere if they may where
-// the receive thread is at home, or there is none.
-func (e *Engine) farFrom(targets []int) int {
-	if home := int(e.home.Load()); home < 0 || slices.Contains(targets, home) {
-		return nowhere
-	}
-	for _, c := range slices.Backward(e.cpus) {
-		if slices.Contains(targets, c) {
-			return c
-		}
-	}
-	return nowhere
 }

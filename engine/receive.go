@@ -157,7 +157,7 @@ func (rx *receiver) ready(src *Source, in, hup bool) {
 //
 // Not taken, at 64 targets on another CPU, where both CPUs work at full load: RECV unknown to
 // the Go scheduler when calls have come without a wait (1.01 to 1.02; one that does block would
-// hold up the garbage collector), and an answer counted only after the next RECV, so that
+// hold up a stop of the world, since Go's signals for that restart the system call), and an answer counted only after the next RECV, so that
 // less lies between the two (1.00, though in a bare supervisor in C 100 ns there cost 4%).
 //
 // It comes back when somebody pokes, as the keeper does when no calls come; when

@@ -130,6 +130,20 @@ func (e *Engine) newSource(l *notify.Listener, index int) *Source {
 	return s
 }
 
+// lone is the only source in the table; nil if there are more, or none.
+func lone(table []*Source) (only *Source) {
+	for _, s := range table {
+		switch {
+		case s == nil:
+		case only != nil:
+			return nil
+		default:
+			only = s
+		}
+	}
+	return only
+}
+
 // Listener returns the source's listener, which is the engine's to close.
 func (s *Source) Listener() *notify.Listener { return s.l }
 

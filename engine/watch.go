@@ -54,17 +54,3 @@ func (e *Engine) rewatch() {
 func (e *Engine) enter(s *Source) error {
 	return unix.EpollCtl(e.epfd, unix.EPOLL_CTL_ADD, s.l.FD(), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.index)})
 }
-
-// lone is the only source in the table; nil if there are more, or none.
-func lone(table []*Source) (only *Source) {
-	for _, s := range table {
-		switch {
-		case s == nil:
-		case only != nil:
-			return nil
-		default:
-			only = s
-		}
-	}
-	return only
-}

@@ -159,9 +159,7 @@ func TestBusyListenerLeavesEpoll(t *testing.T) {
 			if r := last.results(); r.OK == 0 {
 				t.Errorf("%+v", r)
 			}
-			if c := e.Counters(); c.Balance() != 0 {
-				t.Errorf("%+v", c)
-			}
+			checkBalance(t, e)
 		})
 	}
 }

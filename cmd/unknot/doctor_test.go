@@ -138,14 +138,14 @@ func TestDoctorLooksAtCPUMasks(t *testing.T) {
 		{[]int{cpus[0]}, cpus, true, "it goes to them"},
 		{[]int{cpus[0]}, []int{last}, false, "defeats SYNC_WAKE_UP"},
 	} {
-		if err := osthread.Unpin(c.child); err != nil {
+		if err := osthread.Allow(0, c.child...); err != nil {
 			t.Fatal(err)
 		}
 		child := exec.Command("sleep", "60")
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if err := osthread.Unpin(c.ours); err != nil {
+		if err := osthread.Allow(0, c.ours...); err != nil {
 			t.Fatal(err)
 		}
 		got := checkPlacement(child.Process.Pid)
