@@ -1,11 +1,14 @@
 # Bare `make` prints this menu. What follows `##` is its text.
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test lint generate bench bench-ring results results-page docs clean
+.PHONY: help deps run build test lint generate profile bench bench-ring results results-page docs clean
 
 GO ?= go
 # Stamp the commit into the binary where git can tell it (it cannot in a tree
 # that belongs to another user, or outside a repository).
 BUILDVCS := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo false)
+# The command is built by its profile (cmd/unknot/default.pgo), and every package with it.
+# Its tests need not be, which would compile them all once more.
+NOPGO := -pgo=off
 # Modules of their own inside this one, such as benchmarks against other people's code.
 NESTED := $(shell git ls-files '*/go.mod' 2>/dev/null | grep -v testdata | xargs -r -n1 dirname)
 
@@ -23,7 +26,7 @@ build: deps ## build bin/unknot
 
 test: deps ## vet and run all tests; as root also what needs root
 	$(GO) vet ./...
-	$(GO) test ./...
+	$(GO) test $(NOPGO) ./...
 	@for m in $(NESTED); do echo "# module $$m"; (cd $$m && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
 
 lint: deps ## gofmt, staticcheck, and the rule of who may import whom (.depguard.yaml)
@@ -33,8 +36,11 @@ generate: ## make the generated code again (installs clang)
 	@sh scripts/deps.sh generate
 	$(GO) generate ./...
 
+profile: deps ## profile storms for the compiler to optimize by (cmd/unknot/default.pgo), a minute and a half
+	@sh scripts/profile.sh
+
 bench: build ## run the Go benchmarks of all packages
-	$(GO) test -run '^$$' -bench . ./...
+	$(GO) test $(NOPGO) -run '^$$' -bench . ./...
 
 bench-ring: ## measure the ring against its peers
 	@sh ring/peers/run.sh

@@ -331,6 +331,9 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	var results []*bench.Result
 	ctx, lost := cmd.Context(), 0
 	var failed error
+	if err := f.files.startProfile(); err != nil {
+		return fmt.Errorf("--cpuprofile: %w", err)
+	}
 rounds:
 	for round := range f.count {
 		for i := range specs {
@@ -371,6 +374,9 @@ rounds:
 		}
 	}
 	progress.clear()
+	if err := f.files.writeProfile(); err != nil {
+		failed = errors.Join(failed, err)
+	}
 	summary(cmd.ErrOrStderr(), specs, results)
 	if err := f.profileSummary(ctx, cmd.ErrOrStderr(), specs); err != nil {
 		failed = errors.Join(failed, err)

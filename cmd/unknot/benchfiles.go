@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"runtime/pprof"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -14,16 +15,21 @@ import (
 
 // benchFiles are what bench writes beside its results: what a line of a benchmark
 // cannot hold.
-type benchFiles struct{ hdr, stages string }
+type benchFiles struct {
+	hdr, stages, cpuProfile string
+
+	profile bytes.Buffer
+}
 
 func (f *benchFiles) register(fl *pflag.FlagSet) {
 	fl.StringVar(&f.hdr, "hdr", "", "write the percentiles of the round trips (open loop: from the intended start and from the call) to this `file`, for HdrHistogram's plotter")
 	fl.StringVar(&f.stages, "stages", "", "trace another storm of each combination and write its stages to this `file`, a line of json each (see unknot trace)")
+	fl.StringVar(&f.cpuProfile, "cpuprofile", "", "write a CPU profile of the supervisors, for go tool pprof, to this `file`")
 }
 
 // check refuses now what would fail after the measuring.
 func (f *benchFiles) check(c *cobra.Command) (err error) {
-	for flag, path := range map[string]*string{"hdr": &f.hdr, "stages": &f.stages} {
+	for flag, path := range map[string]*string{"hdr": &f.hdr, "stages": &f.stages, "cpuprofile": &f.cpuProfile} {
 		if !c.Flags().Changed(flag) {
 			continue
 		}
@@ -37,6 +43,22 @@ func (f *benchFiles) check(c *cobra.Command) (err error) {
 		}
 	}
 	return nil
+}
+
+// startProfile begins the CPU profile; writeProfile ends it.
+func (f *benchFiles) startProfile() error {
+	if f.cpuProfile == "" {
+		return nil
+	}
+	return pprof.StartCPUProfile(&f.profile)
+}
+
+func (f *benchFiles) writeProfile() error {
+	if f.cpuProfile == "" {
+		return nil
+	}
+	pprof.StopCPUProfile()
+	return writeWhole(f.cpuProfile, f.profile.Bytes())
 }
 
 // writeHDR writes the distributions of all rounds of each spec. What is void is
