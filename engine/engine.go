@@ -506,6 +506,7 @@ func (e *Engine) keep(ctx context.Context) {
 	tick := time.NewTicker(pulse)
 	period := pulse
 	var l lookout
+	clock.Adjust()
 	for {
 		select {
 		case <-ctx.Done():
@@ -519,6 +520,7 @@ func (e *Engine) keep(ctx context.Context) {
 			e.adapt()
 		case <-tick.C:
 			if period != pulse {
+				clock.Adjust()
 				l.look(e, period)
 				e.adapt() // it may have opened the bench
 			}

@@ -102,7 +102,7 @@ func victim(arg string) error {
 	}
 	over := make(chan struct{}, c.Threads)
 	for i := c.First; i < c.First+c.Threads; i++ {
-		s := newScript(&c.Config, new(clock), rand.New(rand.NewPCG(c.Seed+c.Life, uint64(i))))
+		s := newScript(&c.Config, new(mono.Line), rand.New(rand.NewPCG(c.Seed+c.Life, uint64(i))))
 		if c.Hostile == Forked {
 			s.limit = forkedCalls
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/mono"
 )
 
 // childConfig is what the target process is told.
@@ -81,8 +82,8 @@ type shared struct {
 	head    *header
 	threads []thread
 	calls   []entry
-	file    *os.File // of the memory, in a target process
-	clock   *clock   // of its closed loops
+	file    *os.File   // of the memory, in a target process
+	clock   *mono.Line // of its closed loops
 }
 
 func (s *shared) hammers() []thread { return s.threads[:max(1, len(s.threads))-1] }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 
 // target is the life of the target process, which ends by being killed.
 func target(arg string) error {
-	begun := takeMark()
+	begun := mono.Take()
 	var c childConfig
 	if err := json.Unmarshal([]byte(arg), &c); err != nil {
 		return err
@@ -57,8 +58,8 @@ func target(arg string) error {
 	if err := l.Close(); err != nil {
 		return err
 	}
-	if shm.clock = new(clock); !c.Open && !c.Untimed && !c.Hostile.replaces() {
-		shm.clock = newClock(begun)
+	if shm.clock = new(mono.Line); !c.Open && !c.Untimed && !c.Hostile.replaces() {
+		shm.clock = mono.NewLine(begun)
 	}
 	waiting := shm.rage(&c)
 	for shm.head.waiting.Load() < waiting {

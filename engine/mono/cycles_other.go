@@ -1,6 +1,6 @@
 //go:build !amd64
 
-package storm
+package mono
 
 // counter names no clock source: here the kernel's clock is read.
 const counter = ""

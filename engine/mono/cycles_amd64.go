@@ -1,4 +1,4 @@
-package storm
+package mono
 
 // counter is the kernel's name for the clock source that cycles reads.
 const counter = "tsc"
