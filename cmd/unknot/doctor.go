@@ -16,6 +16,7 @@ import (
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/filter"
+	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
@@ -127,7 +128,7 @@ func examine() []check {
 	for _, f := range notify.Features() {
 		checks = append(checks, checkFeature(f))
 	}
-	return append(checks, checkPriority(), checkLibseccomp(), checkLandlock(), checkConfine(), checkBTF(), checkTracepoints(), checkBPF(), checkTracefs())
+	return append(checks, checkPriority(), checkClock(), checkLibseccomp(), checkLandlock(), checkConfine(), checkBTF(), checkTracepoints(), checkBPF(), checkTracefs())
 }
 
 // privileges are never needed: they are what other answers are made of.
@@ -329,6 +330,22 @@ func checkTracefs() check {
 		c.Detail, c.Remedy = err.Error(), "as root, or with read permission on "+dir
 	default:
 		c.Detail, c.Remedy = err.Error(), "as root: mount -t tracefs nodev /sys/kernel/tracing"
+	}
+	return c
+}
+
+// checkClock tells by what each call is timed.
+func checkClock() check {
+	c := check{Name: "clock", OK: true, Detail: "calls are timed by the processor's counter, which is kept to the kernel's clock"}
+	source, err := mono.Source()
+	switch {
+	case mono.Counter == "":
+		c.Detail = "calls are timed by the kernel's clock: no counter is read on " + runtime.GOARCH
+	case err != nil:
+		c.OK, c.Detail, c.Remedy = false, "calls are timed by the kernel's clock, some 10 ns slower: "+err.Error(), "mount sysfs: mount -t sysfs nodev /sys"
+	case source != mono.Counter:
+		c.OK, c.Detail = false, fmt.Sprintf("calls are timed by the kernel's clock, some 10 ns slower: its clock source is %s", source)
+		c.Remedy = fmt.Sprintf("if current_clocksource in /sys/devices/system/clocksource/clocksource0 can be set to %s, and stays so; the kernel may have found that the CPUs do not count alike", mono.Counter)
 	}
 	return c
 }

@@ -39,7 +39,7 @@ func TestDoctorHere(t *testing.T) {
 		t.Errorf("ok is %t, status %d, errors %q", ok, code, stderr)
 	}
 	for _, name := range []string{"kernel", "privileges", "seccomp user notification", "answer by continuing the call", "ADDFD", "ADDFD with answer",
-		"WAIT_KILLABLE_RECV", "SYNC_WAKE_UP", "TSYNC_ESRCH", "landlock", "confinement", "BTF", "system call tracepoints", "BPF permission", "tracefs", "libseccomp", "CPU placement"} {
+		"WAIT_KILLABLE_RECV", "SYNC_WAKE_UP", "TSYNC_ESRCH", "landlock", "confinement", "BTF", "system call tracepoints", "BPF permission", "tracefs", "libseccomp", "clock", "CPU placement"} {
 		c, there := checks[name]
 		if !there {
 			t.Errorf("no check %q", name)

@@ -2,7 +2,7 @@
 
 package mono
 
-// counter names no clock source: here the kernel's clock is read.
-const counter = ""
+// Counter is the kernel's name for the clock source that a [Line] reads; empty if it reads none on this architecture.
+const Counter = ""
 
 func cycles() uint64 { return 0 }

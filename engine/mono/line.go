@@ -99,6 +99,12 @@ func through(a, b Mark) *Line {
 // Counts reports whether the kernel tells the time by the counter that a Line reads. Then
 // it has made sure that all CPUs count alike.
 func Counts() bool {
-	source, err := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
-	return err == nil && strings.TrimSpace(string(source)) == counter
+	source, err := Source()
+	return err == nil && source == Counter
+}
+
+// Source is the kernel's name for what it tells the time by.
+func Source() (string, error) {
+	b, err := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+	return strings.TrimSpace(string(b)), err
 }
