@@ -7,7 +7,7 @@ GO ?= go
 # that belongs to another user, or outside a repository).
 BUILDVCS := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo false)
 # The command is built by its profile (cmd/unknot/default.pgo), and every package with it.
-# Its tests need not be, which would compile them all once more.
+# Its tests need not be, which would compile them all once more, nor what is vetted.
 NOPGO := -pgo=off
 # Modules of their own inside this one, such as benchmarks against other people's code.
 NESTED := $(shell git ls-files '*/go.mod' 2>/dev/null | grep -v testdata | xargs -r -n1 dirname)
@@ -22,10 +22,10 @@ run: deps build ## build, storm every engine for about a minute, write results/
 	@sh scripts/firstrun.sh
 
 build: deps ## build bin/unknot
-	$(GO) build -buildvcs=$(BUILDVCS) -o bin/unknot ./cmd/unknot
+	$(GO) build -pgo=auto -buildvcs=$(BUILDVCS) -o bin/unknot ./cmd/unknot
 
 test: deps ## vet and run all tests; as root also what needs root
-	$(GO) vet ./...
+	$(GO) vet $(NOPGO) ./...
 	$(GO) test $(NOPGO) ./...
 	@for m in $(NESTED); do echo "# module $$m"; (cd $$m && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
 
@@ -36,7 +36,7 @@ generate: ## make the generated code again (installs clang)
 	@sh scripts/deps.sh generate
 	$(GO) generate ./...
 
-profile: deps ## profile storms for the compiler to optimize by (cmd/unknot/default.pgo), a minute and a half
+profile: deps ## profile storms for the compiler to optimize by (cmd/unknot/default.pgo), three minutes
 	@sh scripts/profile.sh
 
 bench: build ## run the Go benchmarks of all packages

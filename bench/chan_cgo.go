@@ -11,6 +11,7 @@ import (
 
 	seccomp "github.com/seccomp/libseccomp-golang"
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
 )
@@ -26,6 +27,7 @@ type channel struct {
 	workers sync.WaitGroup
 	stop    atomic.Bool
 
+	clock *mono.Line
 	tally
 	wait hist.Hist
 }
@@ -37,7 +39,7 @@ type chanItem struct {
 }
 
 func newChan(s Spec) (Supervisor, error) {
-	return &channel{s: s, c: make(chan chanItem, s.Queue)}, nil
+	return &channel{s: s, clock: peerClock(), c: make(chan chanItem, s.Queue)}, nil
 }
 
 func (d *channel) Serve(l *notify.Listener) error {
@@ -62,7 +64,7 @@ func (d *channel) receive() error {
 			}
 			return fmt.Errorf("chan: receive: %w", err)
 		}
-		it := chanItem{req.ID, now(), req.Data.Args[5]}
+		it := chanItem{req.ID, d.clock.Now(), req.Data.Args[5]}
 		for sent := false; !sent; {
 			select {
 			case d.c <- it:
@@ -82,7 +84,7 @@ func (d *channel) receive() error {
 func (d *channel) worker() {
 	fd := seccomp.ScmpFd(d.l.FD())
 	for it := range d.c {
-		d.wait.Record(now() - it.receivedAt)
+		d.wait.Record(d.clock.Now() - it.receivedAt)
 		if err := seccomp.NotifIDValid(fd, it.id); errors.Is(err, unix.ENOENT) {
 			d.stale.Add(1)
 			continue

@@ -9,6 +9,7 @@ import (
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/ring"
@@ -31,6 +32,7 @@ type seed struct {
 	done    chan error
 	workers sync.WaitGroup
 
+	clock *mono.Line
 	tally
 	wait hist.Hist
 }
@@ -46,7 +48,7 @@ type seedItem struct {
 }
 
 func newSeed(s Spec) (Supervisor, error) {
-	return &seed{s: s, queue: ring.NewQueue[seedItem](s.Queue)}, nil
+	return &seed{s: s, clock: peerClock(), queue: ring.NewQueue[seedItem](s.Queue)}, nil
 }
 
 func (d *seed) Serve(l *notify.Listener) error {
@@ -78,7 +80,7 @@ func (d *seed) receive() error {
 			}
 			return fmt.Errorf("seed: %w", err)
 		}
-		it := [1]seedItem{{n.ID, now(), n.Data.Args[5]}}
+		it := [1]seedItem{{n.ID, d.clock.Now(), n.Data.Args[5]}}
 		for d.queue.Push(it[:]) == 0 {
 			if d.queue.TryPop(old[:]) == 1 {
 				d.answer(&notify.Resp{ID: old[0].id, Error: -int32(unix.EINTR)}, &d.dropped)
@@ -92,7 +94,7 @@ func (d *seed) worker() {
 	c := d.queue.ThreadConsumer()
 	var it [1]seedItem
 	for taken := uint32(0); c.Pop(it[:]) == 1; taken++ {
-		d.wait.Record(now() - it[0].receivedAt)
+		d.wait.Record(d.clock.Now() - it[0].receivedAt)
 		check := d.s.CheckAfter == engine.AlwaysCheck || taken%seedChecks == 0
 		if check && notify.OutcomeOf(d.l.IDValid(it[0].id)) == notify.Stale {
 			d.stale.Add(1)

@@ -519,8 +519,8 @@ func (e *Engine) keep(ctx context.Context) {
 			e.checkMasks()
 			e.adapt()
 		case <-tick.C:
+			clock.Adjust()
 			if period != pulse {
-				clock.Adjust()
 				l.look(e, period)
 				e.adapt() // it may have opened the bench
 			}

@@ -70,7 +70,9 @@ func (r *Request) Data() *notify.Data { return &r.notif.Data }
 func (r *Request) Source() *Source { return r.src }
 
 // Waited is the time from receive to dispatch.
-func (r *Request) Waited() time.Duration { return time.Duration(r.dispatchedAt - r.receivedAt) }
+func (r *Request) Waited() time.Duration {
+	return max(0, time.Duration(r.dispatchedAt-r.receivedAt)) // the clock may jump back a little
+}
 
 // Alive reports whether the target still waits for the answer.
 func (r *Request) Alive() bool { return r.src.l.IDValid(r.notif.ID) == nil }

@@ -177,8 +177,8 @@ func (e *Engine) Latencies() Latencies {
 	return l
 }
 
-// clock is all engines' of the process. Those whose keepers have much to look after adjust it: while calls come fast
-// it costs half of what the kernel's clock does, which made 1.04 times the calls inline at 1 target, 1.02 at 64.
+// clock is all engines' of the process, whose keepers adjust it. It costs half of what the kernel's clock does, which
+// made 1.04 times the calls inline at 1 target, 1.02 at 64.
 var clock mono.Clock
 
 func now() int64 { return clock.Now() }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -334,6 +335,7 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	if err := f.files.startProfile(); err != nil {
 		return fmt.Errorf("--cpuprofile: %w", err)
 	}
+	defer pprof.StopCPUProfile() // if it was not before
 rounds:
 	for round := range f.count {
 		for i := range specs {

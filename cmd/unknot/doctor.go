@@ -128,7 +128,7 @@ func examine() []check {
 	for _, f := range notify.Features() {
 		checks = append(checks, checkFeature(f))
 	}
-	return append(checks, checkPriority(), checkClock(), checkLibseccomp(), checkLandlock(), checkConfine(), checkBTF(), checkTracepoints(), checkBPF(), checkTracefs())
+	return append(checks, checkPriority(), checkClock(mono.Source()), checkLibseccomp(), checkLandlock(), checkConfine(), checkBTF(), checkTracepoints(), checkBPF(), checkTracefs())
 }
 
 // privileges are never needed: they are what other answers are made of.
@@ -335,9 +335,8 @@ func checkTracefs() check {
 }
 
 // checkClock tells by what each call is timed.
-func checkClock() check {
+func checkClock(source string, err error) check {
 	c := check{Name: "clock", OK: true, Detail: "calls are timed by the processor's counter, which is kept to the kernel's clock"}
-	source, err := mono.Source()
 	switch {
 	case mono.Counter == "":
 		c.Detail = "calls are timed by the kernel's clock: no counter is read on " + runtime.GOARCH
@@ -345,7 +344,7 @@ func checkClock() check {
 		c.OK, c.Detail, c.Remedy = false, "calls are timed by the kernel's clock, some 10 ns slower: "+err.Error(), "mount sysfs: mount -t sysfs nodev /sys"
 	case source != mono.Counter:
 		c.OK, c.Detail = false, fmt.Sprintf("calls are timed by the kernel's clock, some 10 ns slower: its clock source is %s", source)
-		c.Remedy = fmt.Sprintf("if current_clocksource in /sys/devices/system/clocksource/clocksource0 can be set to %s, and stays so; the kernel may have found that the CPUs do not count alike", mono.Counter)
+		c.Remedy = fmt.Sprintf("as root: echo %s >/sys/devices/system/clocksource/clocksource0/current_clocksource; where it is refused, the kernel does not trust the counter", mono.Counter)
 	}
 	return c
 }

@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
@@ -78,6 +80,27 @@ func TestDoctorWithoutSeccomp(t *testing.T) {
 	code, stdout, _ = asProcess(t, "without-seccomp", "doctor")
 	if code != 1 || !strings.Contains(stdout, "NO  seccomp user notification") || !strings.Contains(stdout, "(needed)") {
 		t.Errorf("status %d:\n%s", code, stdout)
+	}
+}
+
+func TestDoctorSaysByWhichClock(t *testing.T) {
+	for _, c := range []struct {
+		source string
+		err    error
+		ok     bool
+		says   string
+	}{
+		{mono.Counter, nil, true, "counter"},
+		{"kvm-clock", nil, false, "its clock source is kvm-clock"},
+		{"", errors.New("no sysfs here"), false, "no sysfs here"},
+	} {
+		if mono.Counter == "" {
+			c.ok, c.says = true, "no counter is read"
+		}
+		got := checkClock(c.source, c.err)
+		if !strings.Contains(got.Detail, c.says) || got.OK != c.ok || c.ok != (got.Remedy == "") {
+			t.Errorf("%q, %v: %+v", c.source, c.err, got)
+		}
 	}
 }
 

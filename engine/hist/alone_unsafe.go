@@ -8,6 +8,7 @@ import "unsafe"
 //
 //go:nosplit
 func (h *Hist) RecordAlone(v int64) {
+	v = max(v, 0)
 	*(*uint64)(unsafe.Pointer(&h.counts[Index(v)]))++
 	*(*int64)(unsafe.Pointer(&h.sum)) += v
 	if m := (*int64)(unsafe.Pointer(&h.max)); v > *m {

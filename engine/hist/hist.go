@@ -65,11 +65,12 @@ type Hist struct {
 	counts [Buckets]atomic.Uint64
 }
 
-// Record adds one value in ns. It is no point of preemption (nosplit): see
+// Record adds one value in ns; what is negative counts as 0. It is no point of preemption (nosplit): see
 // bench/storm, whose threads must not meet the Go scheduler between two calls.
 //
 //go:nosplit
 func (h *Hist) Record(v int64) {
+	v = max(v, 0)
 	h.counts[Index(v)].Add(1)
 	h.sum.Add(v)
 	for {

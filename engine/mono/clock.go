@@ -7,29 +7,35 @@ import (
 )
 
 // A Clock is CLOCK_MONOTONIC, in ns, by a [Line] that somebody keeps adjusting to the kernel's clock, and
-// by the kernel's clock where there is no counter or nobody does. The zero Clock is ready. While it is adjusted
-// it does not go back and is off by less than some µs. When there
-// is no line any more it may go back by as much.
+// by the kernel's clock where there is no counter or nobody does. The zero Clock is ready.
+//
+// It is meant for differences, too. In calm it is off by some µs and goes on without a jump; while the kernel's
+// clock is being brought into line with the world's (adjtimex), by up to 600 µs. When the line ends or is given up it
+// jumps by what it was off, also back; and a thread that loses its CPU between two steps of Now may see it go back by
+// less than a µs.
 type Clock struct {
 	line atomic.Pointer[Line]
 
 	mu     sync.Mutex // of who adjusts
-	last   Mark       // through which the line was drawn; the zero Mark if there is none
-	counts bool
-	looks  uint // for whether it counts
+	due    int64      // ns: when there is something to do
+	last   Mark       // the zero Mark if there is none
+	pace   uint64     // of the counter between the last two marks, as a Line's scale; 0 if that is not known
+	counts bool       // the kernel tells the time by it
+	looks  uint       // for whether it does
 }
 
 const (
-	// A line holds for lineSpan, is adjusted each adjustEvery, and made anew when its last mark is older
-	// than lineOld, since a machine may have slept meanwhile.
+	// A line ends after lineSpan, in which it would have met the kernel's clock twice, and is adjusted each adjustEvery.
 	lineSpan    = 2 * time.Second
+	lineMeets   = time.Second
 	adjustEvery = time.Second / 2
-	lineOld     = 10 * time.Second
-	// A line that is further off the kernel's clock than mostAstray, or whose pace then differs from the next one's
-	// by more than a part in mostOff, tells that one of the clocks was set or stood still: it is given up.
+	// Where two paces in a row differ by more than a part in mostOff, or a line is further off than
+	// mostAstray, one of the clocks was set, stood still, or is being set fast: there is no line until they agree.
+	// CLOCK_MONOTONIC stands still while the machine sleeps; the counter may not.
+	mostOff    = 500
 	mostAstray = 600 * time.Microsecond
-	mostOff    = 400
-	// The kernel may find that the counter cannot be trusted: that is looked for once in so many adjustments.
+	// The kernel may find that the counter cannot be trusted: that is looked for once in so many adjustments, and
+	// where it does not use it, as seldom.
 	lookAgain = 16
 )
 
@@ -42,53 +48,73 @@ func (c *Clock) Now() int64 {
 	return l.Now()
 }
 
-// Adjust is to be called at least once a second while the clock is to be cheap. It mostly returns at once; else it
-// takes some µs. There is a line from the second call on, if they are 3 ms apart.
+// Counts reports whether the clock is by the counter now.
+func (c *Clock) Counts() bool { return c.line.Load() != nil }
+
+// Adjust is to be called at least once a second while the clock is to be cheap: the third call, if they are 3 ms apart,
+// draws a line. It mostly returns at once, else it takes some µs.
 func (c *Clock) Adjust() {
-	if !c.mu.TryLock() {
+	if Counter == "" || !c.mu.TryLock() {
 		return
 	}
 	defer c.mu.Unlock()
-	old, since := c.line.Load(), time.Duration(Now()-c.last.ns)
-	first := c.last == Mark{}
-	if !first && (since < lineBase || old != nil && since < adjustEvery) {
-		return
+	if now := Now(); now >= c.due {
+		c.due = now + int64(c.adjust(Take, kernelCounts))
 	}
-	if c.looks++; first || c.looks%lookAgain == 0 {
-		c.counts = Counts()
+}
+
+// adjust returns when to do so again.
+func (c *Clock) adjust(take func() Mark, counts func() bool) time.Duration {
+	if c.looks++; !c.counts || c.looks%lookAgain == 0 {
+		c.counts = counts()
 	}
 	if !c.counts {
 		c.line.Store(nil)
-		c.last = Mark{}
-		return
+		c.last, c.pace = Mark{}, 0
+		return lookAgain * adjustEvery
 	}
-	m := Take()
-	if first || since > lineOld {
-		c.line.Store(nil)
-	} else {
-		c.line.Store(next(old, c.last, m))
+	m := take()
+	var l *Line
+	if c.last != (Mark{}) {
+		l = through(c.last, m)
 	}
 	c.last = m
+	var pace uint64
+	switch {
+	case l == nil:
+	case c.pace != 0 && apart(c.pace, l.scale): // nor is this pace one to be trusted
+	default:
+		pace = l.scale
+	}
+	if l = c.next(l, pace); l != nil {
+		c.pace = pace
+		c.line.Store(l)
+		return adjustEvery
+	}
+	c.line.Store(nil)
+	c.pace = pace
+	return lineBase
 }
 
-// next is the line on from mark m, the last having been drawn through mark a; nil if they do not fit.
-// It begins where the old one is now, lest the clock jump, and approaches the kernel's.
-func next(old *Line, a, m Mark) *Line {
-	l := through(a, m)
-	if l == nil {
+// next is the line that follows, given that which was drawn through the last two marks; nil if it cannot be trusted.
+func (c *Clock) next(l *Line, pace uint64) *Line {
+	if l == nil || pace == 0 || c.pace == 0 {
 		return nil
 	}
-	hz := float64(m.cycles-a.cycles) / float64(m.ns-a.ns) * 1e9
-	l.span = uint64(hz * lineSpan.Seconds())
-	if old == nil {
+	l.span = uint64(lineSpan) << 32 / l.scale
+	old := c.line.Load()
+	if old == nil || l.from-old.from > old.span { // that one has ended: it is nobody's clock
 		return l
 	}
-	astray := l.origin - old.at(m.cycles)
-	off := int64(l.scale-old.scale) * mostOff
-	if astray > int64(mostAstray) || -astray > int64(mostAstray) || off > int64(l.scale) || -off > int64(l.scale) {
+	// Begin where the old one is, lest the clock jump, and meet the kernel's.
+	astray := l.origin - old.at(l.from)
+	if astray > int64(mostAstray) || -astray > int64(mostAstray) {
 		return nil
 	}
 	l.origin -= astray
-	l.scale += uint64(int64(l.scale) * astray / int64(adjustEvery))
+	l.scale += uint64(int64(l.scale) * astray / int64(lineMeets))
 	return l
 }
+
+// apart reports whether two paces differ by too much.
+func apart(a, b uint64) bool { return max(a, b)-min(a, b) > a/mostOff }

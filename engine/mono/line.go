@@ -14,14 +14,14 @@ import (
 // Go reads the kernel's clock on the system stack of each thread, by a function of the kernel's
 // (vDSO) that waits for the loads before it: 22 ns, where this takes 9.
 //
-// It is meant for differences: a line of marks 3 ms apart is off by some 10 millionths (and up to
-// 500 while the kernel brings its clock into line with the world's), so that it has gone astray
-// by 10 µs after a second. [Clock] follows.
+// It is meant for differences: a line of marks 3 ms apart is off by some 10 millionths (and by 500 and
+// more while the kernel's clock is brought into line with the world's), so that it has gone astray
+// by 10 µs after a second. A [Clock] follows.
 type Line struct {
 	origin int64  // CLOCK_MONOTONIC, when the counter was at from
 	from   uint64 // cycles
 	scale  uint64 // ns of a cycle, in 2^-32
-	span   uint64 // for how many cycles it holds; then it is the kernel's clock again
+	span   uint64 // for how many cycles it holds, at most 1<<63; then it is the kernel's clock again
 }
 
 // Now does not wait for the loads before it, as the kernel's clock does: that would be for
@@ -30,6 +30,9 @@ type Line struct {
 //
 //go:nosplit
 func (l *Line) Now() int64 {
+	if l.span == 0 {
+		return Now()
+	}
 	d := cycles() - l.from
 	if d >= l.span { // or the counter went back
 		return Now()
@@ -38,13 +41,8 @@ func (l *Line) Now() int64 {
 	return l.origin + int64(hi<<32|lo>>32)
 }
 
-// at is what the line says when the counter is at the given number, though that be before it or
-// after its end.
+// at is what the line says when the counter is at the given number, which is not before it.
 func (l *Line) at(cycles uint64) int64 {
-	if back := l.from - cycles; back < 1<<63 {
-		hi, lo := bits.Mul64(back, l.scale)
-		return l.origin - int64(hi<<32|lo>>32)
-	}
 	hi, lo := bits.Mul64(cycles-l.from, l.scale)
 	return l.origin + int64(hi<<32|lo>>32)
 }
@@ -74,7 +72,7 @@ const lineBase = 3 * time.Millisecond
 // NewLine is the line through now and a mark taken some time ago; if it was not, it waits. It
 // has no end.
 func NewLine(first Mark) *Line {
-	if !Counts() {
+	if !kernelCounts() {
 		return new(Line)
 	}
 	time.Sleep(lineBase - time.Duration(Now()-first.ns))
@@ -82,7 +80,7 @@ func NewLine(first Mark) *Line {
 	if l == nil {
 		return new(Line)
 	}
-	l.span = ^uint64(0)
+	l.span = 1 << 63
 	return l
 }
 
@@ -96,9 +94,12 @@ func through(a, b Mark) *Line {
 	return &Line{origin: b.ns, from: b.cycles, scale: scale}
 }
 
-// Counts reports whether the kernel tells the time by the counter that a Line reads. Then
+// kernelCounts reports whether the kernel tells the time by the counter that a Line reads. Then
 // it has made sure that all CPUs count alike.
-func Counts() bool {
+func kernelCounts() bool {
+	if Counter == "" {
+		return false
+	}
 	source, err := Source()
 	return err == nil && source == Counter
 }
