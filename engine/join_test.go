@@ -35,7 +35,7 @@ func TestReceiveThreadJoinsItsTargets(t *testing.T) {
 			e, stop := start(t, c.cfg)
 			response{
 				counter: func(c engine.Counters) uint64 { return c.Joined },
-				want:    c.joins, loads: 60, calls: 12_800,
+				want:    c.joins, loads: 60, calls: 12_800, enough: 20_000,
 			}.check(t, e, c.targets, func(target *child) { target.pinned(t, c.on) })
 			receiverComesTo(t, last)
 			checkBalance(t, e)

@@ -94,11 +94,13 @@ func (l *trial) with() bool {
 	return l.window%2 == 0
 }
 
-// stop ends the trial, if there is one, without a verdict.
+// stop ends the trial, if there is one, without a verdict. One that has not come to do
+// otherwise than before has cost nothing: the next may begin at once.
 func (l *trial) stop(at int64) {
-	if l.window != 0 {
-		l.window, l.next = 0, at+int64(max(l.hold, holdFirst))
+	if l.window > 1 || l.window == 1 && l.on {
+		l.next = at + int64(max(l.hold, holdFirst))
 	}
+	l.window = 0
 }
 
 // forget forgets the verdict, as it was on something else. The next trial is not before a first
