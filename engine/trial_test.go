@@ -138,3 +138,26 @@ func TestTrialWaitsUntilItIsDone(t *testing.T) {
 		t.Errorf("it went on to window %d, with %d calls counted", l.window, l.n)
 	}
 }
+
+// TestTrialThatTriedNothingMayBeginAgain: a silence before the load is done otherwise than it was
+// holds up no trial, one after that does.
+func TestTrialThatTriedNothingMayBeginAgain(t *testing.T) {
+	for window, waits := range []bool{1: false, 2: true} {
+		if window == 0 {
+			continue
+		}
+		x := triedLoad{kind: &joinsMany, at: 1e9}
+		for x.l.window != window {
+			x.run(time.Millisecond, true, 1)
+		}
+		x.at += int64(time.Second) / 2 // longer than any batch of that kind may take, less than holdFirst
+		x.l.batch(x.kind, x.at, true)
+		if x.l.window != 0 {
+			t.Fatalf("window %d outlived a silence", window)
+		}
+		x.run(time.Millisecond, true, 1)
+		if began := x.l.window != 0; began == waits {
+			t.Errorf("broken off in window %d: the next one has begun at once: %v", window, began)
+		}
+	}
+}
