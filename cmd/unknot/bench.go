@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -335,7 +334,7 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	if err := f.files.startProfile(); err != nil {
 		return fmt.Errorf("--cpuprofile: %w", err)
 	}
-	defer pprof.StopCPUProfile() // if it was not before
+	defer f.files.stopProfile() // if a write fails before writeProfile
 rounds:
 	for round := range f.count {
 		for i := range specs {

@@ -45,7 +45,7 @@ func (f *benchFiles) check(c *cobra.Command) (err error) {
 	return nil
 }
 
-// startProfile begins the CPU profile; writeProfile ends it.
+// startProfile begins the CPU profile, if one is wanted; stopProfile ends it, and may be called again.
 func (f *benchFiles) startProfile() error {
 	if f.cpuProfile == "" {
 		return nil
@@ -53,11 +53,17 @@ func (f *benchFiles) startProfile() error {
 	return pprof.StartCPUProfile(&f.profile)
 }
 
+func (f *benchFiles) stopProfile() {
+	if f.cpuProfile != "" {
+		pprof.StopCPUProfile()
+	}
+}
+
 func (f *benchFiles) writeProfile() error {
 	if f.cpuProfile == "" {
 		return nil
 	}
-	pprof.StopCPUProfile()
+	f.stopProfile()
 	return writeWhole(f.cpuProfile, f.profile.Bytes())
 }
 

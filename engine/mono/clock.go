@@ -48,7 +48,7 @@ func (c *Clock) Now() int64 {
 	return l.Now()
 }
 
-// Counts reports whether the clock is by the counter now.
+// Counts reports whether the clock was by the counter when it was last adjusted.
 func (c *Clock) Counts() bool { return c.line.Load() != nil }
 
 // Adjust is to be called at least once a second while the clock is to be cheap: the third call, if they are 3 ms apart,
@@ -73,36 +73,27 @@ func (c *Clock) adjust(take func() Mark, counts func() bool) time.Duration {
 		c.last, c.pace = Mark{}, 0
 		return lookAgain * adjustEvery
 	}
-	m := take()
-	var l *Line
-	if c.last != (Mark{}) {
-		l = through(c.last, m)
+	m, before := take(), c.pace
+	l := through(c.last, m)
+	c.last, c.pace = m, 0
+	if l != nil && (before == 0 || !apart(before, l.scale)) {
+		c.pace = l.scale
 	}
-	c.last = m
-	var pace uint64
-	switch {
-	case l == nil:
-	case c.pace != 0 && apart(c.pace, l.scale): // nor is this pace one to be trusted
-	default:
-		pace = l.scale
+	if before != 0 && c.pace != 0 { // two paces agree
+		l = follow(c.line.Load(), l)
+	} else {
+		l = nil
 	}
-	if l = c.next(l, pace); l != nil {
-		c.pace = pace
-		c.line.Store(l)
-		return adjustEvery
+	c.line.Store(l)
+	if l == nil {
+		return lineBase
 	}
-	c.line.Store(nil)
-	c.pace = pace
-	return lineBase
+	return adjustEvery
 }
 
-// next is the line that follows, given that which was drawn through the last two marks; nil if it cannot be trusted.
-func (c *Clock) next(l *Line, pace uint64) *Line {
-	if l == nil || pace == 0 || c.pace == 0 {
-		return nil
-	}
+// follow makes l, which was drawn through the last two marks, the line that follows the old one; nil if they are too far apart.
+func follow(old, l *Line) *Line {
 	l.span = uint64(lineSpan) << 32 / l.scale
-	old := c.line.Load()
 	if old == nil || l.from-old.from > old.span { // that one has ended: it is nobody's clock
 		return l
 	}

@@ -84,10 +84,10 @@ func NewLine(first Mark) *Line {
 	return l
 }
 
-// through is the line through two marks, without a span; nil if there is none.
+// through is the line through two marks, without a span; nil if there is none, as when there is no first one.
 func through(a, b Mark) *Line {
 	ns, cycles := uint64(b.ns-a.ns), b.cycles-a.cycles
-	if b.ns <= a.ns || cycles >= 1<<63 || cycles <= ns>>32 {
+	if a == (Mark{}) || b.ns <= a.ns || cycles >= 1<<63 || cycles <= ns>>32 {
 		return nil
 	}
 	scale, _ := bits.Div64(ns>>32, ns<<32, cycles)
