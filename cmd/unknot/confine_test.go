@@ -6,9 +6,10 @@ import (
 )
 
 // TestRunConfinesItsReceiveThread has the supervised command look at its
-// supervisor.
+// supervisor, the parent of its guard.
 func TestRunConfinesItsReceiveThread(t *testing.T) {
-	const look = `for t in /proc/$PPID/task/*; do
+	const look = `read -r _ _ _ supervisor _ </proc/$PPID/stat
+	for t in /proc/$supervisor/task/*; do
 		grep -q '^Seccomp:.*2' $t/status && echo "$(cat $t/comm) $(ls $t/fd | wc -l)"
 	done; exit 0`
 	for _, c := range []struct {

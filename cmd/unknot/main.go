@@ -7,11 +7,12 @@ import (
 	"os"
 
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/engine/launch"
 )
 
 func main() {
-	storm.Main() // a storm is this program run again
-	launchMain() // and so is what `run` turns into its command
+	storm.Main()  // a storm is this program run again
+	launch.Init() // and so is, without cgo, what `run` turns into its command
 	confineMain()
 
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))

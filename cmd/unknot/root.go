@@ -60,11 +60,15 @@ var subcommands = []func() *cobra.Command{
 
 // run is the whole program but for os.Exit.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	// The first signal asks, the second kills: a subcommand that must outlive
-	// both catches them itself.
-	context.AfterFunc(ctx, stop)
+	// The signals of run are its command's.
+	if len(args) == 0 || args[0] != "run" {
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+		defer stop()
+		// The first signal asks, the second kills: a subcommand that must outlive
+		// both catches them itself.
+		context.AfterFunc(ctx, stop)
+	}
 
 	root := newRootCmd(stdin, stdout, stderr)
 	root.SetArgs(args)

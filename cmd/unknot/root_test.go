@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/engine/launch"
 	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +24,7 @@ import (
 // real process: for its exit status, or for what it runs under.
 func TestMain(m *testing.M) {
 	storm.Main()
-	launchMain()
+	launch.Init()
 	confineMain()
 	switch os.Getenv("UNKNOT_TEST_MAIN") {
 	case "":

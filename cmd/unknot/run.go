@@ -6,13 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"net"
 	"os"
-	"os/exec"
-	"os/signal"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +18,7 @@ import (
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/filter"
+	"github.com/unknot/unknot/engine/launch"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/engine/policy"
@@ -42,8 +38,13 @@ type runSettings struct {
 	Format    string   `yaml:"format"`
 	Confine   string   `yaml:"confine"`
 	Priority  string   `yaml:"priority"`
+	Wait      string   `yaml:"wait"`
+	OnDeath   string   `yaml:"on-death"`
+	Output    string   `yaml:"output"`
+	Quiet     bool     `yaml:"quiet"`
 
-	where func(name string) string // where a setting comes from, for errors
+	exitCode bool                     // exit with 128+n rather than die of signal n
+	where    func(name string) string // where a setting comes from, for errors
 }
 
 // defaultTrap is what `run` watches unless told otherwise.
@@ -55,24 +56,38 @@ const defaultRunQueue = 1024
 
 func newRunCmd() *cobra.Command {
 	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: "EINTR", CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Confine: "private", Priority: keepPriority,
+		Wait: waitAll, OnDeath: killTree,
 		where: func(name string) string { return "--" + name }}
 	var config string
 	c := &cobra.Command{
 		Use:   "run [flags] -- command [argument ...]",
 		Short: "supervise a command: every trapped call continues, and is counted",
 		Long: `run supervises a command and all its descendants. Each trapped system call goes
-through the engine and continues. The command's input and output are its own; at
-the end a table by system call goes to standard error.
+through the engine and continues. The command inherits what unknot was started
+with, its input and output are its own, and it gets each signal that unknot is
+sent; at the end a table by system call goes to standard error, or to --output.
 
 "round trip" in the table is from receive to the end of the answer: the target's
 own trap and wake-up come on top. A call in excess of --queue is dropped: it
 fails with --drop-errno.
 
-run waits for descendants that outlive the command, since their trapped calls
-would fail with ENOSYS without a supervisor; interrupt it to end that.
+A signal that comes between a trap and its receive ends the call with EINTR if
+the program handles it without SA_RESTART. Programs expect that of read or open,
+not of close, clone, pipe or connect: run warns where --trap names such calls.
 
-Exit codes: the command's own, 128 plus the signal that ended it, 127 no such
-command, 126 not executable, 1 the supervisor failed, 2 wrong usage.`,
+run waits for descendants that outlive the command, since their trapped calls
+would fail with ENOSYS without a supervisor; interrupt it to end that, and them.
+When unknot dies, also by SIGKILL, the command's processes are killed
+(--on-death).
+
+Without CAP_SYS_ADMIN the kernel wants no_new_privs for a filter, and then
+set-user-ID programs (sudo, su, ping) get no privilege below run. Not seen are
+operations by io_uring; a trapped call that a tracer below run (strace, proot)
+changes or skips is seen as it was made. docs/run.md has the details.
+
+Exit codes: the command's own; when a signal ended it unknot dies of the same one
+(--exit-code: exits with 128 plus its number); 127 no such command, 126 not
+executable, 1 the supervisor failed, 2 wrong usage.`,
 		Example: `  unknot run -- make
   unknot run -t openat,read --format json -- tar cf /dev/null /usr/include`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -100,6 +115,11 @@ command, 126 not executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.StringVar(&s.Format, "format", s.Format, "of the table: text, json")
 	fl.StringVar(&s.Confine, "confine", s.Confine, confineUsage)
 	fl.StringVar(&s.Priority, "priority", s.Priority, priorityUsage)
+	fl.StringVar(&s.Wait, "wait", s.Wait, "for what to wait: all (also what outlives the command), or command")
+	fl.StringVar(&s.OnDeath, "on-death", s.OnDeath, "what becomes of the command's processes when unknot dies, also by SIGKILL: kill, or leave (their trapped calls then fail with ENOSYS)")
+	fl.StringVarP(&s.Output, "output", "o", s.Output, "`file` for the table, instead of standard error")
+	fl.BoolVarP(&s.Quiet, "quiet", "q", s.Quiet, "no table on standard error, and no notes")
+	fl.BoolVar(&s.exitCode, "exit-code", false, "when signal n ended the command exit with 128+n, rather than die of n too")
 	fl.StringVar(&config, "config", "", "YAML `file` with these settings; flags win")
 	return c
 }
@@ -122,6 +142,10 @@ func (s *runSettings) load(path string, cmd *cobra.Command) error {
 		"priority":   func() { s.Priority = given.Priority },
 		"cpu":        func() { s.CPU = given.CPU },
 		"format":     func() { s.Format = given.Format },
+		"wait":       func() { s.Wait = given.Wait },
+		"on-death":   func() { s.OnDeath = given.OnDeath },
+		"output":     func() { s.Output = given.Output },
+		"quiet":      func() { s.Quiet = given.Quiet },
 	}
 	for name, keep := range keep {
 		if cmd.Flags().Changed(name) {
@@ -150,6 +174,12 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 		if n.v < n.low || n.v > n.limit {
 			return cfg, bad(n.name, n.v, fmt.Sprintf("a whole number from %d to %d", n.low, n.limit))
 		}
+	}
+	if s.Wait != waitAll && s.Wait != waitCommand {
+		return cfg, bad("wait", strconv.Quote(s.Wait), "all or command")
+	}
+	if s.OnDeath != killTree && s.OnDeath != leaveTree {
+		return cfg, bad("on-death", strconv.Quote(s.OnDeath), "kill or leave")
 	}
 	if s.Format != "text" && s.Format != "json" {
 		return cfg, bad("format", strconv.Quote(s.Format), "text or json")
@@ -185,6 +215,11 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 	}
 	return cfg, nil
 }
+
+const (
+	waitAll, waitCommand = "all", "command"
+	killTree, leaveTree  = "kill", "leave"
+)
 
 const (
 	keepPriority  = "keep"
@@ -223,32 +258,12 @@ func errnoByName(name string) (syscall.Errno, bool) {
 	return 0, false
 }
 
-// findCommand resolves the command as a shell would, with a shell's exit codes.
-func findCommand(name string) (string, error) {
-	path, err := exec.LookPath(name)
-	if errors.Is(err, exec.ErrDot) {
-		err = nil // "./x" was not meant, but a shell with . in its PATH runs it as well
-	}
-	if err == nil {
-		return filepath.Abs(path)
-	}
-	code, why := 127, "no such command"
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EISDIR) {
-		code, why = 126, "not executable"
-	}
-	// Not what LookPath puts before the reason: the name once more, and its call.
-	var ours *exec.Error
-	if errors.As(err, &ours) {
-		err = ours.Err
-	}
-	var call *fs.PathError
-	if errors.As(err, &call) {
-		err = call.Err
-	}
-	return "", &exitError{code, fmt.Errorf("run %q: %s: %w", name, why, err)}
-}
-
 func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
+	front := newFront()
+	if err := front.listen(); err != nil {
+		return fmt.Errorf("run: read signals: %w", err)
+	}
+	reapOrphans()
 	cfg, err := s.engineConfig()
 	if err != nil {
 		return err
@@ -257,154 +272,131 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err != nil {
 		return usageErrorf("%s: %w", s.where("trap"), err)
 	}
-	path, err := findCommand(args[0])
+	paths, err := launch.Find(args[0])
 	if err != nil {
-		return err
+		return notRun(args[0], unix.ENOENT)
 	}
 	stderr := cmd.ErrOrStderr()
-	cfg.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	e, err := newConfined(cfg, s.Confine, stderr)
+	table := stderr
+	if s.Output != "" {
+		f, err := os.OpenFile(s.Output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.where("output"), err)
+		}
+		defer f.Close()
+		table = f
+	}
+	notes := stderr
+	if s.Quiet {
+		notes = io.Discard
+		if s.Output == "" {
+			table = io.Discard
+		}
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(notes, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	e, err := newConfined(cfg, s.Confine, notes)
 	if err != nil {
 		return err
 	}
-	plan := launchPlan{Prog: prog, Path: path, Argv: args, Env: os.Environ()}
+	flags := notify.SpecAllow // the command is not slowed for being supervised
 	if notify.FeatureWaitKillable.Probe() == nil {
 		// A call that was received is not interrupted and made again by signals
 		// that do not kill, of which Go programs get a hundred a second.
-		plan.Flags = notify.WaitKillableRecv
+		flags |= notify.WaitKillableRecv
 	}
-	// One channel throughout, so that no signal falls between two.
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	defer signal.Stop(signals)
-	status, src, err := launch(e, &plan, signals)
-	if err == nil {
-		waitForRest(stderr, src, args[0], signals)
+	var src *engine.Source
+	front.launching()
+	p, err := launch.Start(&launch.Command{Paths: paths, Args: args, Leave: s.OnDeath == leaveTree, Notify: front.event}, prog, flags, func(l *notify.Listener) (err error) {
+		if src, err = e.Add(l); err != nil {
+			_ = l.Close()
+			return err
+		}
+		// Nothing runs before the receive thread is confined.
+		return e.start()
+	})
+	if errno, ok := launch.NotRun(err); ok {
+		err = notRun(args[0], errno)
 	}
-	if err := errors.Join(err, e.stop()); err != nil {
+	if err != nil {
+		return errors.Join(err, e.stop())
+	}
+	letGo()
+	front.serve(p)
+	status, err := p.Wait()
+	if front.over(status) && err == nil && src != nil {
+		waitForRest(notes, src, p, args[0], front.hurry)
+	}
+	err = errors.Join(err, e.stop(), p.Close())
+	if err != nil {
 		return err
 	}
-	if err := report(stderr, s.Format, e.Engine); err != nil {
-		return fmt.Errorf("write the table: %w", err)
+	// The status is the command's, whatever becomes of the table.
+	if err := report(table, s.Format, e.Engine); err != nil && !s.Quiet {
+		fmt.Fprintf(stderr, "unknot: write the table: %v\n", err)
 	}
-	if status != 0 {
-		return &exitError{Code: status}
+	if status.Signaled() {
+		if !s.exitCode {
+			dieBy(status.Signal())
+		}
+		return &exitError{Code: 128 + int(status.Signal())} // PID 1 cannot die of it
+	}
+	if status.ExitStatus() != 0 {
+		return &exitError{Code: status.ExitStatus()}
 	}
 	return nil
 }
 
-// launch starts the command under the engine, passes signals on to it and waits
-// for it. The status is as a shell's.
-func launch(e *confinedEngine, plan *launchPlan, signals <-chan os.Signal) (status int, src *engine.Source, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, nil, fmt.Errorf("launch: socket pair: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "launcher"), os.NewFile(uintptr(fds[1]), "supervisor")
-	fc, err := net.FileConn(ours)
-	_ = ours.Close()
-	if err != nil {
-		_ = theirs.Close()
-		return 0, nil, fmt.Errorf("launch: %w", err)
-	}
-	conn := fc.(*net.UnixConn)
-	defer conn.Close()
-	c := exec.Command("/proc/self/exe")
-	c.Args[0] = "unknot-launch"
-	c.Env = []string{launchEnv + "=1", "GODEBUG=asyncpreemptoff=1"} // SIGURG must not meet a thread that spins
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.ExtraFiles = []*os.File{theirs}
-	err = c.Start()
-	_ = theirs.Close()
-	if err != nil {
-		return 0, nil, fmt.Errorf("launch: %w", err)
-	}
-	fail := func(err error) (int, *engine.Source, error) {
-		_ = c.Process.Kill()
-		_ = c.Wait()
-		return 0, nil, fmt.Errorf("launch %s: %w", plan.Path, err)
-	}
-	if err := json.NewEncoder(conn).Encode(plan); err != nil {
-		return fail(err)
-	}
-	l, err := notify.RecvListener(conn)
-	if err != nil {
-		return fail(err)
-	}
-	if src, err = e.Add(l); err != nil {
-		_ = l.Close()
-		return fail(err)
-	}
-	// Nothing runs before the receive thread is confined.
-	if err := e.start(); err != nil {
-		return fail(err)
-	}
-	if _, err := conn.Write([]byte{'g'}); err != nil {
-		return fail(err)
-	}
-	// The socket closes when execve succeeds, else it brings the errno.
-	var errno [1]byte
-	if n, _ := conn.Read(errno[:]); n == 1 {
-		_ = c.Wait()
-		code, why := 126, "not executable"
-		if syscall.Errno(errno[0]) == unix.ENOENT {
-			code, why = 127, "its interpreter does not exist" // the file itself was found
+// notRun is the error for a command that cannot be run, with a shell's exit codes.
+func notRun(name string, errno syscall.Errno) error {
+	code, why, err := 126, "not executable", error(errno)
+	if errno == unix.ENOENT {
+		code, why = 127, "no such command"
+		if !strings.Contains(name, "/") {
+			err = errors.New("not found in PATH")
+		} else if _, gone := os.Lstat(name); gone == nil {
+			why = "its interpreter does not exist"
 		}
-		return 0, nil, &exitError{code, fmt.Errorf("run %q: %s: %w", plan.Argv[0], why, syscall.Errno(errno[0]))}
 	}
-	exited := make(chan struct{})
-	go func() {
-		_ = c.Wait()
-		close(exited)
-	}()
-	for {
-		select {
-		case sig := <-signals:
-			// A terminal sends its signals to the whole foreground group, the
-			// command included; only what was meant for us alone is passed on.
-			if (sig == unix.SIGINT || sig == unix.SIGQUIT) && inForeground() {
-				continue
-			}
-			_ = c.Process.Signal(sig)
-		case <-exited:
-			ws := c.ProcessState.Sys().(syscall.WaitStatus)
-			if ws.Signaled() {
-				return 128 + int(ws.Signal()), src, nil
-			}
-			return ws.ExitStatus(), src, nil
+	return &exitError{code, fmt.Errorf("run %q: %s: %w", name, why, err)}
+}
+
+// letGo gives up what the command has from now on for itself: who reads from a
+// pipe that it writes to, or writes to one that it reads, sees its end.
+func letGo() {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	defer null.Close()
+	for _, fd := range []int{0, 1} {
+		_ = unix.Dup3(int(null.Fd()), fd, 0)
+	}
+	for _, fd := range inheritedFiles() {
+		var st unix.Stat_t
+		// Not regular files: closing one would drop the record locks on it.
+		if unix.Fstat(fd, &st) == nil && (st.Mode&unix.S_IFMT == unix.S_IFIFO || st.Mode&unix.S_IFMT == unix.S_IFSOCK) {
+			_ = unix.Close(fd)
 		}
 	}
 }
 
-// inForeground reports whether we are in the foreground process group of our terminal.
-func inForeground() bool {
-	tty, err := os.Open("/dev/tty")
-	if err != nil {
-		return false
-	}
-	defer tty.Close()
-	pgrp, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
-	return err == nil && pgrp == unix.Getpgrp()
-}
-
-// waitForRest waits for descendants that outlive the command, or for a signal
-// that ends the wait.
-func waitForRest(w io.Writer, src *engine.Source, name string, signals <-chan os.Signal) {
+// waitForRest waits for descendants that outlive the command, or for the
+// signal that ends the wait.
+func waitForRest(w io.Writer, src *engine.Source, p *launch.Process, name string, hurry <-chan struct{}) {
+	gone := src.Done()
 	if notify.FeatureHangup.Probe() != nil {
-		return // this kernel does not say when the last one is gone
+		gone = p.Alone() // this kernel does not say when the last target is gone
 	}
 	note := time.NewTimer(time.Second)
 	defer note.Stop()
 	for {
 		select {
-		case <-src.Done():
+		case <-gone:
 			return
-		case sig := <-signals:
-			if sig != unix.SIGUSR1 && sig != unix.SIGUSR2 {
-				return
-			}
+		case <-hurry:
+			return
 		case <-note.C:
-			fmt.Fprintf(w, "unknot: %s has ended, some of its processes have not: still supervising them (interrupt to stop; their trapped calls will then fail with ENOSYS)\n", name)
+			fmt.Fprintf(w, "unknot: %s has ended, some of its processes have not: still supervising them (interrupt to stop)\n", name)
 		}
 	}
 }

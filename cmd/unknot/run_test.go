@@ -60,7 +60,7 @@ func TestRunPassesOutputAndStatusThrough(t *testing.T) {
 		code   int
 	}{
 		{[]string{"run", "--", "sh", "-c", "echo hello; exit 7"}, "hello\n", 7},
-		{[]string{"run", "sh", "-c", "kill -9 $$"}, "", 128 + 9},
+		{[]string{"run", "--exit-code", "sh", "-c", "kill -9 $$"}, "", 128 + 9},
 		{[]string{"run", "-t", "sendmsg,futex,mmap,execve,ioctl,fcntl,close,rt_sigaction,nanosleep,write,prlimit64", "--", "echo", "x"}, "x\n", 0},
 		{[]string{"run", "--", "sh", "-c", "echo $GODEBUG$UNKNOT_LAUNCH."}, os.Getenv("GODEBUG") + ".\n", 0},
 	} {
@@ -133,8 +133,8 @@ func TestRunSupervisesGoPrograms(t *testing.T) {
 
 func TestBadInputIsOneLine(t *testing.T) {
 	dir := t.TempDir()
-	text := filepath.Join(dir, "text")
-	if err := os.WriteFile(text, []byte("not a program"), 0o755); err != nil {
+	orphan := filepath.Join(dir, "orphan")
+	if err := os.WriteFile(orphan, []byte("#!/nonexistent/interpreter\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	bad := filepath.Join(dir, "bad.yaml")
@@ -149,7 +149,8 @@ func TestBadInputIsOneLine(t *testing.T) {
 		{[]string{"run"}, 2, "name a command"},
 		{[]string{"run", "--", "no-such-command-here"}, 127, "no-such-command-here"},
 		{[]string{"run", "--", "/etc/passwd"}, 126, "/etc/passwd"},
-		{[]string{"run", "--", text}, 126, text},
+		{[]string{"run", "--", dir}, 126, dir},
+		{[]string{"run", "--", orphan}, 127, "interpreter"},
 		{[]string{"run", "-t", "opennat", "--", "true"}, 2, "openat"},
 		{[]string{"run", "--queue", "0", "--", "true"}, 2, "--queue"},
 		{[]string{"run", "--workers", "-1", "--", "true"}, 2, "--workers"},

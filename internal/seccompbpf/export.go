@@ -6,6 +6,7 @@ package seccompbpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,20 +18,22 @@ import (
 // Export has libseccomp write the program of f into memory. Its ExportBPFMem
 // would need libseccomp 2.6.
 func Export(f *seccomp.ScmpFilter) ([]unix.SockFilter, error) {
-	fd, err := unix.MemfdCreate("unknot-filter", unix.MFD_CLOEXEC)
+	// A pipe, since a file may have a limit of size (RLIMIT_FSIZE).
+	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("export filter: memfd: %w", err)
+		return nil, fmt.Errorf("export filter: pipe: %w", err)
 	}
-	file := os.NewFile(uintptr(fd), "unknot-filter")
-	defer file.Close()
-	if err := f.ExportBPF(file); err != nil {
-		return nil, fmt.Errorf("libseccomp: export filter: %w", err)
-	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("export filter: %w", err)
-	}
-	raw, err := io.ReadAll(file)
-	if err != nil {
+	defer r.Close()
+	written := make(chan error, 1)
+	go func() {
+		err := f.ExportBPF(w)
+		if err != nil {
+			err = fmt.Errorf("libseccomp: export filter: %w", err)
+		}
+		written <- errors.Join(err, w.Close())
+	}()
+	raw, err := io.ReadAll(r)
+	if err := errors.Join(err, <-written); err != nil {
 		return nil, fmt.Errorf("export filter: %w", err)
 	}
 	const size = 8 // struct sock_filter

@@ -1,0 +1,306 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/unknot/unknot/engine/launch"
+	"golang.org/x/sys/unix"
+)
+
+// A front stands for the command towards whoever started it: a signal that we
+// are sent reaches the command exactly once, and a stop of the command stops us.
+//
+// Whether a signal was meant for us alone, or has reached the command as well,
+// siginfo does not say. The command's guard does: a process that is in the
+// command's process group and cgroup. What the guard got too went to all. The
+// kernel signals the newest member of a group first, so for a group the guard
+// has it before us; whoever signals a cgroup takes one process after the other,
+// which is what grace is for.
+type front struct {
+	started launch.Inherited
+
+	mu       sync.Mutex
+	phase    phase
+	queue    []arrival
+	more     chan struct{} // capacity 1: queue has grown
+	saws     []saw
+	asked    map[syscall.Signal]bool // to end: signals that were sent while the command ran
+	p        *launch.Process
+	hurry    chan struct{} // closed by a signal that ends the wait for descendants
+	hurrying bool
+}
+
+type phase uint8
+
+const (
+	preparing phase = iota // nothing has been started: a signal means us
+	running                // there is a command, or will be
+	resting                // the command is over: we wait for what it left
+)
+
+// grace is how long after us the guard may still get a signal that was sent to
+// each process of a cgroup; memory is how long what it got is remembered.
+const (
+	grace  = 25 * time.Millisecond
+	memory = 250 * time.Millisecond
+)
+
+// An arrival is a signal that we were sent.
+type arrival struct {
+	sent
+	at time.Time
+}
+
+// A saw is a signal that the guard was sent.
+type saw struct {
+	sig     syscall.Signal
+	inGroup bool
+	at      time.Time
+}
+
+func newFront() *front {
+	return &front{started: launch.Started(), more: make(chan struct{}, 1), asked: map[syscall.Signal]bool{}, hurry: make(chan struct{})}
+}
+
+// listen begins to take signals. Where they have not been blocked since the
+// start, which takes cgo, the Go runtime hands over what it can.
+func (f *front) listen() error {
+	// A closed pipe on standard error must not end the supervisor; for the command
+	// it is as it was.
+	signal.Ignore(unix.SIGPIPE)
+	// Faults are ours, but what a person sends is for the command.
+	faults := []os.Signal{unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSTKFLT}
+	if !startedAsRun() {
+		faults = append(faults, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM, unix.SIGALRM, unix.SIGWINCH, unix.SIGCONT)
+	}
+	c := make(chan os.Signal, 64)
+	signal.Notify(c, faults...)
+	go func() {
+		for s := range c {
+			f.got(sent{sig: s.(syscall.Signal), code: siUser})
+		}
+	}()
+	if !startedAsRun() {
+		return nil
+	}
+	return readSignals(f.got)
+}
+
+// si_code of include/uapi/asm-generic/siginfo.h.
+const (
+	siUser   = 0
+	siQueue  = -1
+	siKernel = 0x80
+)
+
+var (
+	// limits are signals by which the kernel tells a process of its own limits.
+	limits = []syscall.Signal{unix.SIGXCPU, unix.SIGXFSZ}
+	// stops are signals that stop a process and can be caught.
+	stops = []syscall.Signal{unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
+	// harmless are signals that do nothing by default.
+	harmless = []syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGWINCH, unix.SIGCONT}
+	// endings are signals that ask a program to end.
+	endings = []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM}
+)
+
+// got takes a signal that this process was sent.
+func (f *front) got(s sent) {
+	switch {
+	case s.code == siUser && s.pid == os.Getpid():
+		return // by a write of ours, to a closed pipe or past a limit
+	case s.code == siKernel && slices.Contains(limits, s.sig):
+		return // our limit, not the command's
+	case s.sig == unix.SIGCONT && f.guard() == s.pid && s.pid != 0:
+		return // see continued
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch f.phase {
+	case preparing:
+		switch {
+		case f.started.Blocks(s.sig): // it waits for the command
+			f.put(s)
+		case f.started.Ignores(s.sig), slices.Contains(harmless, s.sig):
+		case slices.Contains(stops, s.sig):
+			f.mu.Unlock()
+			stopBy(s.sig)
+			f.mu.Lock()
+		default:
+			endBy(s.sig)
+		}
+	case running:
+		f.put(s)
+	case resting:
+		if slices.Contains(endings, s.sig) && !f.started.Ignores(s.sig) {
+			f.end()
+		}
+	}
+}
+
+func (f *front) guard() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.p == nil {
+		return 0
+	}
+	return f.p.Guard()
+}
+
+func (f *front) put(s sent) {
+	f.queue = append(f.queue, arrival{s, time.Now()})
+	select {
+	case f.more <- struct{}{}:
+	default:
+	}
+}
+
+// end ends the wait for descendants.
+func (f *front) end() {
+	if !f.hurrying {
+		f.hurrying = true
+		close(f.hurry)
+	}
+}
+
+// launching has all later signals go to the command.
+func (f *front) launching() { f.enter(running) }
+
+func (f *front) enter(p phase) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.phase = p
+}
+
+// event is told what happens to the command and its guard.
+func (f *front) event(e launch.Event) {
+	switch e.Kind {
+	case launch.Saw:
+		f.mu.Lock()
+		f.saws = append(f.saws, saw{e.Signal, e.InGroup, time.Now()})
+		f.mu.Unlock()
+	case launch.Stopped:
+		// A stop by SIGSTOP was meant for the command alone: its descendants go on,
+		// and so do we.
+		if slices.Contains(stops, e.Signal) && os.Getpid() != 1 {
+			go stopBy(e.Signal)
+		}
+	}
+}
+
+// serve passes signals on to the command until it has ended.
+func (f *front) serve(p *launch.Process) {
+	f.mu.Lock()
+	f.p = p
+	f.mu.Unlock()
+	for {
+		select {
+		case <-p.Ended():
+			return
+		case <-f.more:
+		}
+		f.mu.Lock()
+		queue := f.queue
+		f.queue = nil
+		f.mu.Unlock()
+		for _, a := range queue {
+			f.pass(p, a)
+		}
+	}
+}
+
+// pass passes a signal on unless it has reached the command by itself.
+func (f *front) pass(p *launch.Process, a arrival) {
+	f.mu.Lock()
+	f.asked[a.sig] = true
+	f.mu.Unlock()
+	p.Sync()
+	known, reached := f.reached(a)
+	if !known {
+		select {
+		case <-time.After(time.Until(a.at.Add(grace))):
+		case <-p.Ended():
+		}
+		p.Sync()
+		_, reached = f.reached(a)
+	}
+	if reached {
+		return
+	}
+	if a.code == siQueue {
+		_ = p.Queue(a.sig, a.value)
+	} else {
+		_ = p.Signal(a.sig)
+	}
+}
+
+// reached reports whether the guard got the signal too, and if so whether the command did.
+func (f *front) reached(a arrival) (known, reached bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.saws = slices.DeleteFunc(f.saws, func(s saw) bool { return a.at.Sub(s.at) > memory })
+	i := slices.IndexFunc(f.saws, func(s saw) bool { return s.sig == a.sig })
+	if i < 0 {
+		return false, false
+	}
+	s := f.saws[i]
+	f.saws = slices.Delete(f.saws, i, i+1)
+	// A command that has left the group misses what is sent to the group, but not
+	// what a service manager sends to each process.
+	return true, s.inGroup || a.code == siUser && a.pid == 1
+}
+
+// over is told how the command ended, and reports whether its descendants are
+// to be waited for: not if a signal that we were sent has ended it.
+func (f *front) over(ws syscall.WaitStatus) (wait bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.phase = resting
+	ended := func(sig syscall.Signal) bool {
+		return ws.Signaled() && ws.Signal() == sig || ws.Exited() && ws.ExitStatus() == 128+int(sig)
+	}
+	for _, a := range f.queue { // came too late for the command
+		f.asked[a.sig] = true
+	}
+	for _, sig := range endings {
+		if f.asked[sig] && (ended(sig) || sig != unix.SIGHUP && f.justAsked(sig)) {
+			f.end()
+		}
+	}
+	return !f.hurrying
+}
+
+// justAsked reports whether sig is among what was sent too late to be passed on.
+func (f *front) justAsked(sig syscall.Signal) bool {
+	return slices.ContainsFunc(f.queue, func(a arrival) bool { return a.sig == sig })
+}
+
+// endBy ends this process by sig as the command would have been.
+func endBy(sig syscall.Signal) {
+	dieBy(sig)
+	os.Exit(128 + int(sig)) // PID 1 of a namespace does not die of it
+}
+
+// reapOrphans collects what the kernel gives to PID 1 of a pid namespace.
+func reapOrphans() {
+	if os.Getpid() != 1 {
+		return
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGCHLD)
+	go func() {
+		for range c {
+			for {
+				var ws syscall.WaitStatus
+				if pid, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, nil); err != unix.EINTR && pid <= 0 {
+					break
+				}
+			}
+		}
+	}()
+}
