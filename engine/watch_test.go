@@ -123,7 +123,7 @@ func TestBusyListenerLeavesEpoll(t *testing.T) {
 
 			for {
 				released, s := busy()
-				l, err := e.Release(s)
+				l, err := e.Release(t.Context(), s)
 				if err != nil && ended(s) {
 					continue
 				}
