@@ -139,7 +139,8 @@ var violations = append([]violation{
 	{"seccomp", simple(unix.SYS_SECCOMP, none, 0, 0), "killed", ""},
 	{"rt_sigaction", simple(unix.SYS_RT_SIGACTION, 0, 0, 0, 0), "killed", ""},
 	{"sched_setaffinity", simple(unix.SYS_SCHED_SETAFFINITY, 0, 0, 0), "killed", ""},
-	{"futex, shared", simple(unix.SYS_FUTEX, 0, 0, 0), "killed", ""}, // FUTEX_WAIT without PRIVATE: EFAULT elsewhere
+	{"futex, shared", simple(unix.SYS_FUTEX, 0, 1, 0), "killed", ""},            // FUTEX_WAKE without PRIVATE: EFAULT elsewhere
+	{"futex, shared, timed", simple(unix.SYS_FUTEX, 0, 0, 0, 16), "killed", ""}, // FUTEX_WAIT without PRIVATE, with a timeout
 	{"setitimer", simple(unix.SYS_SETITIMER, none, 0, 0), "killed", ""},
 	{"timer_create", simple(unix.SYS_TIMER_CREATE, none, 0, 0), "EPERM", ""},
 	{"timer_settime", simple(unix.SYS_TIMER_SETTIME, none, 0, 0, 0), "killed", ""},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -83,6 +84,9 @@ type Engine struct {
 	stopping bool          // the receive thread shall end
 	turns    []turn        // for the receive thread, between two batches of events
 	ended    chan struct{} // closed when the receive thread has ended
+	givenUp  chan struct{} // closed when the stop waits for nobody any more; all is answered
+
+	halted atomic.Bool // nothing more is received
 }
 
 type engineState uint8
@@ -93,9 +97,16 @@ const (
 	over
 )
 
-// ErrStopTimeout says that handlers still ran when the stop's time was up.
-// Their notifications were answered for them.
-var ErrStopTimeout = errors.New("handlers still run after the stop timeout")
+var (
+	// ErrStopTimeout says that handlers still ran when the stop's time was up.
+	// Their notifications were answered for them.
+	ErrStopTimeout = errors.New("handlers still run after the stop timeout")
+	// ErrPrivateFiles says that a running engine cannot take a listener, because
+	// its receive thread has a file table of its own; see [Config.PrivateFiles].
+	ErrPrivateFiles = errors.New("the receive thread has a file table of its own, which new descriptors do not reach")
+
+	errRetiring = fmt.Errorf("it is being removed: %w", os.ErrClosed)
+)
 
 // New returns an engine that does nothing until Run. An engine that will not be
 // run must be closed by Run with a context that has ended.
@@ -106,7 +117,7 @@ func New(cfg Config) (*Engine, error) {
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	e := &Engine{cfg: cfg, hangups: make(chan *Source, 64), asks: make(chan struct{}, 1), cpus: osthread.Allowed(), ended: make(chan struct{})}
+	e := &Engine{cfg: cfg, hangups: make(chan *Source, 64), asks: make(chan struct{}, 1), cpus: osthread.Allowed(), ended: make(chan struct{}), givenUp: make(chan struct{})}
 	e.sources.Store(&[]*Source{})
 	var workers []*worker
 	if cfg.Inline {
@@ -153,6 +164,9 @@ func New(cfg Config) (*Engine, error) {
 // workers finish what was, for at most the stop timeout; what is left then is
 // answered for them. Last, the listeners are closed, and with them later calls
 // of the targets fail with ENOSYS. An engine runs once.
+//
+// Run returns when the stop timeout is up, whatever handlers do. One of an inline engine that
+// never returns keeps the receive thread, and with [Config.PrivateFiles] its copies of the listeners.
 //
 // The error is that of the receive thread or its hook, or wraps [ErrStopTimeout].
 // That ctx ended is no error.
@@ -217,6 +231,7 @@ func (e *Engine) stop(failed <-chan error) error {
 	e.mu.Lock()
 	e.stopping = true
 	e.mu.Unlock()
+	e.halted.Store(true)
 	e.poke()
 	deadline := time.NewTimer(e.cfg.StopTimeout)
 	defer deadline.Stop()
@@ -233,13 +248,12 @@ func (e *Engine) stop(failed <-chan error) error {
 	}
 	wait(e.ended)
 	if e.cfg.Inline {
-		e.expireAll(now())
 		select {
 		case <-e.ended:
 			return receiverError(failed)
 		default: // its thread sees the stop when the handler returns
-			return fmt.Errorf("engine: stop: %w: the inline handler", ErrStopTimeout)
 		}
+		return errors.Join(e.answerAll(), fmt.Errorf("engine: stop: %w: the inline handler", ErrStopTimeout))
 	}
 	<-e.ended // the receive thread runs no handler here: it sees the stop at once
 	e.bench.end()
@@ -257,21 +271,25 @@ func (e *Engine) stop(failed <-chan error) error {
 			e.dropAll(src)
 		}
 	}
-	// A worker may be about to start on the last request it took: look again
-	// until nobody works or only handlers that were answered for do.
-	for giveUp := time.Now().Add(e.cfg.StopTimeout); ; time.Sleep(100 * time.Microsecond) {
-		e.expireAll(now())
-		if e.settled() {
-			break
-		}
-		if time.Now().After(giveUp) {
-			return errors.Join(err, fmt.Errorf("engine: stop: not every notification is accounted for: %+v", e.Counters()))
-		}
-	}
+	err = errors.Join(err, e.answerAll())
 	if n := e.running.count(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("engine: stop: %w: %d of them", ErrStopTimeout, n))
 	}
 	return err
+}
+
+// answerAll answers for all handlers. A worker may be about to start on the last
+// request it took: look again until nobody works or only handlers that were answered for do.
+func (e *Engine) answerAll() error {
+	for giveUp := time.Now().Add(e.cfg.StopTimeout); ; time.Sleep(100 * time.Microsecond) {
+		e.expireAll(now())
+		if e.settled() {
+			return nil
+		}
+		if time.Now().After(giveUp) {
+			return fmt.Errorf("engine: stop: not every notification is accounted for: %+v", e.Counters())
+		}
+	}
 }
 
 // dropAll drops what is in the ring of a source that is not received from any more.
@@ -307,6 +325,7 @@ func (e *Engine) closeAll() {
 	e.mu.Lock()
 	e.state = over
 	e.mu.Unlock()
+	close(e.givenUp) // a retirer may wait for a handler that never returns
 	e.retirers.Wait()
 	for _, src := range *e.sources.Load() {
 		if src != nil && src.retiring.CompareAndSwap(false, true) {
@@ -332,12 +351,19 @@ func (e *Engine) closeAll() {
 }
 
 // Add has the engine supervise l, before or while it runs. On success l is the
-// engine's, which closes it; on error it stays the caller's.
+// engine's, which closes it; on error it stays the caller's. While an engine with
+// [Config.PrivateFiles] runs, Add fails with [ErrPrivateFiles].
+//
+// It sets the listener's wake-up flag (SECCOMP_IOCTL_NOTIF_SET_FLAGS), whatever another
+// supervisor left there.
 func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.state == over || e.stopping {
 		return nil, fmt.Errorf("engine: add listener: the engine has stopped: %w", os.ErrClosed)
+	}
+	if e.state == started && e.cfg.PrivateFiles {
+		return nil, fmt.Errorf("engine: add listener %d: %w: add it before Run, or leave the thread the process's table", l.FD(), ErrPrivateFiles)
 	}
 	for _, o := range *e.sources.Load() {
 		if o != nil && o.l.FD() == l.FD() {
@@ -353,6 +379,8 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 		case e.cfg.WakeUp == Sync:
 			return nil, fmt.Errorf("engine: add listener: %w (use another wake-up mode)", &notify.UnsupportedError{Feature: "SYNC_WAKE_UP", Since: "6.6", Err: err})
 		}
+	} else {
+		_ = l.SetFlags(0) // a kernel without flags is as it should be
 	}
 	if e.cfg.Cookies != [3]uintptr{} {
 		l.SetCookies(e.cfg.Cookies)
@@ -391,7 +419,7 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 // answered, then it is closed. It waits for that, or until ctx ends, after
 // which the rest happens without it. A source that is gone already is no error.
 func (e *Engine) Remove(ctx context.Context, s *Source) error {
-	go e.retire(s, true)
+	go func() { _ = e.retire(context.Background(), s, true) }()
 	select {
 	case <-s.ended:
 		return nil
@@ -400,22 +428,27 @@ func (e *Engine) Remove(ctx context.Context, s *Source) error {
 	}
 }
 
-// Release takes a listener out and hands it back open, once what was received
-// is answered: calls that nobody received keep waiting there for another
-// supervisor.
-func (e *Engine) Release(s *Source) (*notify.Listener, error) {
-	if !e.retire(s, false) {
-		return nil, fmt.Errorf("engine: release listener: it is being removed: %w", os.ErrClosed)
+// Release takes a listener out and hands it back open, with its flags as the kernel makes
+// them, once what was received is answered: calls that nobody received keep waiting
+// there for another supervisor. If ctx ends before that, the listener stays the
+// engine's and is received from again. Neither Release nor Remove can
+// finish while an inline handler calls it.
+func (e *Engine) Release(ctx context.Context, s *Source) (*notify.Listener, error) {
+	if err := e.retire(ctx, s, false); err != nil {
+		return nil, fmt.Errorf("engine: release listener: %w", err)
 	}
 	return s.l, nil
 }
 
-// retire takes s out and reports whether it was this call that did.
-func (e *Engine) retire(s *Source, closeIt bool) bool {
+// retire takes s out, once what was received from it is answered. If ctx ends
+// before, s is as it was before. What is retired already is an error, but a wish
+// to close it is kept for the case that it comes back.
+func (e *Engine) retire(ctx context.Context, s *Source, closeIt bool) error {
 	e.mu.Lock()
 	if e.state == over || !s.retiring.CompareAndSwap(false, true) {
+		s.unwanted = s.unwanted || closeIt
 		e.mu.Unlock()
-		return false
+		return errRetiring
 	}
 	e.retirers.Add(1)
 	defer e.retirers.Done()
@@ -425,14 +458,9 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 	running := e.state == started
 	e.mu.Unlock()
 	if running {
-		// The receive thread may hold an event of this listener: wait until it
-		// is past it, then for what it received.
-		e.turn(noFD)
-		for s.open.Load() != 0 {
-			<-s.drained
-		}
-		if e.cfg.PrivateFiles {
-			e.turn(s.l.FD())
+		if err := e.drain(ctx, s); err != nil {
+			e.keepOn(s)
+			return err
 		}
 	}
 	e.mu.Lock()
@@ -443,12 +471,55 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 	}
 	e.sources.Store(&all)
 	e.leave(s)
-	if closeIt {
+	switch {
+	case closeIt:
 		_ = s.l.Close()
+	case WakeUp(s.applied.Load()) == Sync:
+		_ = s.l.SetFlags(0) // it was set, so it can be
 	}
 	close(s.ended)
 	e.ask() // where the receive thread is, is of interest again
-	return true
+	return nil
+}
+
+// drain waits until the receive thread is past an event of the listener that it may
+// hold, and all that it received is answered; then the thread's own copy is closed. When
+// the stop gives up, all is answered, and the thread receives nothing more.
+func (e *Engine) drain(ctx context.Context, s *Source) error {
+	if err := e.turn(ctx, noFD); err != nil {
+		return err
+	}
+	for s.open.Load() != 0 {
+		select {
+		case <-s.drained:
+		case <-e.givenUp:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if e.cfg.PrivateFiles {
+		return e.turn(ctx, s.l.FD())
+	}
+	return nil
+}
+
+// keepOn undoes what retire has begun.
+func (e *Engine) keepOn(s *Source) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.retiring.Store(false)
+	if e.state == over {
+		return // closeAll, which waits for us, closes it
+	}
+	err := e.enter(s)
+	if err != nil {
+		e.cfg.Logger.Error("listener is removed, as epoll does not take it back", "listener", s.l.FD(), "err", err)
+	}
+	if err != nil || s.unwanted {
+		go func() { _ = e.retire(context.Background(), s, true) }()
+	}
+	e.poke() // it may wait in epoll with calls held
 }
 
 // A turn is somebody's wish that the receive thread go round its loop once.
@@ -459,8 +530,9 @@ type turn struct {
 
 const noFD = -1
 
-// turn has the receive thread go round its loop and waits until it has, or ended.
-func (e *Engine) turn(closeFD int) {
+// turn has the receive thread go round its loop and waits until it has, or ended, or is
+// given up. If ctx ends before, the thread will not close the descriptor.
+func (e *Engine) turn(ctx context.Context, closeFD int) error {
 	t := turn{closeFD, make(chan struct{})}
 	e.mu.Lock()
 	e.turns = append(e.turns, t)
@@ -469,7 +541,16 @@ func (e *Engine) turn(closeFD int) {
 	select {
 	case <-t.done:
 	case <-e.ended:
+	case <-e.givenUp:
+	case <-ctx.Done():
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if i := slices.Index(e.turns, t); i >= 0 {
+			e.turns = slices.Delete(e.turns, i, i+1)
+			return ctx.Err()
+		} // else it was done meanwhile
 	}
+	return nil
 }
 
 // leave takes a source's ring out of the set; it is empty.
@@ -513,7 +594,7 @@ func (e *Engine) keep(ctx context.Context) {
 			tick.Stop()
 			return
 		case s := <-e.hangups:
-			go e.retire(s, true)
+			go func() { _ = e.retire(context.Background(), s, true) }()
 		case <-e.asks:
 			e.setWakeUps()
 			e.checkMasks()

@@ -105,6 +105,9 @@ func (rx *receiver) run(ready chan<- error) error {
 				woken = true
 				continue
 			}
+			if e.halted.Load() {
+				continue // an inline handler ended after the stop had given it up
+			}
 			src := (*e.sources.Load())[ev.Fd]
 			if src == nil || src.gone.Load() {
 				gone++
@@ -234,7 +237,7 @@ func (rx *receiver) poll(deadline int64, timed bool) (stop bool) {
 		return false // EINTR, or the time is up
 	}
 	for i, src := range rx.polls {
-		if ev := rx.polled[i].Revents; src != nil {
+		if ev := rx.polled[i].Revents; src != nil && !rx.e.halted.Load() {
 			rx.ready(src, ev&unix.POLLIN != 0, ev&unix.POLLHUP != 0)
 		}
 	}

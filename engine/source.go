@@ -17,6 +17,7 @@ type Source struct {
 	index    int
 	gone     atomic.Bool // the receive thread is done with it
 	retiring atomic.Bool // somebody is taking it out
+	unwanted bool        // and somebody else wants it closed; guarded by Engine.mu
 	open     atomic.Int64
 	drained  chan struct{} // capacity 1: open fell to 0
 	ended    chan struct{} // closed once the listener is closed or handed back

@@ -27,6 +27,8 @@ type tally struct {
 	late       atomic.Uint64
 	unanswered atomic.Uint64
 	twice      atomic.Uint64
+	spent      atomic.Uint64
+	refused    atomic.Uint64
 	recvStale  atomic.Uint64
 	recvFailed atomic.Uint64
 	aged       atomic.Uint64
@@ -57,8 +59,10 @@ type Counters struct {
 	Defaulted  uint64 // of Answered: the engine answered for the handler
 	Panicked   uint64 // handlers that panicked or called runtime.Goexit
 	Late       uint64 // handlers that exceeded their deadline
-	Unanswered uint64 // handlers that returned without an answer
+	Unanswered uint64 // handlers that returned without an answer, although the target waited for one
 	Twice      uint64 // answers refused because there was one already
+	Spent      uint64 // answers refused because the handler had returned: it kept its Request
+	Refused    uint64 // answers that the kernel refused (Continue before Linux 5.5); the default one followed
 
 	Aged      uint64 // of Dropped and Held: waited longer than Config.MaxAge
 	Switches  uint64 // changes of a listener's wake-up mode since it was added
@@ -134,7 +138,7 @@ func (e *Engine) count(c *Counters) {
 	c.Priority = uint64(e.priority.Load())
 	c.Held = uint64(e.held.Load())
 	for _, w := range *e.workers.Load() {
-		if p := phaseOf(w.state.Load()); p != idle && p != answered {
+		if p := phaseOf(w.req.state.Load()); p != idle && p < answered {
 			c.InHandlers++
 		}
 	}
@@ -150,6 +154,8 @@ func (e *Engine) count(c *Counters) {
 		c.Late += t.late.Load()
 		c.Unanswered += t.unanswered.Load()
 		c.Twice += t.twice.Load()
+		c.Spent += t.spent.Load()
+		c.Refused += t.refused.Load()
 		c.Vanished += t.recvStale.Load()
 		c.RecvFailed += t.recvFailed.Load()
 		c.Aged += t.aged.Load()
