@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"slices"
 	"strings"
@@ -60,11 +61,14 @@ var subcommands = []func() *cobra.Command{
 
 // run is the whole program but for os.Exit.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	// The first signal asks, the second kills: a subcommand that must outlive
-	// both catches them itself.
-	context.AfterFunc(ctx, stop)
+	if end := notIgnored(unix.SIGINT, unix.SIGTERM); len(end) > 0 { // none at all would be every signal
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, end...)
+		defer stop()
+		// The first signal asks, the second kills: a subcommand that must outlive
+		// both catches them itself.
+		context.AfterFunc(ctx, stop)
+	}
 
 	root := newRootCmd(stdin, stdout, stderr)
 	root.SetArgs(args)
@@ -81,6 +85,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "unknot: %v\n", oneLine(err))
 	}
 	return code
+}
+
+// notIgnored returns those of the signals that the caller did not have ignored, as
+// `trap ” INT` and background jobs of scripts do. To be notified of one ends that,
+// so this is asked before. The Go runtime keeps the caller's wish for SIGINT and
+// SIGHUP alone: of SIGTERM nothing is known by the time that main begins.
+func notIgnored(signals ...os.Signal) []os.Signal {
+	return slices.DeleteFunc(signals, signal.Ignored)
 }
 
 // oneLine keeps the promise that an error is one line on standard error.
