@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -367,18 +366,19 @@ func checkPlacement(pid int) check {
 	if pid == 0 {
 		return c
 	}
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	p, err := trace.OpenProcess(pid)
+	var tids []int
+	if err == nil {
+		defer p.Close()
+		tids, err = p.Threads()
+	}
 	if err != nil {
-		c.OK, c.Detail, c.Remedy = false, err.Error(), "name a process that runs and is visible in /proc"
+		c.OK, c.Detail, c.Remedy = false, strings.TrimPrefix(err.Error(), "trace: "), "name a process that runs and is visible in /proc"
 		return c
 	}
 	apart, looked := 0, 0
 	var theirs []int
-	for _, t := range tasks {
-		tid, err := strconv.Atoi(t.Name())
-		if err != nil {
-			continue
-		}
+	for _, tid := range tids {
 		cpus, err := osthread.AllowedTo(tid)
 		if err != nil {
 			continue // it has ended
