@@ -157,7 +157,7 @@ func attach(c Config) (p *programs, err error) {
 func onlineCPUs() (int, error) {
 	b, err := os.ReadFile("/sys/devices/system/cpu/online")
 	if err != nil {
-		return 0, fmt.Errorf("record: count CPUs: %w", err)
+		return 0, fmt.Errorf("record: count CPUs: %w; if /sys is not mounted: mount -t sysfs sysfs /sys", err)
 	}
 	n := 0
 	for len(b) > 0 {

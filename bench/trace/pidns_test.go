@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,7 +42,7 @@ func inPIDNamespace(t *testing.T, role, want string) {
 }
 
 func beOuter() error {
-	if ownProc() {
+	if OwnProc() {
 		return errors.New("/proc is that of this namespace")
 	}
 	inner := exec.Command("/proc/self/exe")
@@ -75,6 +76,9 @@ func beOuter() error {
 	}
 	if tids, err := p.Threads(); err != nil || !slices.Contains(tids, handler) || !slices.Contains(tids, inner.Process.Pid) {
 		return fmt.Errorf("threads %v of process %d, without %d: %w", tids, inner.Process.Pid, handler, err)
+	}
+	if tids, err := osthread.Threads(); err != nil || !slices.Contains(tids, os.Getpid()) {
+		return fmt.Errorf("own threads %v, without %d: %w", tids, os.Getpid(), err)
 	}
 	if !p.HoldsListener() {
 		return fmt.Errorf("process %d holds no listener", inner.Process.Pid)

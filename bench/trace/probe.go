@@ -57,6 +57,13 @@ func explain(op, kernel string, err error) error {
 		// EACCES is how the verifier says no: that is no matter of privilege.
 		u.Err = fmt.Errorf("the kernel refuses the program: %w", err)
 		u.Remedy = "needs Linux " + kernel + " or later; if it is, please report this"
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		u.Remedy = "raise the limit of open files (ulimit -n): some 40 are needed"
+	case missingPrivileges() == "" && missingMount() != "":
+		// cilium/ebpf reads both and says that of the kernel which it did not find.
+		fs := missingMount()
+		u.Err = fmt.Errorf("/%s is not mounted: %w", fs, errors.ErrUnsupported)
+		u.Remedy = mountRemedy(fs)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, ebpf.ErrNotSupported) && missingPrivileges() != "":
 		// cilium/ebpf answers some refusals by an experiment, which is refused as
 		// well and then taken for a kernel that lacks the feature.
@@ -73,6 +80,27 @@ func explain(op, kernel string, err error) error {
 		u.Remedy = "needs Linux " + kernel + " or later with CONFIG_BPF_SYSCALL and CONFIG_FTRACE_SYSCALLS"
 	}
 	return u
+}
+
+// missingMount names the file system, proc or sys, that loading needs and is not
+// mounted; "" if both are.
+func missingMount() string {
+	for _, m := range []struct {
+		name string
+		kind int64
+	}{{"proc", unix.PROC_SUPER_MAGIC}, {"sys", unix.SYSFS_MAGIC}} {
+		var st unix.Statfs_t
+		if err := unix.Statfs("/"+m.name, &st); err != nil || int64(st.Type) != m.kind {
+			return m.name
+		}
+	}
+	return ""
+}
+
+// mountRemedy says how to mount what missingMount named.
+func mountRemedy(name string) string {
+	kind := map[string]string{"proc": "proc", "sys": "sysfs"}[name]
+	return fmt.Sprintf("mount it: mount -t %s %s /%s", kind, kind, name)
 }
 
 // Capabilities that loading and attaching want, beside CAP_SYS_ADMIN.

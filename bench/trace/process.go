@@ -86,7 +86,7 @@ func (p *Process) Close() error {
 // seen there, or /proc is not mounted.
 func (p *Process) Dir() (string, bool) {
 	pid := p.pid
-	if !ownProc() {
+	if !OwnProc() {
 		if pid = p.numberInProc(); pid <= 0 {
 			return "", false
 		}
@@ -176,7 +176,7 @@ type Holder struct {
 func ListenerHolders() (found []Holder) {
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	seen := map[string]bool{}
-	depth, own := len(nsPIDs("self")), ownProc()
+	depth, own := len(nsPIDs("self")), OwnProc()
 	for _, l := range links {
 		dir := strings.Split(l, "/")[2]
 		if seen[dir] || !isListener(l) {
@@ -234,8 +234,8 @@ func field(file []byte, name string) string {
 	return ""
 }
 
-// ownProc reports whether /proc shows our own PID namespace: we have one number there.
-func ownProc() bool { return len(nsPIDs("self")) == 1 }
+// OwnProc reports whether /proc shows our own PID namespace: we have one number there.
+func OwnProc() bool { return len(nsPIDs("self")) == 1 }
 
 // checkProcess reports whether tgid is a process: the filter would silently
 // match nothing if it were a thread, or nobody.
@@ -246,7 +246,7 @@ func checkProcess(tgid int) error {
 	if err := unix.Kill(tgid, 0); errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("trace: no process %d in this PID namespace: %w", tgid, err)
 	}
-	if !ownProc() {
+	if !OwnProc() {
 		return nil // nothing to check by
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tgid))

@@ -205,7 +205,10 @@ func (t *Tracer) Reset() error {
 
 func (t *Tracer) reset() error {
 	other := 1 - t.bank
-	cpus := ebpf.MustPossibleCPU()
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("trace: count CPUs: %w", err)
+	}
 	n, err := t.flights(other)
 	if err != nil {
 		return err

@@ -24,8 +24,8 @@ import (
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/internal/wholefile"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/wholefile"
 	"golang.org/x/sys/unix"
 )
 
