@@ -21,26 +21,13 @@ func ownPIDNS() (pidns, error) {
 	// Any /proc in which we are, also another namespace's, leads to our own.
 	const path = "/proc/self/ns/pid"
 	var st unix.Stat_t
-	err := unix.Stat(path, &st)
-	if err != nil && pidnsOfPidfd(&st) != nil {
-		return pidns{}, fmt.Errorf("trace: find own PID namespace: stat %s: %w; mount /proc (mount -t proc proc /proc), or trace every process (--all)", path, err)
+	if err := unix.Stat(path, &st); err != nil {
+		if m := missingMount(); m != nil && m.path == "/proc" {
+			err = fmt.Errorf("%w; %s", m.err, m.remedy())
+		}
+		return pidns{}, fmt.Errorf("trace: find own PID namespace: %w", err)
 	}
 	// The kernel's own dev_t, which is not the one that stat returns.
 	dev := uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev))
 	return pidns{dev: dev, ino: st.Ino, initial: st.Ino == initialPIDNS}, nil
-}
-
-// pidnsOfPidfd asks without /proc, from Linux 6.11 on.
-func pidnsOfPidfd(st *unix.Stat_t) error {
-	fd, err := unix.PidfdOpen(unix.Getpid(), 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	ns, err := unix.IoctlRetInt(fd, unix.PIDFD_GET_PID_NAMESPACE)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(ns)
-	return unix.Fstat(ns, st)
 }

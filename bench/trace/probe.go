@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -59,11 +60,10 @@ func explain(op, kernel string, err error) error {
 		u.Remedy = "needs Linux " + kernel + " or later; if it is, please report this"
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		u.Remedy = "raise the limit of open files (ulimit -n): some 40 are needed"
-	case missingPrivileges() == "" && missingMount() != "":
+	case missingPrivileges() == "" && missingMount() != nil:
 		// cilium/ebpf reads both and says that of the kernel which it did not find.
-		fs := missingMount()
-		u.Err = fmt.Errorf("/%s is not mounted: %w", fs, errors.ErrUnsupported)
-		u.Remedy = mountRemedy(fs)
+		m := missingMount()
+		u.Err, u.Remedy = m.err, m.remedy()
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, ebpf.ErrNotSupported) && missingPrivileges() != "":
 		// cilium/ebpf answers some refusals by an experiment, which is refused as
 		// well and then taken for a kernel that lacks the feature.
@@ -82,25 +82,31 @@ func explain(op, kernel string, err error) error {
 	return u
 }
 
-// missingMount names the file system, proc or sys, that loading needs and is not
-// mounted; "" if both are.
-func missingMount() string {
-	for _, m := range []struct {
-		name string
-		kind int64
-	}{{"proc", unix.PROC_SUPER_MAGIC}, {"sys", unix.SYSFS_MAGIC}} {
-		var st unix.Statfs_t
-		if err := unix.Statfs("/"+m.name, &st); err != nil || int64(st.Type) != m.kind {
-			return m.name
-		}
-	}
-	return ""
+// A mount is a file system that loading needs, and what is wrong with it.
+type mount struct {
+	path, kind string
+	magic      int64
+	err        error
 }
 
-// mountRemedy says how to mount what missingMount named.
-func mountRemedy(name string) string {
-	kind := map[string]string{"proc": "proc", "sys": "sysfs"}[name]
-	return fmt.Sprintf("mount it: mount -t %s %s /%s", kind, kind, name)
+func (m *mount) remedy() string {
+	return fmt.Sprintf("mount it: mount -t %s %s %s", m.kind, m.kind, m.path)
+}
+
+// missingMount returns the one that is not there; nil if all are.
+func missingMount() *mount {
+	for _, m := range []mount{{"/proc", "proc", unix.PROC_SUPER_MAGIC, nil}, {"/sys", "sysfs", unix.SYSFS_MAGIC, nil}} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(m.path, &st); err != nil || int64(st.Type) != m.magic {
+			m.err = fmt.Errorf("%s is not mounted", m.path)
+			return &m
+		}
+		if _, err := os.Stat("/proc/self/ns"); m.path == "/proc" && err != nil {
+			m.err = errors.New("/proc is that of a PID namespace in which this process is not")
+			return &m
+		}
+	}
+	return nil
 }
 
 // Capabilities that loading and attaching want, beside CAP_SYS_ADMIN.

@@ -153,10 +153,7 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	}
 	ns, err := ownPIDNS()
 	if c.TGID != 0 {
-		if err := checkProcess(c.TGID); err != nil {
-			return nil, err
-		}
-		if err != nil {
+		if err := errors.Join(checkProcess(c.TGID), err); err != nil {
 			return nil, err
 		}
 		set[kernelVarTgid] = uint32(c.TGID)

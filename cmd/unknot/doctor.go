@@ -225,6 +225,10 @@ func checkProc() check {
 		c.Detail, c.Remedy = "not mounted", "mount -t proc proc /proc"
 		return c
 	}
+	if _, err := os.Stat("/proc/self/exe"); err != nil {
+		c.Detail, c.Remedy = "of a PID namespace in which this process is not", "mount this namespace's: mount -t proc proc /proc"
+		return c
+	}
 	c.Required = false
 	if trace.OwnProc() {
 		c.OK = true
