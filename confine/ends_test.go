@@ -240,13 +240,13 @@ var ends = map[string]func(*rig, *testchild.Conn) error{
 			return err
 		}
 		blocked := Masked.blocked(0)
-		if err := verify(st.TID, blocked, st); err != nil {
+		if err := verify(taskOf(st.TID), blocked, st); err != nil {
 			return err
 		}
 		more, less := *st, *st
 		more.FDs = append(slices.Clone(st.FDs), 999)
 		less.FDs = st.FDs[1:]
-		for _, wrong := range []error{verify(st.TID, blocked^1, st), verify(st.TID, blocked, &more), verify(st.TID, blocked, &less)} {
+		for _, wrong := range []error{verify(taskOf(st.TID), blocked^1, st), verify(taskOf(st.TID), blocked, &more), verify(taskOf(st.TID), blocked, &less)} {
 			if wrong == nil {
 				return errors.New("a fault was not found")
 			}
@@ -276,7 +276,7 @@ var ends = map[string]func(*rig, *testchild.Conn) error{
 			}
 		}()
 		for range 1000 {
-			if err := verify(st.TID, Masked.blocked(0), st); err != nil {
+			if err := verify(taskOf(st.TID), Masked.blocked(0), st); err != nil {
 				return err
 			}
 		}

@@ -112,10 +112,10 @@ func TestVerifyFindsFault(t *testing.T) {
 		<-end
 	})
 	st := &Status{Level: Shared}
-	if err := verify(<-tid, 0, st); err == nil || !strings.Contains(err.Error(), `Seccomp "0", not "2"`) {
+	if err := verify(taskOf(<-tid), 0, st); err == nil || !strings.Contains(err.Error(), `Seccomp "0", not "2"`) {
 		t.Error(err)
 	}
-	if err := verify(1<<22+1, 0, st); err == nil {
+	if err := verify(taskOf(1<<22+1), 0, st); err == nil {
 		t.Error("a thread that there is not was verified")
 	}
 	c := order{Name: "verify"}.start(t, "ends")
@@ -145,3 +145,6 @@ func TestRulesReadWell(t *testing.T) {
 		}
 	}
 }
+
+// taskOf is where our /proc has a thread of ours.
+func taskOf(tid int) string { return fmt.Sprintf("/proc/self/task/%d", tid) }

@@ -14,9 +14,10 @@ import (
 // ends it.
 func verifier(tid int, blocked uint64, st *Status) (ask func() error, drop func()) {
 	asked, answer := make(chan struct{}), make(chan error, 1)
+	dir := taskDir(tid)
 	go func() {
 		if _, ok := <-asked; ok {
-			answer <- verify(tid, blocked, st)
+			answer <- verify(dir, blocked, st)
 		}
 	}()
 	ask = func() error {
@@ -30,9 +31,17 @@ func verifier(tid int, blocked uint64, st *Status) (ask func() error, drop func(
 // that should be for those of a handler that the thread happens to be in.
 const handlerLimit = time.Second
 
-// verify compares what /proc says of the thread with what it should be.
-func verify(tid int, blocked uint64, st *Status) error {
-	dir := "/proc/self/task/" + strconv.Itoa(tid)
+// taskDir is where /proc has the calling thread, tid. In that of another PID namespace
+// the thread has another number.
+func taskDir(tid int) string {
+	if to, err := os.Readlink("/proc/thread-self"); err == nil {
+		return "/proc/" + to
+	}
+	return "/proc/self/task/" + strconv.Itoa(tid)
+}
+
+// verify compares what /proc says of the thread there with what it should be.
+func verify(dir string, blocked uint64, st *Status) error {
 	// While a handler runs, what sigaction(2) says is blocked too, and the
 	// runtime's preemption (SIGURG) may come at any time: look again.
 	var got map[string]string

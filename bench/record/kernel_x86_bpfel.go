@@ -20,6 +20,7 @@ type kernelCall struct {
 	Received   uint64
 	Dispatched uint64
 	Answered   uint64
+	Began      uint64
 	Away       uint64
 	Pid        uint32
 	Nr         int32
@@ -57,8 +58,9 @@ type kernelThread struct {
 	Pid      uint32
 	Switches uint32
 	AtCall   uint32
-	Pad      uint32
+	_        [4]byte
 	Out      uint64
+	Who      uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -79,6 +81,7 @@ const (
 	kernelVarLevel         = "level"
 	kernelVarMissed        = "missed"
 	kernelVarOverrun       = "overrun"
+	kernelVarPidnsDepth    = "pidns_depth"
 	kernelVarPidnsDev      = "pidns_dev"
 	kernelVarPidnsIno      = "pidns_ino"
 	kernelVarServersTgid   = "servers_tgid"
@@ -156,6 +159,7 @@ type kernelVariableSpecs struct {
 	Level       *ebpf.VariableSpec `ebpf:"level"`
 	Missed      *ebpf.VariableSpec `ebpf:"missed"`
 	Overrun     *ebpf.VariableSpec `ebpf:"overrun"`
+	PidnsDepth  *ebpf.VariableSpec `ebpf:"pidns_depth"`
 	PidnsDev    *ebpf.VariableSpec `ebpf:"pidns_dev"`
 	PidnsIno    *ebpf.VariableSpec `ebpf:"pidns_ino"`
 	ServersTgid *ebpf.VariableSpec `ebpf:"servers_tgid"`
@@ -211,6 +215,7 @@ type kernelVariables struct {
 	Level       *ebpf.Variable `ebpf:"level"`
 	Missed      *ebpf.Variable `ebpf:"missed"`
 	Overrun     *ebpf.Variable `ebpf:"overrun"`
+	PidnsDepth  *ebpf.Variable `ebpf:"pidns_depth"`
 	PidnsDev    *ebpf.Variable `ebpf:"pidns_dev"`
 	PidnsIno    *ebpf.Variable `ebpf:"pidns_ino"`
 	ServersTgid *ebpf.Variable `ebpf:"servers_tgid"`

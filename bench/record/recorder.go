@@ -15,7 +15,6 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine/mono"
-	"golang.org/x/sys/unix"
 )
 
 // DefaultCalls is the Config.MaxCalls of a zero Config: some 12 MB of file and 60
@@ -73,7 +72,7 @@ func Record(ctx context.Context, c Config) (*Recording, error) {
 
 // follow takes in rows until there is a reason to end, and ends.
 func (p *programs) follow(ctx context.Context, c Config) (*Recording, error) {
-	for ctx.Err() == nil && len(p.rec.Calls) < c.MaxCalls && !errors.Is(unix.Kill(c.PID, 0), unix.ESRCH) {
+	for ctx.Err() == nil && len(p.rec.Calls) < c.MaxCalls && !p.supervisor.Ended() {
 		if err := p.fetch(time.Now().Add(pollEvery), c.MaxCalls); err != nil {
 			return nil, err
 		}
@@ -84,12 +83,13 @@ func (p *programs) follow(ctx context.Context, c Config) (*Recording, error) {
 // programs are the attached programs and what they have said.
 type programs struct {
 	kernelObjects
-	links    []link.Link
-	reader   *ringbuf.Reader
-	rec      *Recording
-	base     int64 // the recording's start by the monotonic clock
-	threads  map[uint32]int32
-	syscalls map[Syscall]int32
+	supervisor *trace.Process
+	links      []link.Link
+	reader     *ringbuf.Reader
+	rec        *Recording
+	base       int64 // the recording's start by the monotonic clock
+	threads    map[uint32]int32
+	syscalls   map[Syscall]int32
 }
 
 func attach(c Config) (p *programs, err error) {
@@ -113,14 +113,20 @@ func attach(c Config) (p *programs, err error) {
 	if err != nil {
 		return nil, err
 	}
-	coll, err := trace.Load(spec, minKernel)
+	supervisor, err := trace.OpenProcess(c.PID)
 	if err != nil {
 		return nil, err
 	}
-	p = &programs{threads: map[uint32]int32{}, syscalls: map[Syscall]int32{}, rec: &Recording{Start: time.Now().UTC().Truncate(time.Second), CPUs: cpus}}
+	coll, err := trace.Load(spec, minKernel)
+	if err != nil {
+		_ = supervisor.Close()
+		return nil, err
+	}
+	p = &programs{supervisor: supervisor, threads: map[uint32]int32{}, syscalls: map[Syscall]int32{}, rec: &Recording{Start: time.Now().UTC().Truncate(time.Second), CPUs: cpus}}
 	err = coll.Assign(&p.kernelObjects)
 	coll.Close() // what was assigned is ours
 	if err != nil {
+		p.close()
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	if p.reader, err = ringbuf.NewReader(p.Rows); err != nil {
@@ -151,7 +157,7 @@ func attach(c Config) (p *programs, err error) {
 func onlineCPUs() (int, error) {
 	b, err := os.ReadFile("/sys/devices/system/cpu/online")
 	if err != nil {
-		return 0, fmt.Errorf("record: count CPUs: %w", err)
+		return 0, fmt.Errorf("record: count CPUs: %w; if /sys is not mounted: mount -t sysfs sysfs /sys", err)
 	}
 	n := 0
 	for len(b) > 0 {
@@ -318,4 +324,5 @@ func (p *programs) close() {
 		_ = p.reader.Close()
 	}
 	_ = p.kernelObjects.Close()
+	_ = p.supervisor.Close()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -174,6 +175,23 @@ func TestRecordOfNobody(t *testing.T) {
 		if _, err := Record(t.Context(), c); err == nil {
 			t.Errorf("%+v: no error", c)
 		}
+	}
+}
+
+// A supervisor that is a zombie, because nobody waits for it, has ended.
+func TestRecordOfAZombie(t *testing.T) {
+	if err := trace.Probe(); err != nil {
+		t.Skip(err)
+	}
+	sup := exec.Command("true")
+	if err := sup.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sup.Wait() }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if r, err := Record(ctx, Config{PID: sup.Process.Pid}); !errors.Is(err, ErrEmpty) || ctx.Err() != nil {
+		t.Errorf("%v, %v; %v", r, err, ctx.Err())
 	}
 }
 

@@ -87,16 +87,12 @@ func pinAll(cpu int) error {
 	var set unix.CPUSet
 	set.Set(cpu)
 	for {
-		ts, err := os.ReadDir("/proc/self/task")
+		tids, err := osthread.Threads()
 		if err != nil {
 			return err
 		}
 		pinned := 0
-		for _, t := range ts {
-			var tid int
-			if _, err := fmt.Sscan(t.Name(), &tid); err != nil {
-				return err
-			}
+		for _, tid := range tids {
 			var has unix.CPUSet
 			err := unix.SchedGetaffinity(tid, &has)
 			if err == nil && has != set {

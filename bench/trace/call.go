@@ -6,7 +6,7 @@ import "time"
 type Call struct {
 	ID      uint64        // of its notification
 	NR      int           // the system call's number
-	Target  int           // thread ids, as the machine's first PID namespace has them
+	Target  int           // thread ids in the tracer's PID namespace; 0: it has none there
 	Handler int           // the thread that dispatched it, or else received it
 	Before  time.Duration // the target's own time before the trap
 	Causes  []Cause       // in the order of time; together Total

@@ -19,6 +19,7 @@ import (
 
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,8 +41,16 @@ func TestMain(m *testing.M) {
 	switch role[0] {
 	case "targets":
 		err = beTargets(role[1], role[2])
+	case "endless":
+		err = beEndless()
+	case "execs":
+		err = beExecs(role[1])
 	case "pidns":
 		err = bePIDNS()
+	case "outer":
+		err = beOuter()
+	case "inner":
+		err = beInner()
 	default:
 		err = fmt.Errorf("no role %q", role[0])
 	}
@@ -67,27 +76,8 @@ func beTargets(threads, calls string) error {
 	// A thread that waits for its answer by a raw call holds its P.
 	runtime.GOMAXPROCS(n + 2)
 	runtime.LockOSThread()
-	f := os.NewFile(3, "supervisor")
-	c, err := net.FileConn(f)
+	c, err := handOver(unix.SYS_GETPPID)
 	if err != nil {
-		return err
-	}
-	_ = f.Close()
-	prog, err := notify.TrapProgram(unix.SYS_GETPPID)
-	if err != nil {
-		return err
-	}
-	l, err := notify.Install(prog, notify.TSync)
-	if err != nil {
-		return err
-	}
-	if err := notify.SendListener(c.(*net.UnixConn), l); err != nil {
-		return err
-	}
-	if err := l.Close(); err != nil {
-		return err
-	}
-	if _, err := c.Read(make([]byte, 1)); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
@@ -113,6 +103,63 @@ func beTargets(threads, calls string) error {
 	return binary.Write(c, binary.NativeEndian, targetsTime{time.Duration(least.Load()), time.Duration(most.Load())})
 }
 
+// handOver traps calls of the whole process, hands over the listener on descriptor
+// 3 and waits for a byte there. What it returns is the other end.
+func handOver(calls ...int) (net.Conn, error) {
+	f := os.NewFile(3, "supervisor")
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	_ = f.Close()
+	prog, err := notify.TrapProgram(calls...)
+	if err != nil {
+		return nil, err
+	}
+	l, err := notify.Install(prog, notify.TSync)
+	if err != nil {
+		return nil, err
+	}
+	if err := notify.SendListener(c.(*net.UnixConn), l); err != nil {
+		return nil, err
+	}
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	_, err = c.Read(make([]byte, 1))
+	return c, err
+}
+
+// againEnv is set in a program that "execs" has executed.
+const againEnv = "TRACE_TEST_AGAIN"
+
+// beExecs traps getppid and execve, makes a call and executes itself, both on a thread
+// that is not the first, and so on as often as is left.
+func beExecs(left string) error {
+	n, err := strconv.Atoi(left)
+	if err != nil {
+		return err
+	}
+	if os.Getenv(againEnv) == "" {
+		if _, err := handOver(unix.SYS_GETPPID, unix.SYS_EXECVE); err != nil {
+			return err
+		}
+		os.Setenv(againEnv, "1")
+	}
+	os.Setenv(roleEnv, fmt.Sprintf("execs %d", n-1))
+	failed := make(chan error)
+	osthread.Start(func() {
+		unix.Gettid() // a sys_exit: what is before the first call begins here
+		_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+		if n == 0 {
+			close(failed)
+			return
+		}
+		failed <- unix.Exec("/proc/self/exe", os.Args, os.Environ())
+	})
+	return <-failed
+}
+
 // targets is a child process whose threads make trapped calls.
 type targets struct {
 	l    *notify.Listener
@@ -125,6 +172,10 @@ type targets struct {
 // 0 calls means until killed. quiet keeps the child's Go runtime from
 // interrupting calls with its preemption signals.
 func startTargets(threads, calls int, quiet bool) (*targets, error) {
+	return startRole(fmt.Sprintf("targets %d %d", threads, calls), quiet)
+}
+
+func startRole(role string, quiet bool) (*targets, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -139,7 +190,7 @@ func startTargets(threads, calls int, quiet bool) (*targets, error) {
 	ctx, kill := context.WithTimeout(context.Background(), deadline)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	// The race detector would sleep for a second at each child's exit.
-	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", fmt.Sprintf("%s=targets %d %d", roleEnv, threads, calls))
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", roleEnv+"="+role)
 	if quiet {
 		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1")
 	}
@@ -206,6 +257,7 @@ type supervisor struct {
 	workers int // 0: answered by the receiver, without dispatch
 	queue   int // full: the oldest is answered EINTR
 	work    func(*supervisor)
+	goOn    bool // answers let the calls continue
 
 	received, dispatched, answered, dropped, stale atomic.Uint64
 	wait, answer, drop                             hist.Hist
@@ -300,7 +352,9 @@ func (s *supervisor) handle(r request) {
 func (s *supervisor) answerWith(r request, errno int32, count *atomic.Uint64, h *hist.Hist) {
 	w := time.Since(r.at)
 	resp := notify.Resp{ID: r.id, Error: errno}
-	if errno == 0 {
+	if errno == 0 && s.goOn {
+		resp.Flags = notify.RespContinue
+	} else if errno == 0 {
 		resp.Val = time.Since(epoch).Nanoseconds() // for targetsTime
 	}
 	switch err := s.l.Send(&resp); notify.OutcomeOf(err) {

@@ -26,6 +26,8 @@ type kernelCause struct {
 	Handler       uint32
 	Nr            int32
 	Split         uint32
+	HandlerHere   uint32
+	Pad           uint32
 }
 
 type kernelCounters struct {
@@ -94,9 +96,9 @@ type kernelSlow struct {
 	HandlerBusy     uint64
 	HandlerWait     uint64
 	Target          uint32
-	Receiver        uint32
 	Handler         uint32
 	Nr              int32
+	Pad             uint32
 }
 
 type kernelThread struct {
@@ -120,9 +122,9 @@ type kernelThread struct {
 	ReceiverBusy uint64
 	ReceiverWait uint64
 	Receiver     uint32
-	Pad          uint32
+	Pid          uint32
 	Cause        kernelCause
-	Pads         [5]uint64
+	Pads         [4]uint64
 }
 
 type kernelUsage struct {
@@ -152,6 +154,7 @@ const (
 	kernelProgEnded     = "ended"
 	kernelProgEnterBtf  = "enter_btf"
 	kernelProgEnterRaw  = "enter_raw"
+	kernelProgExeced    = "execed"
 	kernelProgExitBtf   = "exit_btf"
 	kernelProgExitRaw   = "exit_raw"
 	kernelProgSwitched  = "switched"
@@ -167,6 +170,7 @@ const (
 	kernelVarInPidns    = "in_pidns"
 	kernelVarNearLog2   = "near_log2"
 	kernelVarNested     = "nested"
+	kernelVarPidnsDepth = "pidns_depth"
 	kernelVarPidnsDev   = "pidns_dev"
 	kernelVarPidnsIno   = "pidns_ino"
 	kernelVarRunners    = "runners"
@@ -221,6 +225,7 @@ type kernelProgramSpecs struct {
 	Ended    *ebpf.ProgramSpec `ebpf:"ended"`
 	EnterBtf *ebpf.ProgramSpec `ebpf:"enter_btf"`
 	EnterRaw *ebpf.ProgramSpec `ebpf:"enter_raw"`
+	Execed   *ebpf.ProgramSpec `ebpf:"execed"`
 	ExitBtf  *ebpf.ProgramSpec `ebpf:"exit_btf"`
 	ExitRaw  *ebpf.ProgramSpec `ebpf:"exit_raw"`
 	Switched *ebpf.ProgramSpec `ebpf:"switched"`
@@ -257,6 +262,7 @@ type kernelVariableSpecs struct {
 	InPidns    *ebpf.VariableSpec `ebpf:"in_pidns"`
 	NearLog2   *ebpf.VariableSpec `ebpf:"near_log2"`
 	Nested     *ebpf.VariableSpec `ebpf:"nested"`
+	PidnsDepth *ebpf.VariableSpec `ebpf:"pidns_depth"`
 	PidnsDev   *ebpf.VariableSpec `ebpf:"pidns_dev"`
 	PidnsIno   *ebpf.VariableSpec `ebpf:"pidns_ino"`
 	Runners    *ebpf.VariableSpec `ebpf:"runners"`
@@ -326,6 +332,7 @@ type kernelVariables struct {
 	InPidns    *ebpf.Variable `ebpf:"in_pidns"`
 	NearLog2   *ebpf.Variable `ebpf:"near_log2"`
 	Nested     *ebpf.Variable `ebpf:"nested"`
+	PidnsDepth *ebpf.Variable `ebpf:"pidns_depth"`
 	PidnsDev   *ebpf.Variable `ebpf:"pidns_dev"`
 	PidnsIno   *ebpf.Variable `ebpf:"pidns_ino"`
 	Runners    *ebpf.Variable `ebpf:"runners"`
@@ -342,6 +349,7 @@ type kernelPrograms struct {
 	Ended    *ebpf.Program `ebpf:"ended"`
 	EnterBtf *ebpf.Program `ebpf:"enter_btf"`
 	EnterRaw *ebpf.Program `ebpf:"enter_raw"`
+	Execed   *ebpf.Program `ebpf:"execed"`
 	ExitBtf  *ebpf.Program `ebpf:"exit_btf"`
 	ExitRaw  *ebpf.Program `ebpf:"exit_raw"`
 	Switched *ebpf.Program `ebpf:"switched"`
@@ -353,6 +361,7 @@ func (p *kernelPrograms) Close() error {
 		p.Ended,
 		p.EnterBtf,
 		p.EnterRaw,
+		p.Execed,
 		p.ExitBtf,
 		p.ExitRaw,
 		p.Switched,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -57,6 +58,12 @@ func explain(op, kernel string, err error) error {
 		// EACCES is how the verifier says no: that is no matter of privilege.
 		u.Err = fmt.Errorf("the kernel refuses the program: %w", err)
 		u.Remedy = "needs Linux " + kernel + " or later; if it is, please report this"
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		u.Remedy = "raise the limit of open files (ulimit -n): some 40 are needed"
+	case missingPrivileges() == "" && missingMount() != nil:
+		// cilium/ebpf reads both and says that of the kernel which it did not find.
+		m := missingMount()
+		u.Err, u.Remedy = m.err, m.remedy()
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, ebpf.ErrNotSupported) && missingPrivileges() != "":
 		// cilium/ebpf answers some refusals by an experiment, which is refused as
 		// well and then taken for a kernel that lacks the feature.
@@ -73,6 +80,33 @@ func explain(op, kernel string, err error) error {
 		u.Remedy = "needs Linux " + kernel + " or later with CONFIG_BPF_SYSCALL and CONFIG_FTRACE_SYSCALLS"
 	}
 	return u
+}
+
+// A mount is a file system that loading needs, and what is wrong with it.
+type mount struct {
+	path, kind string
+	magic      int64
+	err        error
+}
+
+func (m *mount) remedy() string {
+	return fmt.Sprintf("mount it: mount -t %s %s %s", m.kind, m.kind, m.path)
+}
+
+// missingMount returns the one that is not there; nil if all are.
+func missingMount() *mount {
+	for _, m := range []mount{{"/proc", "proc", unix.PROC_SUPER_MAGIC, nil}, {"/sys", "sysfs", unix.SYSFS_MAGIC, nil}} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(m.path, &st); err != nil || int64(st.Type) != m.magic {
+			m.err = fmt.Errorf("%s is not mounted", m.path)
+			return &m
+		}
+		if _, err := os.Stat("/proc/self/ns"); m.path == "/proc" && err != nil {
+			m.err = errors.New("/proc is that of a PID namespace in which this process is not")
+			return &m
+		}
+	}
+	return nil
 }
 
 // Capabilities that loading and attaching want, beside CAP_SYS_ADMIN.

@@ -32,9 +32,9 @@ const nearLog2 = 9
 // Config says what to trace. The zero Config traces every process.
 type Config struct {
 	// TGID is the process id of the supervisor, as seen from the tracer's PID
-	// namespace; 0 traces every supervisor on the machine, as one. From a PID
-	// namespace other than the machine's first, only processes of that same
-	// namespace can be traced by id, not those of namespaces inside it.
+	// namespace; 0 traces every supervisor on the machine, as one. Without the
+	// kernel's BTF, from a PID namespace other than the machine's first, only processes
+	// of that same namespace can be traced by id, not those of namespaces inside it.
 	TGID int
 	// MaxInFlight is how many notifications may be received and not yet
 	// answered before some are lost to the tracer (Report.Overflow);
@@ -129,7 +129,7 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	programs := []struct{ name, tracepoint string }{{v.enter, "sys_enter"}, {v.exit, "sys_exit"}}
 	if c.Stages {
 		programs = append([]struct{ name, tracepoint string }{
-			{kernelProgEnded, "sched_process_exit"}, {kernelProgSwitched, "sched_switch"}, {kernelProgWaking, "sched_waking"},
+			{kernelProgEnded, "sched_process_exit"}, {kernelProgExeced, "sched_process_exec"}, {kernelProgSwitched, "sched_switch"}, {kernelProgWaking, "sched_waking"},
 		}, programs...)
 	}
 	for name := range spec.Programs {
@@ -151,19 +151,15 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 		kernelVarStages: c.Stages, kernelVarExplain: c.Explain,
 		kernelVarSampled: uint32(math.MaxUint32 / uint32(c.Sample)),
 	}
+	ns, err := ownPIDNS()
 	if c.TGID != 0 {
-		if err := checkProcess(c.TGID); err != nil {
-			return nil, err
-		}
-		ns, err := ownPIDNS()
-		if err != nil {
+		if err := errors.Join(checkProcess(c.TGID), err); err != nil {
 			return nil, err
 		}
 		set[kernelVarTgid] = uint32(c.TGID)
-		set[kernelVarInPidns] = !ns.initial
-		set[kernelVarPidnsDev] = ns.dev
-		set[kernelVarPidnsIno] = ns.ino
 	}
+	// Without, no thread of the slowest call has a number.
+	set[kernelVarInPidns], set[kernelVarPidnsDev], set[kernelVarPidnsIno] = !ns.initial, ns.dev, ns.ino
 	for name, value := range set {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("trace: set %s: %w", name, err)
@@ -206,7 +202,10 @@ func (t *Tracer) Reset() error {
 
 func (t *Tracer) reset() error {
 	other := 1 - t.bank
-	cpus := ebpf.MustPossibleCPU()
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("trace: count CPUs: %w", err)
+	}
 	n, err := t.flights(other)
 	if err != nil {
 		return err

@@ -252,6 +252,9 @@ func TestEveryKindOfAnswer(t *testing.T) {
 			must(g.l.IDValid(ids[3])) // asks again: one dispatch
 			_, err = g.l.AddFD(&notify.AddFD{ID: ids[3], SrcFD: uint32(null.Fd())})
 			must(err) // no answer yet
+			if n, err := tr.InFlight(); n != 6 || err != nil {
+				t.Errorf("%d of 9 in flight after 3 answers and a descriptor without one (%v)", n, err)
+			}
 			must(g.l.Send(&notify.Resp{ID: ids[3], Flags: notify.RespContinue}))
 			_, err = g.l.AddFD(&notify.AddFD{ID: ids[4], SrcFD: uint32(null.Fd()), Flags: notify.AddFDSend})
 			must(err) // descriptor and answer in one

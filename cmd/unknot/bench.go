@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -27,6 +25,7 @@ import (
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/wholefile"
 	"golang.org/x/sys/unix"
 )
 
@@ -292,7 +291,7 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 	out := io.Writer(cmd.OutOrStdout())
 	if cmd.Flags().Changed("output") {
 		// Refuse now what would fail after the measuring.
-		if f.out, err = probeOutput(f.out); err != nil {
+		if err := checkOutput(f.out); err != nil {
 			return err
 		}
 		out = io.MultiWriter(out, &file)
@@ -436,60 +435,26 @@ func cpuModel() string {
 	return runtime.GOARCH
 }
 
-// probeOutput is probeFile for --output.
-func probeOutput(path string) (string, error) { return probeFile("output", path) }
+// checkOutput is checkFile for --output.
+func checkOutput(path string) error { return checkFile("output", path) }
 
-// probeFile creates and removes a file where the path of a flag leads, which it
-// returns: a link stays a link, and what is no file (/dev/null) is never replaced
-// by one.
-func probeFile(flag, path string) (string, error) {
+// checkFile refuses now what writeWhole to the path of a flag would after the work.
+func checkFile(flag, path string) error {
 	if path == "" {
-		return "", usageErrorf("--%s: name a file", flag)
+		return usageErrorf("--%s: name a file", flag)
 	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if err := wholefile.Check(path); err != nil {
+		return usageErrorf("--%s %s: %w", flag, path, err)
 	}
-	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
-		kind := "not a file"
-		if st.IsDir() {
-			kind = "a directory"
-		}
-		return "", usageErrorf("--%s %s: is %s; name a file", flag, path, kind)
-	}
-	t, err := os.CreateTemp(filepath.Dir(path), ".unknot-*")
-	if err != nil {
-		var call *fs.PathError
-		if errors.As(err, &call) {
-			err = call.Err // without the name of our temporary file
-		}
-		return "", usageErrorf("--%s %s: cannot write into %s: %w", flag, path, filepath.Dir(path), err)
-	}
-	_ = t.Close()
-	return path, os.Remove(t.Name())
+	return nil
 }
 
-// writeWhole writes a file that is either complete or not there.
-func writeWhole(path string, b []byte) (err error) {
-	t, err := os.CreateTemp(filepath.Dir(path), ".unknot-*")
-	if err != nil {
+// writeWhole writes a file that is either complete or as it was.
+func writeWhole(path string, b []byte) error {
+	if err := wholefile.Write(path, b); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(t.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	if _, err = t.Write(b); err == nil {
-		err = t.Chmod(0o644)
-	}
-	if cerr := t.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(t.Name(), path)
-	}
-	return err
+	return nil
 }
 
 // summary prints the medians, their ratios to chan, and where the waits lie. Void

@@ -28,12 +28,12 @@ func (f *benchFiles) register(fl *pflag.FlagSet) {
 }
 
 // check refuses now what would fail after the measuring.
-func (f *benchFiles) check(c *cobra.Command) (err error) {
-	for flag, path := range map[string]*string{"hdr": &f.hdr, "stages": &f.stages, "cpuprofile": &f.cpuProfile} {
+func (f *benchFiles) check(c *cobra.Command) error {
+	for flag, path := range map[string]string{"hdr": f.hdr, "stages": f.stages, "cpuprofile": f.cpuProfile} {
 		if !c.Flags().Changed(flag) {
 			continue
 		}
-		if *path, err = probeFile(flag, *path); err != nil {
+		if err := checkFile(flag, path); err != nil {
 			return err
 		}
 	}

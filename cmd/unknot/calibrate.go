@@ -50,7 +50,7 @@ Exit codes: 0 the floor is written, 2 wrong usage or a command that failed.`,
 			}
 			if output == "" {
 				output = floorPath()
-				if err := os.MkdirAll(filepath.Dir(output), 0o755); err != nil {
+				if err := os.MkdirAll(filepath.Dir(output), 0o777); err != nil {
 					return asExitError(fmt.Errorf("make a place for the floor: %w", err))
 				}
 			}
@@ -66,8 +66,7 @@ Exit codes: 0 the floor is written, 2 wrong usage or a command that failed.`,
 }
 
 func calibrate(cmd *cobra.Command, s *sessionFlags, comparisons int, command, output, format string) error {
-	output, err := probeOutput(output)
-	if err != nil {
+	if err := checkOutput(output); err != nil {
 		return err
 	}
 	v := s.interleaver(cmd, [2]string{command, command}, s.rounds*comparisons)

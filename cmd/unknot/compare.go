@@ -222,7 +222,7 @@ func (f *compareFlags) measure(cmd *cobra.Command, commands []string, o compare.
 	if dir == "" {
 		dir, err = os.MkdirTemp("", "compare-")
 	} else {
-		err = os.MkdirAll(dir, 0o755)
+		err = os.MkdirAll(dir, 0o777)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make a place for the results: %w", err)

@@ -196,15 +196,25 @@ func confineForAMoment() (*confine.Status, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	task := fmt.Sprintf("/proc/self/task/%d", r.st.TID)
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, err := os.Stat(task); errors.Is(err, os.ErrNotExist) {
+		if errors.Is(unix.Tgkill(unix.Getpid(), r.st.TID, 0), unix.ESRCH) {
 			return r.st, nil
 		}
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("confined thread %d does not end", r.st.TID)
 		}
 	}
+}
+
+// startRemedy says what helps where we cannot run ourselves again.
+func startRemedy(err error) string {
+	switch {
+	case scarce(err):
+		return scarceRemedy(err)
+	case errors.Is(err, os.ErrNotExist):
+		return "mount proc: mount -t proc proc /proc"
+	}
+	return "let this user start processes"
 }
 
 // checkConfine is doctor's row.
@@ -225,6 +235,10 @@ func checkConfine() check {
 	}
 	c.Detail = strings.Join(strings.Fields(stderr.String()), " ")
 	c.Remedy = "allow what the message names; until then the receive thread runs only with --confine=off"
+	if cmd.ProcessState == nil { // it did not even start
+		c.Detail, c.Remedy = err.Error(), startRemedy(err)
+		return c
+	}
 	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == unix.SIGSYS {
 		c.Detail = "the Go runtime or the C library here needs a system call that docs/confine.md does not allow"
 		c.Remedy = "report it, with the kernel's audit line for it; until then: --confine=off"

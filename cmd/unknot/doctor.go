@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -124,6 +123,7 @@ func examine() []check {
 	checks := []check{
 		{Name: "kernel", OK: true, Detail: kernelRelease() + " " + runtime.GOARCH},
 		privileges(),
+		checkProc(),
 	}
 	for _, f := range notify.Features() {
 		checks = append(checks, checkFeature(f))
@@ -181,6 +181,8 @@ func checkFeature(f *notify.Feature) check {
 // remedy says what to do about a seccomp feature that cannot be used.
 func remedy(err error, since string) string {
 	switch {
+	case scarce(err):
+		return scarceRemedy(err)
 	case errors.Is(err, unix.EBUSY):
 		return "another supervisor above this process has a listener already, and there can be one only: run outside of it (a container with a seccomp agent)"
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
@@ -189,6 +191,52 @@ func remedy(err error, since string) string {
 		return "seccomp(2) is not there: a kernel with CONFIG_SECCOMP_FILTER is needed, and no container profile that hides it"
 	}
 	return "use Linux " + since + " or newer"
+}
+
+// scarce says that an error is of a limit of this process or machine, and tells
+// nothing of what the kernel has.
+func scarce(err error) bool {
+	for _, e := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// scarceRemedy says which limit that is.
+func scarceRemedy(err error) string {
+	switch {
+	case errors.Is(err, unix.EMFILE):
+		return "raise the limit of open files (ulimit -n 64 or more), and ask again"
+	case errors.Is(err, unix.ENFILE):
+		return "the machine has too many open files: raise fs.file-max, and ask again"
+	case errors.Is(err, unix.EAGAIN):
+		return "raise the limit of processes (ulimit -u, or the cgroup's pids.max), and ask again"
+	}
+	return "raise the limit of memory (ulimit -v, or the cgroup's memory.max), and ask again"
+}
+
+// checkProc tells whether processes can be told by what is on /proc.
+func checkProc() check {
+	c := check{Name: "/proc", Required: true}
+	var st unix.Statfs_t
+	if err := unix.Statfs("/proc", &st); err != nil || st.Type != unix.PROC_SUPER_MAGIC {
+		c.Detail, c.Remedy = "not mounted", "mount -t proc proc /proc"
+		return c
+	}
+	if _, err := os.Stat("/proc/self/exe"); err != nil {
+		c.Detail, c.Remedy = "of a PID namespace in which this process is not", "mount this namespace's: mount -t proc proc /proc"
+		return c
+	}
+	c.Required = false
+	if trace.OwnProc() {
+		c.OK = true
+		return c
+	}
+	c.Detail = "of another PID namespace: processes have other numbers there, and some of ours may have none"
+	c.Remedy = "mount this namespace's: mount -t proc proc /proc"
+	return c
 }
 
 func checkPriority() check {
@@ -367,18 +415,19 @@ func checkPlacement(pid int) check {
 	if pid == 0 {
 		return c
 	}
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	p, err := trace.OpenProcess(pid)
+	var tids []int
+	if err == nil {
+		defer p.Close()
+		tids, err = p.Threads()
+	}
 	if err != nil {
-		c.OK, c.Detail, c.Remedy = false, err.Error(), "name a process that runs and is visible in /proc"
+		c.OK, c.Detail, c.Remedy = false, strings.TrimPrefix(err.Error(), "trace: "), "name a process that runs and is visible in /proc"
 		return c
 	}
 	apart, looked := 0, 0
 	var theirs []int
-	for _, t := range tasks {
-		tid, err := strconv.Atoi(t.Name())
-		if err != nil {
-			continue
-		}
+	for _, tid := range tids {
 		cpus, err := osthread.AllowedTo(tid)
 		if err != nil {
 			continue // it has ended

@@ -55,8 +55,7 @@ usage.`,
 			if c.DropErrno, ok = errnoByName(dropErrno); !ok {
 				return usageErrorf("--drop-errno %q: want an errno's name, such as EINTR or EAGAIN", dropErrno)
 			}
-			out, err := probeOutput(out)
-			if err != nil {
+			if err := checkOutput(out); err != nil {
 				return err
 			}
 			r, err := record.Record(cmd.Context(), c)

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/launch"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,10 +64,9 @@ var subcommands = []func() *cobra.Command{
 
 // run is the whole program but for os.Exit.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	// The signals of run are its command's.
-	if len(args) == 0 || args[0] != "run" {
+	if len(args) == 0 || args[0] != "run" { // whose signals are its command's
 		var stop context.CancelFunc
-		ctx, stop = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+		ctx, stop = notifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 		defer stop()
 		// The first signal asks, the second kills: a subcommand that must outlive
 		// both catches them itself.
@@ -85,6 +88,28 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "unknot: %v\n", oneLine(err))
 	}
 	return code
+}
+
+// notifyContext is signal.NotifyContext without the signals that the caller had
+// ignored, as `trap ” INT` and background jobs of scripts do. These, and all
+// others that were ignored, stay so, also where the Go runtime has put a
+// handler in their place; our own children inherit that.
+func notifyContext(ctx context.Context, signals ...os.Signal) (context.Context, context.CancelFunc) {
+	started := launch.Started()
+	for sig := syscall.Signal(1); sig <= 64; sig++ {
+		switch sig {
+		case unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, engine.DefaultInterrupt: // ours
+		default:
+			if started.Ignores(sig) {
+				signal.Ignore(sig)
+			}
+		}
+	}
+	signals = slices.DeleteFunc(signals, func(s os.Signal) bool { return started.Ignores(s.(syscall.Signal)) })
+	if len(signals) == 0 { // none at all would be every signal
+		return context.WithCancel(ctx)
+	}
+	return signal.NotifyContext(ctx, signals...)
 }
 
 // oneLine keeps the promise that an error is one line on standard error.

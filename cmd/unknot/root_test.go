@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"testing"
@@ -201,6 +202,32 @@ func TestSubcommandsAreDocumented(t *testing.T) {
 	for _, want := range []string{"completion", "doctor", "help", "version"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("no command %s", want)
+		}
+	}
+}
+
+// What the caller has ignored stays ignored, by the subcommand's own children too:
+// here each of them sends it to the command.
+func TestIgnoredSignals(t *testing.T) {
+	const interrupts, result = `kill -INT $PPID; kill -INT $$; `, `echo BenchmarkX 1 1 ns/op`
+	for _, c := range []struct {
+		before, send string
+		code         int
+	}{{"trap '' INT TERM", interrupts + `kill -TERM $PPID; kill -TERM $$; `, 0}, {":", interrupts, 2}} {
+		if c.code != 0 && signal.Ignored(unix.SIGINT) {
+			continue // ours did, and a shell cannot undo it
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "sh", "-c", c.before+`; exec "$UNKNOT" "$@"`, "sh", "calibrate", "--rounds", "4", "--comparisons", "5", "-o", t.TempDir()+"/floor.json", c.send+result)
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Env = append(os.Environ(), "UNKNOT_TEST_MAIN=plain", "UNKNOT="+exe)
+		out, err := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != c.code {
+			t.Errorf("after %s: exit code %d, want %d (%v): %s", c.before, code, c.code, err, out)
 		}
 	}
 }

@@ -54,18 +54,22 @@ func mainWithoutPrivileges() {
 //	like stdout|stderr|FILE FILE
 //		compares, where … in the second stands for anything
 //
-// and the condition [bpf]: this user may trace. go test -run TestScripts
-// -update ./cmd/unknot rewrites what cmp compares with.
+// and the conditions [bpf]: this user may trace, and [mounts]: it may unmount, in a
+// namespace of its own. go test -run TestScripts -update ./cmd/unknot rewrites what
+// cmp compares with.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		UpdateScripts:      *update,
 		RequireUniqueNames: true,
 		Condition: func(c string) (bool, error) {
-			if c != "bpf" {
-				return false, fmt.Errorf("no condition %q", c)
+			switch c {
+			case "bpf":
+				return trace.Probe() == nil, nil
+			case "mounts":
+				return exec.Command("unshare", "--mount", "--pid", "--fork", "umount", "-l", "/proc").Run() == nil, nil
 			}
-			return trace.Probe() == nil, nil
+			return false, fmt.Errorf("no condition %q", c)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":   func(ts *testscript.TestScript, _ bool, args []string) { runScripted(ts, 0, "", args) },

@@ -2,19 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench/trace"
-	"golang.org/x/sys/unix"
 )
 
 // traceSettings are trace's flags.
@@ -105,44 +100,19 @@ func (s *traceSettings) config() (cfg trace.Config, err error) {
 
 // listenerHolders names the processes that hold a listener, as far as this user sees.
 func listenerHolders() string {
-	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	var found []string
-	seen := map[string]bool{}
-	for _, l := range links {
-		if !isListener(l) {
-			continue
+	for _, h := range trace.ListenerHolders() {
+		if len(found) == 8 {
+			found = append(found, "more")
+			break
 		}
-		pid := strings.Split(l, "/")[2]
-		if seen[pid] || len(found) == 8 {
-			continue
-		}
-		seen[pid] = true
-		comm, _ := os.ReadFile("/proc/" + pid + "/comm")
-		found = append(found, pid+" "+strings.TrimSpace(string(comm)))
+		found = append(found, strings.TrimSpace(strconv.Itoa(h.PID)+" "+h.Name))
 	}
 	if len(found) == 0 {
 		return ""
 	}
 	return " (listeners are held by " + strings.Join(found, ", ") + ")"
 }
-
-// isListener reports whether a link in /proc/PID/fd leads to a listener.
-func isListener(link string) bool {
-	to, err := os.Readlink(link)
-	return err == nil && to == "anon_inode:seccomp notify"
-}
-
-// holdsListener reports whether one of a process's threads, each of which may have
-// a file table of its own, holds a listener; true if we may not look.
-func holdsListener(pid int) bool {
-	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/fd/*", pid))
-	if len(links) == 0 {
-		return !gone(pid)
-	}
-	return slices.ContainsFunc(links, isListener)
-}
-
-func gone(pid int) bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 // A traceReport is what is printed: an interval, or the whole.
 type traceReport struct {
@@ -159,7 +129,15 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 	if err != nil {
 		return err
 	}
-	who := s.who() // it may be gone at the end
+	who := "every supervisor"
+	var sup *trace.Process
+	if s.pid != 0 {
+		if sup, err = trace.OpenProcess(s.pid); err != nil {
+			return err
+		}
+		defer sup.Close()
+		who = nameProcess(s.pid, sup) // it may be gone at the end
+	}
 	t, err := trace.Start(cfg)
 	if err != nil {
 		return err
@@ -172,7 +150,7 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 		defer cancel()
 	}
 	stderr := cmd.ErrOrStderr()
-	holds := s.pid == 0 || holdsListener(s.pid)
+	holds := sup == nil || sup.HoldsListener()
 	if !holds {
 		fmt.Fprintf(stderr, "unknot: %s holds no listener yet: -p wants the supervisor%s\n", who, listenerHolders())
 	}
@@ -210,7 +188,7 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 		}
 		all.Look(n)
 		now.Look(n)
-		if s.pid != 0 && gone(s.pid) {
+		if sup != nil && sup.Ended() {
 			fmt.Fprintf(stderr, "unknot: process %d has ended\n", s.pid)
 			break
 		}
@@ -237,7 +215,7 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 	}
 	switch {
 	case whole.Seen+whole.Unmatched > 0 || s.pid == 0:
-	case !holds && !holdsListener(s.pid):
+	case !holds && !sup.HoldsListener():
 		return fmt.Errorf("trace %s: it received nothing and holds no listener", who)
 	default:
 		fmt.Fprintf(stderr, "unknot: %s received nothing\n", who)
@@ -245,14 +223,10 @@ func traceSupervisor(cmd *cobra.Command, s *traceSettings) error {
 	return nil
 }
 
-// who names what is traced.
-func (s *traceSettings) who() string {
-	if s.pid == 0 {
-		return "every supervisor"
+// nameProcess is a process's number, with its name where that is known.
+func nameProcess(pid int, p *trace.Process) string {
+	if name := p.Name(); name != "" {
+		return fmt.Sprintf("process %d (%s)", pid, name)
 	}
-	comm, err := os.ReadFile("/proc/" + strconv.Itoa(s.pid) + "/comm")
-	if err != nil {
-		return "process " + strconv.Itoa(s.pid)
-	}
-	return fmt.Sprintf("process %d (%s)", s.pid, strings.TrimSpace(string(comm)))
+	return fmt.Sprintf("process %d", pid)
 }

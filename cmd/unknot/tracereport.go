@@ -172,12 +172,20 @@ func (r *traceReport) lossText() string {
 
 func (r *traceReport) explainText(w *strings.Builder, c *trace.Call) {
 	total := c.Total()
-	fmt.Fprintf(w, "\nslowest call: %v (system call %d of thread %d, handled by thread %d; %v before its trap)\n", total, c.NR, c.Target, c.Handler, c.Before)
+	fmt.Fprintf(w, "\nslowest call: %v (system call %d of %s, handled by %s; %v before its trap)\n", total, c.NR, threadText(c.Target), threadText(c.Handler), c.Before)
 	for _, p := range c.Causes {
 		share := 100 * float64(p.Time) / float64(total)
 		line := fmt.Sprintf("  %5.1f%%  %12v  %-26s %s", share, p.Time, p.Name, strings.Repeat("*", int(share*.3)))
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
+}
+
+// threadText names a thread by its number in our PID namespace.
+func threadText(tid int) string {
+	if tid == 0 {
+		return "a thread without a number in this PID namespace"
+	}
+	return fmt.Sprintf("thread %d", tid)
 }
 
 type jsonStage struct {

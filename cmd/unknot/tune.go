@@ -201,9 +201,9 @@ func runTune(cmd *cobra.Command, f *tuneFlags) error {
 	if err != nil {
 		return err
 	}
-	for _, out := range []*string{&f.config, &f.goFile, &f.html} {
-		if *out != "" {
-			if *out, err = probeOutput(*out); err != nil {
+	for _, out := range []struct{ flag, path string }{{"config", f.config}, {"go", f.goFile}, {"html", f.html}} {
+		if out.path != "" {
+			if err := checkFile(out.flag, out.path); err != nil {
 				return err
 			}
 		}

@@ -84,9 +84,15 @@ struct thread {
 	__u32 pid;
 	__u32 switches; /* its nvcsw when it last left its CPU, */
 	__u32 at_call;  /* and at its last trap; 0: none yet */
-	__u32 pad;
 	__u64 out; /* when it left its CPU; 0: it is on one */
+	__u64 who; /* an end, or an exec, gives its number to another */
 };
+
+/* who tells a thread from one that had its number, even from its own process's first before an exec. */
+INLINE __u64 who(struct task_struct *t)
+{
+	return t->start_time ^ t->self_exec_id;
+}
 
 #define THREADS (1 << 16)
 
@@ -151,7 +157,8 @@ struct call {
 	__u64 received;
 	__u64 dispatched;
 	__u64 answered;
-	__u64 away; /* the handler's until it began, and then while it worked */
+	__u64 began; /* the handler's away when it began, */
+	__u64 away;  /* and how much that grew while it worked */
 	__u32 pid;
 	__s32 nr;
 	__u32 arch;
@@ -258,11 +265,11 @@ INLINE void received(const void *arg)
 	c->handler = cur->pid;
 	c->switches = switches_of(cur);
 	c->nth = 0;
-	c->away = 0;
+	c->began = c->away = 0;
 	r = serves(cur->pid);
 	if (r) {
 		c->nth = ++r->received;
-		c->away = r->away;
+		c->began = r->away;
 	}
 	t = n.pid ? thread_of(n.pid) : 0;
 	if (t && t->pid == n.pid) {
@@ -292,7 +299,7 @@ INLINE void dispatched(const void *arg)
 	if (!c || c->dispatched)
 		return;
 	s = serves(cur->pid);
-	c->away = s ? s->away : 0;
+	c->began = s ? s->away : 0;
 	c->handler = cur->pid;
 	c->switches = switches_of(cur);
 	c->dispatched = bpf_ktime_get_ns();
@@ -308,12 +315,15 @@ INLINE void answering(const void *arg, bool addfd)
 
 	if (bpf_probe_read_user(&resp, addfd ? sizeof(struct seccomp_notif_addfd) : sizeof(resp), arg))
 		return;
+	if (addfd && !(resp.val & ADDFD_FLAG_SEND)) /* its flags are where val is */
+		return;
 	c = find(resp.id);
 	if (!c)
 		return;
+	/* Again where a signal broke the answer off: each of these is of the last one. */
 	c->answered = now;
 	c->error = addfd ? 0 : resp.error;
-	c->away = r && c->handler == r->pid ? r->away - c->away : 0;
+	c->away = r && c->handler == r->pid ? r->away - c->began : 0;
 	c->flags &= ~(BLOCKED | INLINE_ANSWER);
 	if (r && c->handler == r->pid && r->received == c->nth)
 		c->flags |= INLINE_ANSWER;
@@ -440,8 +450,9 @@ int record_switch(__u64 *ctx)
 		pid = number(prev);
 		t = pid ? thread_of(pid) : 0;
 		if (t) {
-			if (t->pid != pid) {
+			if (t->pid != pid || t->who != who(prev)) {
 				t->pid = pid;
+				t->who = who(prev);
 				t->at_call = 0;
 			}
 			t->switches = switches_of(prev);

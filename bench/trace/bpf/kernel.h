@@ -54,9 +54,17 @@ static long (*const bpf_get_ns_current_pid_tgid)(__u64 dev, __u64 ino, struct bp
 
 static void *(*const bpf_task_storage_get)(void *map, struct task_struct *t, void *value, __u64 flags) = (void *)156;
 
+struct ns_common {
+	__u32 inum;
+} __attribute__((preserve_access_index));
+
+struct pid_namespace {
+	struct ns_common ns;
+} __attribute__((preserve_access_index));
+
 struct upid {
 	__s32 nr;
-	void *ns;
+	struct pid_namespace *ns;
 } __attribute__((preserve_access_index));
 
 struct pid {
@@ -77,7 +85,9 @@ struct task_struct {
 	__s32 pid;
 	__s32 tgid;
 	struct pid *thread_pid;
+	struct task_struct *group_leader;
 	__u64 start_time; /* ns; a thread's number may be another's later, not both */
+	__u64 self_exec_id; /* how many programs it has executed, and those before it that forked */
 	struct seccomp seccomp;
 } __attribute__((preserve_access_index));
 

@@ -55,6 +55,8 @@ struct cause {
 	__u32 handler;
 	__s32 nr; /* of the system call */
 	__u32 split; /* handler_busy and handler_wait are differences */
+	__u32 handler_here; /* the handler's number in user space's PID namespace */
+	__u32 pad;
 };
 
 struct {
@@ -92,9 +94,9 @@ struct thread {
 	__u64 receiver_busy; /* usage of the last receiver at trapped */
 	__u64 receiver_wait;
 	__u32 receiver; /* of its last call; with explain */
-	__u32 pad;
+	__u32 pid; /* of a row: its thread's number, which an exec changes */
 	struct cause cause;
-	__u64 pads[5]; /* whole cache lines */
+	__u64 pads[4]; /* whole cache lines */
 };
 
 _Static_assert(sizeof(struct thread) % 64 == 0, "rows of whole cache lines");
@@ -151,8 +153,10 @@ INLINE struct thread *thread_made(struct task_struct *cur)
 	if (likely(s))
 		return s;
 	r = row(cur);
-	if (r && !__sync_val_compare_and_swap(&r->owner, 0, cur->start_time))
+	if (r && !__sync_val_compare_and_swap(&r->owner, 0, cur->start_time)) {
+		r->pid = cur->pid;
 		return r;
+	}
 	displacing = true;
 	return bpf_task_storage_get(&displaced, cur, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 }
@@ -250,8 +254,9 @@ struct slow {
 	__u64 receiver_ran, receiver_entered, receiver_off, receiver_woken;
 	__u64 receiver_busy, receiver_wait; /* from trapped to received; -1: unknown */
 	__u64 handler_busy, handler_wait;   /* from dispatched, or else received, to answered; -1: unknown */
-	__u32 target, receiver, handler;
+	__u32 target, handler; /* in user space's PID namespace; 0: not there */
 	__s32 nr;
+	__u32 pad;
 };
 
 struct {
@@ -331,6 +336,45 @@ INLINE struct usage *own_usage(struct task_struct *cur, const struct thread *s, 
 		u->on = s->on ? s->on : now;
 	}
 	return u;
+}
+
+/*
+ * renumber: a thread that was not the leader of its process has called exec, and has
+ * taken the leader's number and start_time, by which it is known from now on. Its row
+ * moves; what a task's storage holds stays there.
+ */
+INLINE void renumber(struct task_struct *cur, __u32 old)
+{
+	__u32 k = old % ROWS, m = old % MARKS;
+	struct thread *r = bpf_map_lookup_elem(&rows, &k), *s = 0;
+
+	if (r && r->owner && r->pid == old) {
+		s = thread_made(cur);
+		if (s) {
+			__builtin_memcpy(&s->exited, &r->exited, sizeof(*s) - sizeof(s->owner));
+			s->pid = cur->pid;
+		}
+		__builtin_memset(&r->exited, 0, sizeof(*r) - sizeof(r->owner));
+		__sync_lock_test_and_set(&r->owner, 0);
+	} else if (displacing) {
+		s = thread_of(cur);
+	}
+	if (!sampling())
+		return;
+	if (chosen[m] == old) {
+		chosen[m] = 0;
+		chosen[(__u32)cur->pid % MARKS] = cur->pid;
+	}
+	if (!s)
+		return;
+	if (s->answered) {
+		__sync_fetch_and_add(&runners[m], -1);
+		mark(runners, cur, true);
+	}
+	if (s->supervises) {
+		__sync_fetch_and_add(&runners[m], -1);
+		mark(runners, cur, true);
+	}
 }
 
 /* is_target: p is the thread that the supervisor thread cur was told of as pid. */

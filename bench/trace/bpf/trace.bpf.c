@@ -190,6 +190,7 @@ INLINE void start_handling(__u32 at, struct task_struct *cur, struct usage *u, _
 	if (!c || !u)
 		return;
 	c->handler = cur->pid;
+	c->handler_here = number_here(cur);
 	c->handler_busy = busy_until(u, now);
 	c->handler_wait = wait_until(u, now);
 	c->split = 0;
@@ -197,9 +198,10 @@ INLINE void start_handling(__u32 at, struct task_struct *cur, struct usage *u, _
 
 INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 {
+	struct seccomp_notif_resp resp = {};
 	struct flight *f;
-	__u64 id, now;
 	__u32 at = 0;
+	__u64 now;
 
 	if (cmd != NOTIF_ID_VALID && cmd != NOTIF_SEND && cmd != NOTIF_ADDFD && !(btf && explain && cmd == NOTIF_RECV))
 		return;
@@ -218,13 +220,16 @@ INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 		enter_send(arg, cmd);
 		return;
 	}
-	if (bpf_probe_read_user(&id, sizeof(id), arg)) {
+	/* ADDFD's flags are where val is. */
+	if (bpf_probe_read_user(&resp, cmd == NOTIF_ADDFD ? sizeof(struct seccomp_notif_addfd) : sizeof(resp.id), arg)) {
 		COUNT(enter_unread);
 		return;
 	}
-	if (!flying(id))
+	if (cmd == NOTIF_ADDFD && !(resp.val & ADDFD_FLAG_SEND))
+		return; /* no answer yet */
+	if (!flying(resp.id))
 		return;
-	f = find(id, &at);
+	f = find(resp.id, &at);
 	if (!f)
 		return;
 	now = bpf_ktime_get_ns();
@@ -407,7 +412,7 @@ INLINE void on_exit(__u32 cmd, const void *arg, long ret, bool btf)
 }
 
 /* keep remembers the call of s as the slowest so far, if it is. */
-INLINE void keep(const struct thread *s, __u64 trapped, __u64 end, __u32 target)
+INLINE void keep(const struct thread *s, __u64 trapped, __u64 end, struct task_struct *target)
 {
 	__u32 key = bank & 1;
 	struct slow *w = bpf_map_lookup_elem(&slowest, &key);
@@ -436,14 +441,13 @@ INLINE void keep(const struct thread *s, __u64 trapped, __u64 end, __u32 target)
 	}
 	w->handler_busy = s->cause.split ? s->cause.handler_busy : (__u64)-1;
 	w->handler_wait = s->cause.split ? s->cause.handler_wait : (__u64)-1;
-	w->target = target;
-	w->receiver = s->cause.receiver;
-	w->handler = s->cause.handler;
+	w->target = number_here(target);
+	w->handler = s->cause.handler_here;
 	w->nr = s->cause.nr;
 }
 
 /* The call of s has been answered, and the target is at a sys_exit now. */
-INLINE void count_call(struct thread *s, __u64 now, __u32 target)
+INLINE void count_call(struct thread *s, __u64 now, struct task_struct *target)
 {
 	__u64 trapped = s->trapped, to, end;
 	struct book b = book();
@@ -500,7 +504,7 @@ INLINE void exit_target(struct task_struct *cur, long ret)
 		else if (!s->entered && ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK)
 			COUNT(broken);
 		else if (s->exited)
-			count_call(s, now, cur->pid);
+			count_call(s, now, cur);
 		else
 			COUNT(unjoined);
 		s->entered = 0;
@@ -636,6 +640,17 @@ SEC("tp_btf/sched_process_exit")
 int ended(__u64 *ctx)
 {
 	forget((struct task_struct *)ctx[0]);
+	return 0;
+}
+
+/* A program was executed: its thread is the leader now, and has the leader's number. */
+SEC("tp_btf/sched_process_exec")
+int execed(__u64 *ctx)
+{
+	struct task_struct *cur = (struct task_struct *)ctx[0];
+
+	if ((__u32)cur->pid != (__u32)ctx[1])
+		renumber(cur, ctx[1]);
 	return 0;
 }
 
