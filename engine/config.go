@@ -148,7 +148,9 @@ type Config struct {
 	// MaxAge drops calls that waited longer in the ring, instead of handling
 	// them; 0 never does.
 	MaxAge time.Duration
-	// DropErrno answers dropped calls; 0: EINTR.
+	// DropErrno answers dropped calls; 0: EINTR. [DropContinue] has the kernel run
+	// them: for a supervisor that watches and decides nothing, so that no call
+	// fails for its being slow.
 	DropErrno syscall.Errno
 	// DropErrnos overrules DropErrno for system calls of the machine's native
 	// ABI, by number: some programs take EAGAIN from one call and not from another.
@@ -251,8 +253,10 @@ func (c *Config) fill() error {
 	if c.DefaultErrno == 0 {
 		c.DefaultErrno = syscall.ENOSYS
 	}
-	if err := checkErrno(c.DropErrno, "drop"); err != nil {
-		return err
+	if c.DropErrno != DropContinue {
+		if err := checkErrno(c.DropErrno, "drop"); err != nil {
+			return err
+		}
 	}
 	if err := checkErrno(c.DefaultErrno, "default"); err != nil {
 		return err
@@ -260,6 +264,9 @@ func (c *Config) fill() error {
 	for nr, errno := range c.DropErrnos {
 		if nr < 0 || nr >= maxDropErrnos {
 			return fmt.Errorf("engine: drop errno of system call %d: no such call", nr)
+		}
+		if errno == DropContinue {
+			continue
 		}
 		if err := checkErrno(errno, fmt.Sprintf("drop (system call %d)", nr)); err != nil {
 			return err
@@ -288,6 +295,10 @@ func (c *Config) fill() error {
 	}
 	return nil
 }
+
+// DropContinue, as Config.DropErrno or in Config.DropErrnos, continues the calls
+// that are dropped (SECCOMP_USER_NOTIF_FLAG_CONTINUE) instead of failing them.
+const DropContinue syscall.Errno = 1 << 20
 
 func checkErrno(e syscall.Errno, what string) error {
 	resp := errnoResp(0, e)

@@ -288,8 +288,16 @@ func (e *Engine) expireAll(before int64) (n int) {
 
 // sendDrop tells a dropped call.
 func (e *Engine) sendDrop(t *tally, src *Source, h *heldCall) {
-	resp := errnoResp(h.id, h.errno)
+	resp := notify.Resp{ID: h.id, Flags: notify.RespContinue}
+	if h.errno != DropContinue {
+		resp = errnoResp(h.id, h.errno)
+	}
 	err := src.l.Send(&resp)
+	if resp.Flags != 0 && err != nil && notify.OutcomeOf(err) != notify.Stale { // before Linux 5.5
+		resp = errnoResp(h.id, e.cfg.DefaultErrno)
+		err = src.l.Send(&resp)
+		t.refused.Add(1)
+	}
 	t.drop.Record(now() - h.receivedAt)
 	switch notify.OutcomeOf(err) {
 	case notify.Done:

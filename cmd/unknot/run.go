@@ -31,7 +31,8 @@ type runSettings struct {
 	Queue     int      `yaml:"queue"`
 	Workers   int      `yaml:"workers"`
 	DropBatch int      `yaml:"drop-batch"`
-	DropErrno string   `yaml:"drop-errno"`
+	DropErrno []string `yaml:"drop-errno"`
+	Path      string   `yaml:"path"`
 	Policy    string   `yaml:"policy"`
 	Pace      string   `yaml:"pace"`
 	CPU       string   `yaml:"cpu"`
@@ -47,17 +48,21 @@ type runSettings struct {
 	where    func(name string) string // where a setting comes from, for errors
 }
 
-// defaultTrap is what `run` watches unless told otherwise.
-var defaultTrap = []string{"openat", "connect", "execve"}
+// defaultTrap is what `run` watches unless told otherwise: calls that programs
+// expect to be interrupted, or make where nothing interrupts them.
+var defaultTrap = []string{"openat", "execve"}
 
-// defaultRunQueue holds more calls than ordinary programs have threads, because
-// a dropped call is a failed call for a program that does not expect EINTR.
+// defaultRunQueue holds more calls than ordinary programs have threads.
 const defaultRunQueue = 1024
 
-func newRunCmd() *cobra.Command {
-	s := runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: "EINTR", CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Confine: "private", Priority: keepPriority,
+func defaultRunSettings() runSettings {
+	return runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: []string{dropContinue}, Path: bench.Auto, CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Confine: "private", Priority: keepPriority,
 		Wait: waitAll, OnDeath: killTree,
 		where: func(name string) string { return "--" + name }}
+}
+
+func newRunCmd() *cobra.Command {
+	s := defaultRunSettings()
 	var config string
 	c := &cobra.Command{
 		Use:   "run [flags] -- command [argument ...]",
@@ -68,8 +73,10 @@ with, its input and output are its own, and it gets each signal that unknot is
 sent; at the end a table by system call goes to standard error, or to --output.
 
 "round trip" in the table is from receive to the end of the answer: the target's
-own trap and wake-up come on top. A call in excess of --queue is dropped: it
-fails with --drop-errno.
+own trap and wake-up come on top. With --path queue a call in excess of --queue
+is dropped: it continues without being seen by a handler, or fails with
+--drop-errno, but for calls whose failure programs do not expect (close, clone,
+exit, set*id and such).
 
 A signal that comes between a trap and its receive ends the call with EINTR if
 the program handles it without SA_RESTART. Programs expect that of read or open,
@@ -110,7 +117,8 @@ executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.IntVar(&s.DropBatch, "drop-batch", s.DropBatch, "how many of the oldest calls a full queue drops at least, at most the queue; 0 adapts")
 	fl.StringVar(&s.Policy, "policy", s.Policy, "which calls give way when the queue is full: drop-oldest, drop-newest, or block for none")
 	fl.StringVar(&s.Pace, "pace", s.Pace, "how long dropped calls are held before they are told: a duration such as 5ms, auto, none")
-	fl.StringVar(&s.DropErrno, "drop-errno", s.DropErrno, "what dropped calls fail with, by `name`")
+	fl.StringVar(&s.Path, "path", s.Path, "of a call: inline (answered by the receive thread, nothing is queued and nothing dropped), queue, or auto (inline unless a setting of the queue is given)")
+	fl.StringSliceVar(&s.DropErrno, "drop-errno", s.DropErrno, "what becomes of dropped calls: continue, or the `name` of an errno; read=EAGAIN is for one system call")
 	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (the last, or its targets'), none")
 	fl.StringVar(&s.Format, "format", s.Format, "of the table: text, json")
 	fl.StringVar(&s.Confine, "confine", s.Confine, confineUsage)
@@ -136,6 +144,7 @@ func (s *runSettings) load(path string, cmd *cobra.Command) error {
 		"workers":    func() { s.Workers = given.Workers },
 		"drop-batch": func() { s.DropBatch = given.DropBatch },
 		"drop-errno": func() { s.DropErrno = given.DropErrno },
+		"path":       func() { s.Path = given.Path },
 		"policy":     func() { s.Policy = given.Policy },
 		"pace":       func() { s.Pace = given.Pace },
 		"confine":    func() { s.Confine = given.Confine },
@@ -188,17 +197,25 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 		Handler: engine.HandlerFunc(func(r engine.Request) { _ = r.Continue() }), // ErrGone is counted
 		Queue:   s.Queue, Workers: s.Workers, DropBatch: min(s.DropBatch, s.Queue), BySyscall: true,
 	}
-	errno, ok := errnoByName(s.DropErrno)
-	if !ok {
-		return cfg, bad("drop-errno", strconv.Quote(s.DropErrno), "an errno's name, such as EINTR or EAGAIN")
+	switch s.Path {
+	case bench.Auto:
+		cfg.Inline = !s.queueSet()
+	case pathInline:
+		cfg.Inline = true
+	case pathQueue:
+	default:
+		return cfg, bad("path", strconv.Quote(s.Path), "inline, queue or auto")
 	}
-	cfg.DropErrno = errno
+	if err := s.dropErrnos(&cfg); err != nil {
+		return cfg, err
+	}
 	if cfg.Policy, err = policy.ParseKind(s.Policy); err != nil {
 		return cfg, bad("policy", strconv.Quote(s.Policy), strings.Join(policy.Kinds[:], ", "))
 	}
 	if cfg.Pace, err = parsePace(s.Pace); err != nil {
 		return cfg, bad("pace", strconv.Quote(s.Pace), paceForms)
 	}
+	var ok bool
 	if cfg.RaisePriority, ok = parsePriority(s.Priority); !ok {
 		return cfg, bad("priority", strconv.Quote(s.Priority), priorityForms)
 	}
@@ -216,9 +233,61 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 	return cfg, nil
 }
 
+// queueSet reports whether a setting of the queue was given.
+func (s *runSettings) queueSet() bool {
+	d := defaultRunSettings()
+	return s.Queue != d.Queue || s.Workers != d.Workers || s.DropBatch != d.DropBatch || s.Policy != d.Policy || s.Pace != d.Pace ||
+		!slices.Equal(s.DropErrno, d.DropErrno)
+}
+
+// dropErrnos reads what becomes of dropped calls, of all and of single ones.
+func (s *runSettings) dropErrnos(cfg *engine.Config) error {
+	cfg.DropErrno = engine.DropContinue
+	for _, item := range s.DropErrno {
+		call, name, single := strings.Cut(item, "=")
+		if !single {
+			name = call
+		}
+		errno, ok := engine.DropContinue, true
+		if name != dropContinue {
+			errno, ok = errnoByName(name)
+		}
+		if !ok {
+			return usageErrorf("%s %q: want continue or an errno's name, such as EAGAIN, for one call read=EAGAIN", s.where("drop-errno"), item)
+		}
+		if !single {
+			cfg.DropErrno = errno
+			continue
+		}
+		nr, err := filter.Number(call)
+		if err != nil {
+			return usageErrorf("%s: %w", s.where("drop-errno"), err)
+		}
+		if cfg.DropErrnos == nil {
+			cfg.DropErrnos = map[int32]syscall.Errno{}
+		}
+		cfg.DropErrnos[int32(nr)] = errno
+	}
+	// A dropped call must not fail where programs do not expect that, whatever is
+	// said of all calls: who cannot give up its privileges may go on with them.
+	for _, name := range neverFailed {
+		nr, err := filter.Number(name)
+		if _, said := cfg.DropErrnos[int32(nr)]; err != nil || said && !strings.HasPrefix(name, "set") {
+			continue
+		}
+		if cfg.DropErrnos == nil {
+			cfg.DropErrnos = map[int32]syscall.Errno{}
+		}
+		cfg.DropErrnos[int32(nr)] = engine.DropContinue
+	}
+	return nil
+}
+
 const (
-	waitAll, waitCommand = "all", "command"
-	killTree, leaveTree  = "kill", "leave"
+	pathInline, pathQueue = "inline", "queue"
+	dropContinue          = "continue"
+	waitAll, waitCommand  = "all", "command"
+	killTree, leaveTree   = "kill", "leave"
 )
 
 const (
@@ -297,6 +366,12 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	e, err := newConfined(cfg, s.Confine, notes)
 	if err != nil {
 		return err
+	}
+	if err := notify.FeatureContinue.Probe(); err != nil {
+		return fmt.Errorf("run: %w", err)
+	}
+	if unsafe := unsafeCalls(s.Trap); len(unsafe) > 0 {
+		fmt.Fprintf(notes, "unknot: %s %s: programs do not expect that a signal interrupts such a call, which can happen before it is received (see %s run --help)\n", s.where("trap"), strings.Join(unsafe, ","), cmd.Root().Name())
 	}
 	flags := notify.SpecAllow // the command is not slowed for being supervised
 	if notify.FeatureWaitKillable.Probe() == nil {
