@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"sync/atomic"
@@ -20,6 +21,13 @@ import (
 
 func TestMain(m *testing.M) {
 	storm.Main()
+	if step := os.Getenv(execEnv); step != "" {
+		if err := beExec(step); err != nil {
+			fmt.Fprintln(os.Stderr, "exec:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

@@ -12,7 +12,7 @@ const marks = 4096 // MARKS of stages.h
 // exec. Its call is in the stages all the same, and its row is not left behind.
 func TestExecOfAnotherThread(t *testing.T) {
 	needTracing(t)
-	const execs = 100
+	const execs = 40 // each of which a busy machine takes a sixth of a second for
 	for _, c := range []struct {
 		name      string
 		sample    int

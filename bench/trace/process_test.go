@@ -133,8 +133,15 @@ func TestOpenProcess(t *testing.T) {
 func TestListenerHolders(t *testing.T) {
 	g := newTargets(t, 1, 1, true) // hands its listener over to us
 	self := opened(t, os.Getpid())["pidfd"]
-	if !self.HoldsListener() || opened(t, g.cmd.Process.Pid)["pidfd"].HoldsListener() {
-		t.Error("we hold the listener, and our targets do not")
+	if !self.HoldsListener() {
+		t.Error("we hold the listener, and it is not seen")
+	}
+	// They close theirs once they have sent it.
+	theirs := opened(t, g.cmd.Process.Pid)["pidfd"]
+	for start := time.Now(); theirs.HoldsListener(); time.Sleep(time.Millisecond) {
+		if time.Since(start) > deadline {
+			t.Fatal("our targets hold the listener, too")
+		}
 	}
 	if hs := ListenerHolders(); !slices.Contains(hs, Holder{os.Getpid(), self.Name()}) {
 		t.Errorf("we are not among the holders %v", hs)
