@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -303,4 +304,23 @@ func reapOrphans() {
 			}
 		}
 	}()
+}
+
+// reserveThreads has the Go runtime make the threads that it may come to need,
+// and keep them: later, at a limit of processes, it would end with a long dump
+// while the command runs.
+func reserveThreads(n int) {
+	var all, leave sync.WaitGroup
+	all.Add(n)
+	leave.Add(1)
+	for range n {
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			all.Done()
+			leave.Wait()
+		}()
+	}
+	all.Wait()
+	leave.Done()
 }

@@ -55,6 +55,7 @@ var subcommands = []func() *cobra.Command{
 	newCompareCmd,
 	newRecordCmd,
 	newRunCmd,
+	newRunRestCmd,
 	newStormCmd,
 	newTuneCmd,
 	newTraceCmd,

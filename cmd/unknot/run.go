@@ -283,6 +283,10 @@ func (s *runSettings) dropErrnos(cfg *engine.Config) error {
 	return nil
 }
 
+// threadReserve is how many threads run makes before the command starts, beside
+// those that are locked: early.h has how many must be possible in all.
+const threadReserve = 6
+
 const (
 	pathInline, pathQueue = "inline", "queue"
 	dropContinue          = "continue"
@@ -333,6 +337,7 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 		return fmt.Errorf("run: read signals: %w", err)
 	}
 	reapOrphans()
+	reserveThreads(threadReserve)
 	cfg, err := s.engineConfig()
 	if err != nil {
 		return err
@@ -367,7 +372,7 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := notify.FeatureContinue.Probe(); err != nil {
+	if err := notify.Require(notify.FeatureNotify, notify.FeatureContinue); err != nil {
 		return fmt.Errorf("run: %w", err)
 	}
 	if unsafe := unsafeCalls(s.Trap); len(unsafe) > 0 {
@@ -398,10 +403,25 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	letGo()
 	front.serve(p)
 	status, err := p.Wait()
+	closeGuard := p.Close
 	if front.over(status) && err == nil && src != nil {
-		waitForRest(notes, src, p, args[0], front.hurry)
+		handedOver := false
+		if s.Wait == waitCommand && somethingIsLeft(src, p) {
+			var l *notify.Listener
+			if l, err = handOver(e, src, p, s); err == nil {
+				handedOver = true
+				closeGuard = func() error { return nil } // it is the successor's now
+			} else if fmt.Fprintf(notes, "unknot: cannot go on in the background, and waits: %v\n", err); l != nil {
+				if e, src, err = superviseAnew(cfg, e, l, s.Confine); err != nil {
+					return errors.Join(err, closeGuard())
+				}
+			}
+		}
+		if !handedOver {
+			waitForRest(notes, src, p, args[0], front.hurry)
+		}
 	}
-	err = errors.Join(err, e.stop(), p.Close())
+	err = errors.Join(err, e.stop(), closeGuard())
 	if err != nil {
 		return err
 	}
@@ -453,6 +473,34 @@ func letGo() {
 			_ = unix.Close(fd)
 		}
 	}
+}
+
+// somethingIsLeft reports whether the command has left processes behind. The
+// kernel tells of the last one's end a moment after the guard has seen it.
+func somethingIsLeft(src *engine.Source, p *launch.Process) bool {
+	select {
+	case <-p.Alone():
+		return false
+	case <-src.Done():
+		return false
+	case <-time.After(5 * time.Millisecond):
+		return true
+	}
+}
+
+// superviseAnew supervises by another engine what could not be handed over: a
+// confined thread's file table gets no listener later.
+func superviseAnew(cfg engine.Config, old *confinedEngine, l *notify.Listener, confine string) (*confinedEngine, *engine.Source, error) {
+	err := old.stop()
+	e, more := newConfined(cfg, confine, io.Discard)
+	if err = errors.Join(err, more); err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	src, err := e.Add(l)
+	if err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	return e, src, e.start()
 }
 
 // waitForRest waits for descendants that outlive the command, or for the
