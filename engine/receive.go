@@ -269,6 +269,7 @@ func (rx *receiver) setUp() error {
 			e.cfg.Logger.Info("the receive thread always waits in epoll", "err", err)
 		} else {
 			rx.direct, sig = true, e.cfg.Interrupt
+			osthread.Unblock(sig)   // who started this process may have blocked it
 			osthread.SleepExactly() // for lulls
 		}
 	}

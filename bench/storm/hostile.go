@@ -142,6 +142,7 @@ func (s *shared) replace(c *childConfig, first, threads int) error {
 			return err
 		}
 		cmd := exec.Command("/proc/self/exe")
+		cmd.Args[0] = name
 		cmd.Env = append(cleanEnv(os.Environ()), victimEnv+"="+string(arg),
 			"GOMAXPROCS="+strconv.Itoa(threads+2), "GOGC=off", "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0")
 		cmd.ExtraFiles = []*os.File{s.file}

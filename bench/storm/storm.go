@@ -56,9 +56,11 @@ type Storm struct {
 	mu       sync.RWMutex // held by those who read shm; Close unmaps it
 }
 
-// The environment variable that makes a process a storm, and the descriptors
-// it finds.
+// The name and the environment variable that make a process a storm, and the
+// descriptors it finds. The name, its argv[0], is there so that a variable in a
+// caller's environment cannot.
 const (
+	name   = "unknot-storm"
 	env    = "UNKNOT_STORM"
 	sockFD = 3
 	shmFD  = 4
@@ -89,7 +91,7 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 			return nil, err
 		}
 	}
-	memfd, err := unix.MemfdCreate("unknot-storm", unix.MFD_CLOEXEC)
+	memfd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("shared memory: %w", err)
 	}
@@ -117,6 +119,7 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args[0] = name
 	cmd.Env = append(cleanEnv(os.Environ()), env+"="+string(arg), "GOMAXPROCS="+strconv.Itoa(c.Targets+4), "GORACE=atexit_sleep_ms=0")
 	if c.Hostile != Preempted {
 		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1")
@@ -408,6 +411,9 @@ func (s *Storm) kill() {
 // Main is the target process's main function. It returns at once in every
 // other process.
 func Main() {
+	if os.Args[0] != name {
+		return
+	}
 	var err error
 	if arg := os.Getenv(victimEnv); arg != "" {
 		err = victim(arg)

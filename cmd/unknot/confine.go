@@ -157,10 +157,14 @@ func (e *confinedEngine) stop() error {
 // since a filter that lacks a call kills.
 const confineEnv = "UNKNOT_CONFINE"
 
+// confineName is the probe's argv[0]: a variable in the caller's environment alone
+// makes no probe.
+const confineName = "unknot-confine"
+
 // confineMain is the probe's main function; it returns at once in every other
 // process.
 func confineMain() {
-	if os.Getenv(confineEnv) == "" {
+	if os.Args[0] != confineName || os.Getenv(confineEnv) == "" {
 		return
 	}
 	st, err := confineForAMoment()
@@ -223,7 +227,7 @@ func checkConfine() check {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args[0] = "unknot-confine"
+	cmd.Args[0] = confineName
 	cmd.Env = append(os.Environ(), confineEnv+"=1")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -13,6 +13,11 @@ import (
 // thread, which keeps the filter for life; children and threads cloned from it
 // inherit it.
 //
+// Do not start a command by os/exec on such a thread: if the filter traps what
+// lies between fork and execve, this process deadlocks as soon as the garbage
+// collector runs while the call waits for its answer. Package engine/launch says
+// why, and starts commands.
+//
 // It asks for no more than flags says. TSync gets TSYNC_ESRCH, without which
 // the kernel cannot give it a listener. A flag that the kernel lacks is an
 // *[UnsupportedError]; leave it out and try again.

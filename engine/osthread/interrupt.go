@@ -42,3 +42,11 @@ func AllowInterrupt(sig syscall.Signal) error {
 // comes just before the thread enters a system call is lost on it: send until
 // the thread has acknowledged by other means.
 func Interrupt(tid int, sig syscall.Signal) error { return unix.Tgkill(unix.Getpid(), tid, sig) }
+
+// Unblock has the calling thread take sig, which the process may have been
+// started with blocked. The caller must be locked to its thread.
+func Unblock(sig syscall.Signal) {
+	var set unix.Sigset_t
+	set.Val[0] = 1 << (uint(sig) - 1) // one word holds all 64 signals
+	_ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &set, nil)
+}

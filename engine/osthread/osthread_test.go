@@ -187,3 +187,21 @@ func TestLeave(t *testing.T) {
 	})
 	<-done
 }
+
+func TestUnblock(t *testing.T) {
+	const sig = 40
+	blocked := make(chan [2]bool)
+	Start(func() {
+		var set, now unix.Sigset_t
+		set.Val[0] = 1 << (sig - 1)
+		_ = unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil)
+		_ = unix.PthreadSigmask(unix.SIG_BLOCK, nil, &now)
+		before := now.Val[0]&set.Val[0] != 0
+		Unblock(sig)
+		_ = unix.PthreadSigmask(unix.SIG_BLOCK, nil, &now)
+		blocked <- [2]bool{before, now.Val[0]&set.Val[0] != 0}
+	})
+	if got := <-blocked; got != [2]bool{true, false} {
+		t.Errorf("blocked before and after: %v", got)
+	}
+}
