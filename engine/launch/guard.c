@@ -398,6 +398,11 @@ static void obey(void)
 		orphaned();
 	switch (m.kind) {
 	case MSG_GO:
+		reap();
+		if (guard.over) { // by a signal, before it ran
+			close_others();
+			break;
+		}
 		shared.go = 1;
 		while (shared.tid) { // until execve or exit
 			struct timespec ts = {0, 1000000};
