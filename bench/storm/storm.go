@@ -56,7 +56,11 @@ type Storm struct {
 	mu       sync.RWMutex // held by those who read shm; Close unmaps it
 }
 
-// The environment variable that makes a process a storm, and the descriptors
+// childName is argv[0] of a process that is a storm's: no environment that a
+// user may have makes a program one.
+const childName = "unknot-storm"
+
+// The environment variable that tells a storm what to do, and the descriptors
 // it finds.
 const (
 	env    = "UNKNOT_STORM"
@@ -117,6 +121,7 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args[0] = childName
 	cmd.Env = append(cleanEnv(os.Environ()), env+"="+string(arg), "GOMAXPROCS="+strconv.Itoa(c.Targets+4), "GORACE=atexit_sleep_ms=0")
 	if c.Hostile != Preempted {
 		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1")
@@ -408,6 +413,9 @@ func (s *Storm) kill() {
 // Main is the target process's main function. It returns at once in every
 // other process.
 func Main() {
+	if os.Args[0] != childName {
+		return
+	}
 	var err error
 	if arg := os.Getenv(victimEnv); arg != "" {
 		err = victim(arg)

@@ -153,14 +153,14 @@ func (e *confinedEngine) stop() error {
 	return <-e.ended
 }
 
-// confineEnv marks doctor's probe: this program run again to confine a thread,
-// since a filter that lacks a call kills.
-const confineEnv = "UNKNOT_CONFINE"
+// confineName is argv[0] of doctor's probe: this program run again to confine a
+// thread, since a filter that lacks a call kills.
+const confineName = "unknot-confine"
 
 // confineMain is the probe's main function; it returns at once in every other
 // process.
 func confineMain() {
-	if os.Getenv(confineEnv) == "" {
+	if os.Args[0] != confineName {
 		return
 	}
 	st, err := confineForAMoment()
@@ -213,8 +213,7 @@ func checkConfine() check {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args[0] = "unknot-confine"
-	cmd.Env = append(os.Environ(), confineEnv+"=1")
+	cmd.Args[0] = confineName
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
