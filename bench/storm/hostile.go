@@ -72,7 +72,7 @@ const (
 	signalEvery   = time.Millisecond     // to each thread
 )
 
-// victimEnv makes a process one of those that are replaced; victimShmFD is what it
+// victimEnv tells a process that is replaced what to do; victimShmFD is what it
 // finds.
 const (
 	victimEnv   = "UNKNOT_STORM_VICTIM"
@@ -142,7 +142,7 @@ func (s *shared) replace(c *childConfig, first, threads int) error {
 			return err
 		}
 		cmd := exec.Command("/proc/self/exe")
-		cmd.Args[0] = name
+		cmd.Args[0] = childName
 		cmd.Env = append(cleanEnv(os.Environ()), victimEnv+"="+string(arg),
 			"GOMAXPROCS="+strconv.Itoa(threads+2), "GOGC=off", "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0")
 		cmd.ExtraFiles = []*os.File{s.file}

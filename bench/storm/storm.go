@@ -56,11 +56,13 @@ type Storm struct {
 	mu       sync.RWMutex // held by those who read shm; Close unmaps it
 }
 
-// The name and the environment variable that make a process a storm, and the
-// descriptors it finds. The name, its argv[0], is there so that a variable in a
-// caller's environment cannot.
+// childName is argv[0] of a process that is a storm's: no environment that a
+// user may have makes a program one.
+const childName = "unknot-storm"
+
+// The environment variable that tells a storm what to do, and the descriptors
+// it finds.
 const (
-	name   = "unknot-storm"
 	env    = "UNKNOT_STORM"
 	sockFD = 3
 	shmFD  = 4
@@ -91,7 +93,7 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 			return nil, err
 		}
 	}
-	memfd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	memfd, err := unix.MemfdCreate(childName, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("shared memory: %w", err)
 	}
@@ -119,7 +121,7 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args[0] = name
+	cmd.Args[0] = childName
 	cmd.Env = append(cleanEnv(os.Environ()), env+"="+string(arg), "GOMAXPROCS="+strconv.Itoa(c.Targets+4), "GORACE=atexit_sleep_ms=0")
 	if c.Hostile != Preempted {
 		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1")
@@ -411,7 +413,7 @@ func (s *Storm) kill() {
 // Main is the target process's main function. It returns at once in every
 // other process.
 func Main() {
-	if os.Args[0] != name {
+	if os.Args[0] != childName {
 		return
 	}
 	var err error

@@ -153,18 +153,14 @@ func (e *confinedEngine) stop() error {
 	return <-e.ended
 }
 
-// confineEnv marks doctor's probe: this program run again to confine a thread,
-// since a filter that lacks a call kills.
-const confineEnv = "UNKNOT_CONFINE"
-
-// confineName is the probe's argv[0]: a variable in the caller's environment alone
-// makes no probe.
+// confineName is argv[0] of doctor's probe: this program run again to confine a
+// thread, since a filter that lacks a call kills.
 const confineName = "unknot-confine"
 
 // confineMain is the probe's main function; it returns at once in every other
 // process.
 func confineMain() {
-	if os.Args[0] != confineName || os.Getenv(confineEnv) == "" {
+	if os.Args[0] != confineName {
 		return
 	}
 	st, err := confineForAMoment()
@@ -228,7 +224,6 @@ func checkConfine() check {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args[0] = confineName
-	cmd.Env = append(os.Environ(), confineEnv+"=1")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()

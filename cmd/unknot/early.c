@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -184,20 +185,15 @@ __attribute__((constructor(102))) static void early(void)
 	for (int sig = 1; sig <= 64; sig++)
 		if (unknot_run_blocked & 1ull << (sig - 1))
 			sigaddset(&set, sig);
-	sigset_t waiting;
-	if (sigpending(&waiting) == 0)
-		for (int sig = 1; sig <= 64; sig++)
-			if (sigismember(&waiting, sig) == 1)
-				pending |= 1ull << (sig - 1);
+	// What waited for the command already is given to it when it starts. All of
+	// it is taken before the mask changes, by which some would be unblocked.
+	syscall(SYS_rt_sigpending, &pending, 8);
+	for (int sig = 1; sig <= 64; sig++) {
+		uint64_t one = pending & 1ull << (sig - 1);
+		while (one && syscall(SYS_rt_sigtimedwait, &one, NULL, &now, 8) == sig)
+			;
+	}
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
-	// What waited for the command already is given to it when it starts.
-	for (int sig = 1; sig <= 64; sig++)
-		if (pending & unknot_run_blocked & 1ull << (sig - 1)) {
-			sigset_t one;
-			sigemptyset(&one);
-			sigaddset(&one, sig);
-			sigtimedwait(&one, NULL, &now);
-		}
 	// So are its timers.
 	for (int i = 0; i < 3; i++)
 		setitimer(i, &none, NULL);

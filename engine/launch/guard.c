@@ -154,7 +154,12 @@ static void restore(const struct inherited *in)
 			uint32_t priority;
 			uint64_t runtime, deadline, period;
 		} attr = {sizeof attr, in->sched_policy, in->sched_flags, in->sched_nice, in->sched_priority, 0, 0, 0};
-		call3(SYS_sched_setattr, 0, &attr, 0); // refused without the privilege; docs/run.md says so
+		if (call3(SYS_sched_setattr, 0, &attr, 0) < 0) {
+			// A policy and a nice value that were lost at the fork need a
+			// privilege; the flag needs none.
+			attr.policy = attr.priority = attr.nice = 0;
+			call3(SYS_sched_setattr, 0, &attr, 0);
+		}
 	}
 	for (int sig = 1; sig <= 64; sig++)
 		if (in->ignored & BIT(sig))
@@ -398,6 +403,11 @@ static void obey(void)
 		orphaned();
 	switch (m.kind) {
 	case MSG_GO:
+		reap();
+		if (guard.over) { // by a signal, before it ran
+			close_others();
+			break;
+		}
 		shared.go = 1;
 		while (shared.tid) { // until execve or exit
 			struct timespec ts = {0, 1000000};

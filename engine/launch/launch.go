@@ -110,6 +110,8 @@ type Process struct {
 // runs. What add returns as an error ends the start; the listener is add's from
 // the beginning.
 //
+// The guard stays when the command has ended; [Process.Close] ends it.
+//
 // Flags are those of [notify.Install], but TSync: the filter is the command's
 // alone. A command that ends by a signal before it runs is no error; Wait tells.
 // An error of the last step, running the program, is told by [NotRun].
