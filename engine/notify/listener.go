@@ -160,7 +160,7 @@ func CheckSizes() error { return checkSizes() }
 var checkSizes = sync.OnceValue(func() error {
 	s, e := getSizes()
 	if e != 0 {
-		return &UnsupportedError{Feature: "seccomp user notification", Since: "5.0", Err: e}
+		return &UnsupportedError{Feature: "seccomp user notification", Since: "5.0", Err: callError(e)}
 	}
 	if s != (notifSizes{sizeofNotif, sizeofResp, sizeofData}) {
 		return fmt.Errorf("this kernel's seccomp structs are %d, %d and %d bytes, not %d, %d and %d: update unknot",
