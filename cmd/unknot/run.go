@@ -323,6 +323,9 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err != nil {
 		return errors.Join(err, e.stop())
 	}
+	if err := p.Orphans(); err != nil && s.OnDeath == killTree {
+		fmt.Fprintf(notes, "unknot: processes that outlive their parent are not killed when unknot dies: %v\n", err)
+	}
 	letGo()
 	front.serve(p)
 	status, err := p.Wait()

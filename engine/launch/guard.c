@@ -235,6 +235,7 @@ static struct {
 	int over;    // it has ended
 	int alone;   // and so has all that it left behind
 	int leave;
+	int orphans; // why orphans do not become the guard's children: an errno, or 0
 } guard;
 
 static void quit(void) { call1(SYS_exit_group, 0); }
@@ -409,7 +410,7 @@ static void obey(void)
 		}
 		guard.started = 1;
 		close_others();
-		tell(MSG_STARTED, guard.command, 0, 0, -1);
+		tell(MSG_STARTED, guard.command, guard.orphans, 0, -1);
 		break;
 	case MSG_SIGNAL:
 		if (guard.over)
@@ -515,8 +516,9 @@ static void guard_main(const struct plan *p)
 	if (fd >= 0 && fd < p->nfiles)
 		fd = call3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, p->nfiles);
 	guard.signals = fd;
-	if (fd >= 0)
-		fd = call5(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	// Refused by some container profiles; what the command leaves behind then has
+	// another parent.
+	guard.orphans = -call5(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (fd < 0) {
 		tell(MSG_FAILED, -fd, STAGE_GUARD, 0, -1);
 		quit();
