@@ -74,6 +74,7 @@ func TestRunUnderAProfile(t *testing.T) {
 		{refused(unix.SYS_CLOSE_RANGE, unix.ENOSYS), "", true, nil},
 		{refused(unix.SYS_SECCOMP, unix.EPERM), "", false, []line{{"seccomp(2): operation not permitted", "container's seccomp profile"}}},
 		{refused(unix.SYS_SECCOMP, unix.ENOSYS), "--confine=off", false, []line{{"seccomp(2): function not implemented", "container's seccomp profile"}}},
+		{refused(unix.SYS_IOCTL, unix.EPERM), "", false, []line{{"ioctl(2): operation not permitted"}}},
 		{refused(unix.SYS_PRCTL, unix.EPERM), "", false, []line{{"prctl(PR_SET_NO_NEW_PRIVS): operation not permitted", out}}},
 		{refused(unix.SYS_PRCTL, unix.EPERM), "--confine=best", true, []line{{without + privs}, {orphans}}},
 		{refused(unix.SYS_PRCTL, unix.EPERM), "--confine=best --on-death=leave", true, []line{{without + privs}}},

@@ -122,7 +122,7 @@ func (p *Process) start(c *Command, args []string, prog []unix.SockFilter, flags
 	_ = unix.Close(fds[1])
 	if pid < 0 {
 		_ = p.control.Close()
-		return &StartError{"fork the command's guard", syscall.Errno(-pid)}
+		return startError("fork the command's guard: clone(2)", syscall.Errno(-pid))
 	}
 	p.guard = int(pid)
 	p.reaped = make(chan struct{})
