@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 		"landlock":    childLandlock,
 		"ends":        childEnds,
 		"main-thread": childMainThread,
+		"refused":     childRefused,
 		"engine":      childEngine,
 	})
 }

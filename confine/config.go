@@ -103,8 +103,15 @@ type Config struct {
 	Requests []uint32
 
 	// RequireLandlock makes a kernel without landlock an error. Any other
-	// failure of landlock is one anyway.
+	// failure of landlock is one anyway, unless Best says otherwise, and with
+	// both it is.
 	RequireLandlock bool
+
+	// Best goes on without what the kernel refuses, as under a container's
+	// seccomp profile: no_new_privs, the thread's own file table (the level is
+	// then [Shared], see [Plan.Level]), landlock. [Plan.Missing] says what. The
+	// seccomp filter itself is never done without.
+	Best bool
 
 	// SpecAllow leaves speculative store bypass to the thread.
 	SpecAllow bool

@@ -10,7 +10,7 @@
 //
 //	plan, err := confine.Prepare(confine.Config{})
 //	cfg.Cookies = plan.Cookies()
-//	cfg.PrivateFiles = true // at level Private
+//	cfg.PrivateFiles = plan.Level() == confine.Private
 //	cfg.ThreadHook = func(th engine.Thread) error {
 //		st, err := plan.Confine(confine.Thread(th))
 //		// log st
@@ -25,6 +25,10 @@
 // /proc/self/task, and only if everything is as it should be does Confine
 // return nil. [Rules] is the filter's table with the reason for each line;
 // docs/confine.md is made from it.
+//
+// Steps may be refused, as by a container's seccomp profile. The error names the
+// call; [Config.Best] goes on without instead. A kernel without landlock is no
+// error unless [Config.RequireLandlock]; [Plan.Missing] tells of it.
 //
 // # What a confined thread can no longer do
 //

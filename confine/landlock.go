@@ -18,6 +18,7 @@ type landlockABI struct {
 // Without the fix Go's preemption signals to its own threads would fail.
 const erratumSignal = 1 << 1
 
+// probeLandlock asks what there is; its error says that it must not even ask.
 func probeLandlock() (landlockABI, error) {
 	v, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	switch e {
@@ -25,7 +26,7 @@ func probeLandlock() (landlockABI, error) {
 	case unix.ENOSYS, unix.EOPNOTSUPP:
 		return landlockABI{missing: e}, nil
 	default:
-		return landlockABI{}, fmt.Errorf("confine: landlock: %w (does a container's seccomp profile forbid it? allow landlock_create_ruleset(2) there)", e)
+		return landlockABI{}, fmt.Errorf("%s: %w", callRuleset, e)
 	}
 	a := landlockABI{version: int(v)}
 	// Linux before 6.15 does not know the question and has none of the fixes.
@@ -71,23 +72,20 @@ func (a landlockABI) restrictSelf() error {
 	attr := a.denied()
 	fd, e := createRuleset(&attr)
 	if e != 0 {
-		return fmt.Errorf("landlock: create ruleset: %w", e)
+		return fmt.Errorf("%s: %w", callRuleset, e)
 	}
 	_, _, e = unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(fd), 0, 0)
 	if err := unix.Close(fd); err != nil {
-		return fmt.Errorf("landlock: close ruleset: %w", err)
+		return fmt.Errorf("close the landlock ruleset: %w", err)
 	}
 	if e != 0 {
-		return fmt.Errorf("landlock: restrict thread: %w", e)
+		return fmt.Errorf("%s: %w", callRestrict, e)
 	}
 	return nil
 }
 
-// String says what is denied.
+// String says what is denied, where there is a landlock.
 func (a landlockABI) String() string {
-	if a.version == 0 {
-		return fmt.Sprintf("none (%v)", a.missing)
-	}
 	r := a.denied()
 	what := []string{"files"}
 	if r.Handled_access_net != 0 {

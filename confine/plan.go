@@ -20,16 +20,20 @@ type Plan struct {
 	cookies  [3]uintptr
 	poller   poller
 	landlock landlockABI
+	lacks    lacks
+	missing  []string
 }
 
 // Prepare checks c, draws the cookies and asks the kernel what it has. It
-// changes nothing but that the Go runtime's poller is started.
+// changes nothing but that the Go runtime's poller is started. With
+// [Config].Best it tries each step on a thread that then ends; for that moment
+// there is a second copy of the process's descriptors.
 func Prepare(c Config) (*Plan, error) {
 	if err := c.fill(); err != nil {
 		return nil, err
 	}
 	if e := actionAvail(c.OnViolation.ret()); e != 0 {
-		return nil, fmt.Errorf("confine: seccomp filter that can %v: %w (%s)", c.OnViolation, e, seccompRemedy)
+		return nil, fmt.Errorf("confine: seccomp filter that can %v: %s: %w (%s)", c.OnViolation, callFilter, e, seccompRemedy(e))
 	}
 	p := &Plan{cfg: c}
 	var err error
@@ -37,10 +41,25 @@ func Prepare(c Config) (*Plan, error) {
 		return nil, err
 	}
 	if p.landlock, err = probeLandlock(); err != nil {
-		return nil, err
+		if !c.Best || c.RequireLandlock {
+			return nil, fmt.Errorf("confine: %w (%s)", err, refusedRemedy)
+		}
+		p.lacks[stepLandlock] = err
+	} else if p.landlock.version == 0 {
+		p.lacks[stepLandlock] = fmt.Errorf("%s: %w", callRuleset, p.landlock.missing)
+		if c.RequireLandlock {
+			return nil, fmt.Errorf("confine: landlock is required: %w (Linux 5.13 with CONFIG_SECURITY_LANDLOCK, and landlock in the list after lsm= on the kernel's command line)", p.lacks[stepLandlock])
+		}
 	}
-	if c.RequireLandlock && p.landlock.version == 0 {
-		return nil, fmt.Errorf("confine: landlock is required: %w (Linux 5.13 with CONFIG_SECURITY_LANDLOCK, and landlock in the list after lsm= on the kernel's command line)", p.landlock.missing)
+	if c.Best {
+		p.try(&p.lacks)
+		if c.RequireLandlock && p.lacks[stepLandlock] != nil {
+			return nil, fmt.Errorf("confine: landlock is required: %w (%s)", p.lacks[stepLandlock], refusedRemedy)
+		}
+	}
+	p.missing = p.lacks.list(c.Level)
+	if p.lacks[stepUnshare] != nil {
+		p.cfg.Level = Shared // closing a descriptor would close the process's
 	}
 	var b [24]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -54,6 +73,15 @@ func Prepare(c Config) (*Plan, error) {
 // Cookies are the words that the thread's ioctls must carry in their unused
 // arguments. They are secret from requests, not from the process.
 func (p *Plan) Cookies() [3]uintptr { return p.cookies }
+
+// Missing names what the thread will do without, each with the call that failed
+// and why: landlock where the kernel has none, and with [Config].Best whatever
+// is refused. It is empty where nothing is missing.
+func (p *Plan) Missing() []string { return slices.Clone(p.missing) }
+
+// Level is the level at which the thread will be: [Shared] where [Config].Best
+// found that a file table of its own is refused.
+func (p *Plan) Level() Level { return p.cfg.Level }
 
 // Rules returns the filter's table for t.
 func (p *Plan) Rules(t Thread) []Rule {
@@ -82,7 +110,16 @@ func (w logWriter) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-const seccompRemedy = "needs Linux 4.14 with CONFIG_SECCOMP_FILTER, and no container profile that forbids seccomp(2)"
+// seccompRemedy says what helps where seccomp(2) fails with e.
+func seccompRemedy(e unix.Errno) string {
+	switch e {
+	case unix.EPERM, unix.EACCES:
+		return refusedRemedy
+	case unix.ENOSYS:
+		return "a kernel with CONFIG_SECCOMP_FILTER is needed, and no container's seccomp profile that hides the call"
+	}
+	return "needs Linux 4.14 with CONFIG_SECCOMP_FILTER"
+}
 
 // Confine confines the calling thread for good and returns once another thread
 // has verified it from outside. It locks the calling goroutine to the thread,
@@ -97,7 +134,13 @@ func (p *Plan) Confine(t Thread) (*Status, error) {
 	if err := p.cfg.check(t); err != nil {
 		return nil, err
 	}
-	st := &Status{TID: tid, Level: p.cfg.Level, Signals: p.cfg.Signals, OnViolation: p.cfg.OnViolation, Landlock: p.landlock.String(), Compiler: compiler()}
+	st := &Status{TID: tid, Level: p.cfg.Level, Signals: p.cfg.Signals, OnViolation: p.cfg.OnViolation, Compiler: compiler(),
+		Missing: p.Missing(), NoNewPrivs: p.lacks[stepPrivs] == nil}
+	if err := p.lacks[stepLandlock]; err != nil {
+		st.Landlock = fmt.Sprintf("none (%v)", err)
+	} else {
+		st.Landlock = p.landlock.String()
+	}
 	if p.cfg.Level == Private {
 		var err error
 		if st.FDs, err = p.keep(t); err != nil {
@@ -118,19 +161,20 @@ func (p *Plan) Confine(t Thread) (*Status, error) {
 	verified, drop := verifier(tid, blocked, st)
 	defer drop()
 
-	step := func(what, remedy string, err error) error {
-		if err == nil {
+	// take takes a step unless the plan does without.
+	take := func(s step, do func() error) error {
+		if p.lacks[s] != nil {
 			return nil
 		}
-		if remedy != "" {
-			remedy = " (" + remedy + ")"
+		if err := do(); err != nil {
+			return fmt.Errorf("confine: %w (%s)", err, refusedRemedy)
 		}
-		return fmt.Errorf("confine: %s: %w%s", what, err, remedy)
+		return nil
 	}
-	if err := step("mask signals", "", setMask(blocked)); err != nil {
-		return nil, err
+	if err := setMask(blocked); err != nil {
+		return nil, fmt.Errorf("confine: mask signals: %w", err)
 	}
-	if err := step("no_new_privs", "", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); err != nil {
+	if err := take(stepPrivs, setPrivs); err != nil {
 		return nil, err
 	}
 	st.StoreBypass = "allowed"
@@ -140,25 +184,19 @@ func (p *Plan) Confine(t Thread) (*Status, error) {
 	} else {
 		st.StoreBypass = denyStoreBypass()
 	}
-	what := unix.CLONE_FS | unix.CLONE_SYSVSEM
-	if p.cfg.Level == Private {
-		what |= unix.CLONE_FILES
-	}
-	if err := step("unshare", "does a container's seccomp profile forbid it? allow unshare(2) there", unix.Unshare(what)); err != nil {
+	if err := take(stepUnshare, p.cfg.Level.unshare); err != nil {
 		return nil, err
 	}
-	if p.cfg.Level == Private {
-		if err := step("close other descriptors", "close_range needs Linux 5.9", closeBut(st.FDs)); err != nil {
-			return nil, err
+	if p.cfg.Level == Private { // the table is the thread's own
+		if err := closeBut(st.FDs); err != nil {
+			return nil, fmt.Errorf("confine: close other descriptors: %w", err)
 		}
 	}
-	if p.landlock.version > 0 {
-		if err := step("restrict", "", p.landlock.restrictSelf()); err != nil {
-			return nil, err
-		}
+	if err := take(stepLandlock, p.landlock.restrictSelf); err != nil {
+		return nil, err
 	}
 	if e := loadFilter(prog, flags); e != 0 {
-		return nil, step("load the seccomp filter", seccompRemedy, e)
+		return nil, fmt.Errorf("confine: load the filter: %s: %w (%s)", callFilter, e, seccompRemedy(e))
 	}
 	if err := verified(); err != nil {
 		return nil, fmt.Errorf("confine: thread %d is not what it should be: %w", tid, err)
@@ -202,19 +240,4 @@ func (p *Plan) keep(t Thread) ([]int, error) {
 	}
 	slices.Sort(keep)
 	return slices.Compact(keep), nil
-}
-
-// closeBut closes the descriptors of the calling thread's table that are not in
-// keep, which is in order.
-func closeBut(keep []int) error {
-	next := uint(0)
-	for _, fd := range keep {
-		if uint(fd) > next {
-			if err := unix.CloseRange(next, uint(fd)-1, 0); err != nil {
-				return err
-			}
-		}
-		next = uint(fd) + 1
-	}
-	return unix.CloseRange(next, ^uint(0)>>32, 0)
 }

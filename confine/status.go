@@ -13,8 +13,10 @@ type Status struct {
 	OnViolation  Action
 	Landlock     string // its ABI and what it denies, or why there is none
 	StoreBypass  string // speculative store bypass: "off", "not affected", or why not
-	FDs          []int  // level Private: the thread's open descriptors, in order
-	Compiler     string // what made the filter
+	NoNewPrivs   bool
+	Missing      []string // as [Plan.Missing]
+	FDs          []int    // level Private: the thread's open descriptors, in order
+	Compiler     string   // what made the filter
 	Instructions int
 }
 
@@ -24,6 +26,10 @@ func (s *Status) String() string {
 	if s.Level == Private {
 		fds = strings.Trim(fmt.Sprint(s.FDs), "[]")
 	}
-	return fmt.Sprintf("thread %d is confined: level %v, signals %v, violations %v, landlock %s, store bypass %s, descriptors %s, filter of %d instructions by %s",
+	line := fmt.Sprintf("thread %d is confined: level %v, signals %v, violations %v, landlock %s, store bypass %s, descriptors %s, filter of %d instructions by %s",
 		s.TID, s.Level, s.Signals, s.OnViolation, s.Landlock, s.StoreBypass, fds, s.Instructions, s.Compiler)
+	if len(s.Missing) > 0 {
+		line += ", without " + strings.Join(s.Missing, ", ")
+	}
+	return line
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,47 +21,79 @@ import (
 )
 
 const (
-	confineUsage = "confinement of the receive thread: private, shared, off"
-	confineOff   = "off"
+	confineUsage  = "confinement of the receive thread: " + confineLevels
+	confineLevels = "private, shared, best (private without what is refused here), off"
+	confineBest   = "best"
+	confineOff    = "off"
 )
 
 // A confiner joins package confine with an engine: it is a bench.Confiner.
 type confiner struct {
 	level confine.Level
+	best  bool
 	done  func(*confine.Status) // on the confined thread, before it receives
 }
 
-func (c *confiner) String() string { return c.level.String() }
+func (c *confiner) String() string {
+	if c.best {
+		return confineBest
+	}
+	return c.level.String()
+}
+
+// prepare is confine.Prepare for this confiner.
+func (c *confiner) prepare() (*confine.Plan, error) {
+	plan, err := confine.Prepare(confine.Config{Level: c.level, Best: c.best})
+	return plan, c.wayOut(err)
+}
+
+// wayOut adds to an error what runs in spite of it.
+func (c *confiner) wayOut(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case c.best:
+		return fmt.Errorf("%w; --confine=off runs without", err)
+	}
+	return fmt.Errorf("%w; --confine=best runs without what is refused, --confine=off without any", err)
+}
 
 // Confine sets the engine's cookies and its receive thread's hook.
 func (c *confiner) Confine(cfg *engine.Config) error {
-	plan, err := confine.Prepare(confine.Config{Level: c.level})
+	plan, err := c.prepare()
 	if err != nil {
 		return err
 	}
+	c.confine(cfg, plan)
+	return nil
+}
+
+func (c *confiner) confine(cfg *engine.Config, plan *confine.Plan) {
 	cfg.Cookies = plan.Cookies()
-	cfg.PrivateFiles = c.level == confine.Private
+	cfg.PrivateFiles = plan.Level() == confine.Private
 	cfg.ThreadHook = func(th engine.Thread) error {
 		st, err := plan.Confine(confine.Thread(th))
 		if err != nil {
-			return fmt.Errorf("%w; --confine=off runs without", err)
+			return c.wayOut(err)
 		}
 		if c.done != nil {
 			c.done(st)
 		}
 		return nil
 	}
-	return nil
 }
 
 // parseConfinement returns nil for "off".
 func parseConfinement(name string) (*confiner, error) {
-	if name == confineOff {
+	switch name {
+	case confineOff:
 		return nil, nil
+	case confineBest:
+		return &confiner{level: confine.Private, best: true}, nil
 	}
 	level, err := confine.ParseLevel(name)
 	if err != nil {
-		return nil, usageErrorf("--confine: no level %q: the levels are private, shared, off", name)
+		return nil, usageErrorf("--confine: no level %q: the levels are private, shared, best, off", name)
 	}
 	return &confiner{level: level}, nil
 }
@@ -83,11 +114,33 @@ func parseConfinements(names []string) (all []bench.Confiner, err error) {
 	return all, nil
 }
 
-// confineNote says so when the receive thread is not confined.
+// confineNote says so where a receive thread will not be confined, or not in full.
 func confineNote(w io.Writer, names []string) {
-	if slices.Contains(names, confineOff) {
-		fmt.Fprintln(w, "unknot: --confine=off: the receive thread is NOT CONFINED: who subverts it by a request can do all that this user may")
+	said := map[string]bool{}
+	for _, name := range names {
+		c, err := parseConfinement(name)
+		if err != nil {
+			continue // it was refused before
+		}
+		var note string
+		if c == nil {
+			note = "--confine=off: the receive thread is NOT CONFINED: who subverts it by a request can do all that this user may"
+		} else if plan, err := c.prepare(); err == nil { // an error is of whoever confines in earnest
+			note = lackNote(plan)
+		}
+		if note != "" && !said[note] {
+			said[note] = true
+			fmt.Fprintln(w, "unknot: "+note)
+		}
 	}
+}
+
+// lackNote says what the receive thread does without; "" if that is nothing.
+func lackNote(plan *confine.Plan) string {
+	if len(plan.Missing()) == 0 {
+		return ""
+	}
+	return "the receive thread is confined without " + strings.Join(plan.Missing(), ", ")
 }
 
 // A confinedEngine runs once its listener is there, since a private file table
@@ -118,9 +171,14 @@ func newConfined(cfg engine.Config, level string, stderr io.Writer) (*confinedEn
 			cfg.Logger.Info(st.String())
 			close(e.ready)
 		}
-		if err := c.Confine(&cfg); err != nil {
+		plan, err := c.prepare()
+		if err != nil {
 			return nil, err
 		}
+		if note := lackNote(plan); note != "" {
+			fmt.Fprintln(stderr, "unknot: "+note)
+		}
+		c.confine(&cfg, plan)
 	}
 	if e.Engine, err = engine.New(cfg); err != nil {
 		return nil, err
@@ -233,7 +291,7 @@ func checkConfine() check {
 		return c
 	}
 	c.Detail = strings.Join(strings.Fields(stderr.String()), " ")
-	c.Remedy = "allow what the message names; until then the receive thread runs only with --confine=off"
+	c.Remedy = "allow what the message names; until then --confine=best runs without what is refused, --confine=off without any"
 	if cmd.ProcessState == nil { // it did not even start
 		c.Detail, c.Remedy = err.Error(), startRemedy(err)
 		return c

@@ -190,6 +190,9 @@ func remedy(err error, since string) string {
 	case errors.Is(err, unix.ENOSYS):
 		return "seccomp(2) is not there: a kernel with CONFIG_SECCOMP_FILTER is needed, and no container profile that hides it"
 	}
+	if !(&notify.UnsupportedError{Since: since}).TooOld() {
+		return "ask who built this kernel: Linux " + since + " and newer have it, and this one is no older"
+	}
 	return "use Linux " + since + " or newer"
 }
 
@@ -262,6 +265,9 @@ func checkLibseccomp() check {
 	if _, err := filter.Compile([]string{"openat"}, filter.Options{}); err != nil {
 		c.Detail += ": " + err.Error()
 		c.Remedy = "use libseccomp 2.5 or newer (API level 5)"
+		if errors.Is(err, errors.ErrUnsupported) {
+			c.Remedy = "allow seccomp(2) where it is refused"
+		}
 		return c
 	}
 	c.OK = true
@@ -278,7 +284,7 @@ func checkLandlock() check {
 	case unix.EOPNOTSUPP:
 		c.Remedy = "it is off: add landlock to the list after lsm= on the kernel's command line"
 	case unix.ENOSYS:
-		c.Remedy = "use Linux 5.13 or newer with CONFIG_SECURITY_LANDLOCK"
+		c.Remedy = "use Linux 5.13 or newer with CONFIG_SECURITY_LANDLOCK, and no container profile that hides landlock_create_ruleset(2)"
 	default:
 		c.Remedy = "something forbids it, such as a container's seccomp profile: allow landlock_create_ruleset(2) there"
 	}

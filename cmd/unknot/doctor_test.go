@@ -135,11 +135,15 @@ func TestRemedies(t *testing.T) {
 		unix.EPERM:                            "container's seccomp profile",
 		fmt.Errorf("install: %w", unix.EPERM): "container's seccomp profile",
 		unix.ENOSYS:                           "CONFIG_SECCOMP_FILTER",
-		unix.EINVAL:                           "use Linux 6.6 or newer",
+		unix.EINVAL:                           "use Linux 99.6 or newer",
 	} {
-		if got := remedy(err, "6.6"); !strings.Contains(got, want) {
+		if got := remedy(err, "99.6"); !strings.Contains(got, want) {
 			t.Errorf("%v: %q, want %q", err, got, want)
 		}
+	}
+	// A kernel is not called old that is not.
+	if got := remedy(unix.EINVAL, "4.14"); strings.Contains(got, "use Linux") {
+		t.Error(got)
 	}
 }
 

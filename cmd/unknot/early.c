@@ -161,6 +161,8 @@ static void check_limits(void)
 	pthread_mutex_unlock(&gate);
 	for (int i = 0; i < n; i++)
 		pthread_join(threads[i], NULL);
+	if (err && err != EAGAIN && err != ENOMEM) // the C library asks again by clone only if clone3 is ENOSYS
+		refuse("the threads of the supervisor cannot be made", "does a container's seccomp profile refuse clone3(2)? allow it there, or have it say ENOSYS");
 	if (err)
 		refuse("the threads of the supervisor cannot be made", "raise the limit of processes (ulimit -u, pids.max) or of address space (ulimit -v, -d)");
 	if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < UNKNOT_ADDRESS_SPACE)

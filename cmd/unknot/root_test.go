@@ -27,11 +27,13 @@ func TestMain(m *testing.M) {
 	storm.Main()
 	launch.Init()
 	confineMain()
-	switch os.Getenv("UNKNOT_TEST_MAIN") {
-	case "":
+	switch mode := os.Getenv("UNKNOT_TEST_MAIN"); {
+	case mode == "":
 		testscript.Main(m, scriptPrograms)
-	case "without-seccomp":
+	case mode == "without-seccomp":
 		mainWithoutSeccomp()
+	case strings.HasPrefix(mode, refusing):
+		mainRefused(mode)
 	}
 	os.Unsetenv("UNKNOT_TEST_MAIN")
 	main()

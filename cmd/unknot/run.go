@@ -342,9 +342,12 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := notify.FeatureNotify.Probe(); err != nil {
+		return err // the greater lack first: without it nothing is compiled either
+	}
 	prog, err := filter.Compile(s.Trap, filter.Options{})
 	if err != nil {
-		return usageErrorf("%s: %w", s.where("trap"), err)
+		return trapError(s.where("trap"), err)
 	}
 	paths, err := launch.Find(args[0])
 	if err != nil {
@@ -400,6 +403,9 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err != nil {
 		return errors.Join(err, e.stop())
 	}
+	if err := p.Orphans(); err != nil && s.OnDeath == killTree {
+		fmt.Fprintf(notes, "unknot: processes that outlive their parent are not killed when unknot dies: %v\n", err)
+	}
 	letGo()
 	front.serve(p)
 	status, err := p.Wait()
@@ -439,6 +445,16 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 		return &exitError{Code: status.ExitStatus()}
 	}
 	return nil
+}
+
+// trapError is the error of a filter that cannot be compiled, whose names may be
+// the reason.
+func trapError(where string, err error) error {
+	var unknown *filter.UnknownError
+	if errors.As(err, &unknown) || errors.Is(err, filter.ErrNoSyscalls) {
+		return usageErrorf("%s: %w", where, err)
+	}
+	return fmt.Errorf("compile the filter: %w", err)
 }
 
 // notRun is the error for a command that cannot be run, with a shell's exit codes.

@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testchild.Main(m, testchild.Roles{"target": target, "int80": func(*testchild.Conn, []string) error {
+	testchild.Main(m, testchild.Roles{"target": target, "refused": childRefused, "compiles": childCompiles, "int80": func(*testchild.Conn, []string) error {
 		if _, err := int80(20); err != nil { // getpid
 			return err
 		}

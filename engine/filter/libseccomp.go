@@ -3,6 +3,7 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -129,7 +130,32 @@ func compile(names []string, o Options) ([]unix.SockFilter, error) {
 			return nil, err
 		}
 	}
-	return here().compile(names, o)
+	prog, err := here().compile(names, o)
+	if err != nil {
+		// Where libseccomp finds no notifications it refuses the rules, and calls
+		// the reason by another name.
+		if lack := lacksNotify(); lack != nil {
+			return nil, lack
+		}
+	}
+	return prog, err
+}
+
+// notifyAPI is the API level of libseccomp (seccomp_api_get(3)) that has notifications.
+const notifyAPI = 5
+
+// lacksNotify says why libseccomp finds no notifications here; nil if it does.
+func lacksNotify() error {
+	v, err := Version()
+	switch {
+	case err != nil:
+		return err
+	case v.Major < 2 || v.Major == 2 && v.Minor < 5:
+		return fmt.Errorf("libseccomp %v is too old: 2.5 or newer has notifications", v)
+	case v.API < notifyAPI:
+		return fmt.Errorf("libseccomp finds no notifications here (API level %d): a container's seccomp profile may refuse seccomp(2): %w", v.API, errors.ErrUnsupported)
+	}
+	return nil
 }
 
 // compile is Compile for any machine.

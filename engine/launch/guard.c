@@ -240,6 +240,7 @@ static struct {
 	int over;    // it has ended
 	int alone;   // and so has all that it left behind
 	int leave;
+	int orphans; // why orphans do not become the guard's children: an errno, or 0
 } guard;
 
 static void quit(void) { call1(SYS_exit_group, 0); }
@@ -395,7 +396,7 @@ static void close_others(void)
 static void obey(void)
 {
 	struct message m;
-	long n = call(SYS_recvfrom, guard.control, ARG(&m), sizeof m, 0, 0, 0);
+	long n = call3(SYS_read, guard.control, &m, sizeof m);
 
 	if (n == -EINTR || n == -EAGAIN)
 		return;
@@ -419,7 +420,7 @@ static void obey(void)
 		}
 		guard.started = 1;
 		close_others();
-		tell(MSG_STARTED, guard.command, 0, 0, -1);
+		tell(MSG_STARTED, guard.command, guard.orphans, 0, -1);
 		break;
 	case MSG_SIGNAL:
 		if (guard.over)
@@ -525,8 +526,9 @@ static void guard_main(const struct plan *p)
 	if (fd >= 0 && fd < p->nfiles)
 		fd = call3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, p->nfiles);
 	guard.signals = fd;
-	if (fd >= 0)
-		fd = call5(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	// Refused by some container profiles; what the command leaves behind then has
+	// another parent.
+	guard.orphans = -call5(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (fd < 0) {
 		tell(MSG_FAILED, -fd, STAGE_GUARD, 0, -1);
 		quit();

@@ -48,7 +48,7 @@ struct plan {
 // What goes over the control socket (SOCK_SEQPACKET), both ways.
 enum {
 	// From the guard.
-	MSG_STARTED = 1, // a: the command's pid
+	MSG_STARTED = 1, // a: the command's pid, b: errno of the subreaper flag
 	MSG_LISTENER,    // with the listener as SCM_RIGHTS
 	MSG_FAILED,      // a: errno, b: enum stage
 	MSG_EXITED,      // a: wait status

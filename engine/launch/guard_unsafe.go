@@ -35,6 +35,8 @@ type impl struct {
 	syncs  map[int32]chan struct{}
 	last   int32
 	reaped chan struct{} // closed when the guard has been collected
+
+	orphans error
 }
 
 // memory is C memory of a plan, freed together.
@@ -120,7 +122,7 @@ func (p *Process) start(c *Command, args []string, prog []unix.SockFilter, flags
 	_ = unix.Close(fds[1])
 	if pid < 0 {
 		_ = p.control.Close()
-		return &StartError{"fork the command's guard", syscall.Errno(-pid)}
+		return startError("fork the command's guard: clone(2)", syscall.Errno(-pid))
 	}
 	p.guard = int(pid)
 	p.reaped = make(chan struct{})
@@ -158,9 +160,12 @@ func (p *Process) begin(add func(*notify.Listener) error) error {
 				return &StartError{"start", err}
 			}
 		case C.MSG_FAILED:
-			return &StartError{stageName(m.b), syscall.Errno(m.a)}
+			return startError(stageName(m.b), syscall.Errno(m.a))
 		case C.MSG_STARTED:
 			p.pid = int(m.a)
+			if m.b != 0 {
+				p.orphans = fmt.Errorf("prctl(PR_SET_CHILD_SUBREAPER): %w", syscall.Errno(m.b))
+			}
 			return nil
 		default:
 			p.happened(m)
@@ -383,6 +388,11 @@ func (p *Process) Control() (*os.File, error) {
 func Started() Inherited {
 	return Inherited{uint64(C.unknot_inherited.ignored), uint64(C.unknot_inherited.blocked)}
 }
+
+// Orphans says why a descendant that outlives its parent does not become the
+// guard's child, as under a container's seccomp profile that refuses it; nil if
+// it does. [Process.Alone] and the kill at our death then miss such descendants.
+func (p *Process) Orphans() error { return p.orphans }
 
 // Guard is the guard's process id.
 func (p *Process) Guard() int { return p.guard }

@@ -76,6 +76,15 @@ func (e *StartError) Error() string { return e.Op + ": " + e.Err.Error() }
 
 func (e *StartError) Unwrap() error { return e.Err }
 
+// startError names who may refuse a call that no kernel refuses.
+func startError(op string, errno syscall.Errno) error {
+	var err error = errno
+	if op != opExec && (errno == unix.EPERM || errno == unix.ENOSYS) {
+		err = fmt.Errorf("%w (does a container's seccomp profile refuse it? allow it there)", errno)
+	}
+	return &StartError{op, err}
+}
+
 // NotRun reports whether err says that everything was ready but the program
 // itself could not be run, and the errno for it.
 func NotRun(err error) (syscall.Errno, bool) {

@@ -207,7 +207,7 @@ func (p *Process) start(c *Command, args []string, prog []unix.SockFilter, flags
 	if err != nil {
 		var f failure
 		if gob.NewDecoder(conn).Decode(&f) == nil {
-			err = &StartError{f.Op, f.Errno}
+			err = startError(f.Op, f.Errno)
 		}
 		return fail(err)
 	}
@@ -221,7 +221,7 @@ func (p *Process) start(c *Command, args []string, prog []unix.SockFilter, flags
 	var f failure
 	var b [1]byte
 	if n, _ := conn.Read(b[:]); n == 1 && gob.NewDecoder(conn).Decode(&f) == nil {
-		return fail(&StartError{f.Op, f.Errno})
+		return fail(startError(f.Op, f.Errno))
 	}
 	p.pid = pid
 	go p.wait(pid)
@@ -309,6 +309,9 @@ func Started() (in Inherited) {
 	}
 	return in
 }
+
+// Orphans says, in this build, that there is no guard whose children they could be.
+func (p *Process) Orphans() error { return errNoGuard }
 
 // Guard is 0 in this build.
 func (p *Process) Guard() int { return 0 }

@@ -495,6 +495,28 @@ func TestUnsupportedError(t *testing.T) {
 	if !errors.Is(err, errors.ErrUnsupported) || !errors.Is(err, unix.EINVAL) || err.Error() != "X is not available (needs Linux 9.9): invalid argument" {
 		t.Error(err)
 	}
+	for _, c := range []struct {
+		release string
+		err     error
+		want    string
+	}{
+		{"5.10.0-28-amd64", unix.EINVAL, "X is not available (needs Linux 5.19): invalid argument"},
+		{"4.19", unix.EPERM, "X is not available (needs Linux 5.19): operation not permitted"},
+		{"", unix.EINVAL, "X is not available (needs Linux 5.19): invalid argument"},
+		{"5.19-rc1", unix.EINVAL, "X is not available (Linux 5.19 and later have it, and this is 5.19-rc1): invalid argument"},
+		{"6.1.0", callError(unix.EPERM), "X is not available (something refuses it: if a container's seccomp profile does, allow the call there): seccomp(2): operation not permitted"},
+		{"6.1.0", callError(unix.ENOSYS), "X is not available (a container's seccomp profile hides the call: allow it there; or the kernel has no CONFIG_SECCOMP_FILTER): seccomp(2): function not implemented"},
+		{"6.1.0", callError(unix.EBUSY), "X is not available: seccomp(2): device or resource busy"},
+		{"6.1.0", nil, "X is not available"},
+	} {
+		e := &UnsupportedError{Feature: "X", Since: "5.19", Err: c.err}
+		if got := e.on(c.release); got != c.want {
+			t.Errorf("on %q: %q, want %q", c.release, got, c.want)
+		}
+	}
+	if !(&UnsupportedError{Since: "99.0"}).TooOld() || (&UnsupportedError{Since: "5.0"}).TooOld() {
+		t.Error("this kernel is not between Linux 5.0 and 99.0")
+	}
 	// A flag from the future: the probe must say no, or it says yes to all.
 	f := Feature{Name: "future", Since: "99.0", probe: flagProbe(1 << 30)}
 	if first, second := f.Probe(), f.Probe(); first == nil || first != second || !errors.Is(first, unix.EINVAL) {

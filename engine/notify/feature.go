@@ -19,12 +19,51 @@ type UnsupportedError struct {
 	Err     error  // what the probe saw
 }
 
-func (e *UnsupportedError) Error() string {
-	s := fmt.Sprintf("%s is not available (needs Linux %s)", e.Feature, e.Since)
+// Error blames the kernel's age only if the kernel is older than Since. Else it
+// says who may be in the way, and Err names the call.
+func (e *UnsupportedError) Error() string { return e.on(runningKernel()) }
+
+// TooOld reports whether the running kernel is older than Since, or does not
+// tell its version.
+func (e *UnsupportedError) TooOld() bool { return olderThan(runningKernel(), e.Since) }
+
+// on is the message on a kernel of that release.
+func (e *UnsupportedError) on(release string) string {
+	s := e.Feature + " is not available"
+	switch {
+	case olderThan(release, e.Since):
+		s += " (needs Linux " + e.Since + ")"
+	case errors.Is(e.Err, unix.EPERM), errors.Is(e.Err, unix.EACCES):
+		s += " (something refuses it: if a container's seccomp profile does, allow the call there)"
+	case errors.Is(e.Err, unix.ENOSYS):
+		s += " (a container's seccomp profile hides the call: allow it there; or the kernel has no CONFIG_SECCOMP_FILTER)"
+	case errors.Is(e.Err, unix.EINVAL), errors.Is(e.Err, unix.ENOTTY):
+		s += " (Linux " + e.Since + " and later have it, and this is " + release + ")"
+	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}
 	return s
+}
+
+// runningKernel is the release that uname(2) tells: "6.1.0-18-amd64".
+var runningKernel = sync.OnceValue(func() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+})
+
+// olderThan compares the first two numbers of a release with a version. A
+// release that has none counts as older, since nothing is known of it.
+func olderThan(release, since string) bool {
+	var major, minor, sinceMajor, sinceMinor int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n != 2 {
+		return true
+	}
+	_, _ = fmt.Sscanf(since, "%d.%d", &sinceMajor, &sinceMinor)
+	return major < sinceMajor || major == sinceMajor && minor < sinceMinor
 }
 
 func (e *UnsupportedError) Unwrap() error { return e.Err }
@@ -83,7 +122,7 @@ func Features() []*Feature {
 
 func probeNotify() error {
 	if e := actionAvail(unix.SECCOMP_RET_USER_NOTIF); e != 0 {
-		return e
+		return callError(e)
 	}
 	return CheckSizes()
 }
@@ -92,11 +131,14 @@ func probeNotify() error {
 func flagProbe(flags InstallFlags) func() error {
 	return func() error {
 		if _, e := setModeFilter(flags|newListener, nil); e != unix.EFAULT {
-			return e
+			return callError(e)
 		}
 		return nil
 	}
 }
+
+// callError names the call that failed with e.
+func callError(e unix.Errno) error { return fmt.Errorf("seccomp(2): %w", e) }
 
 // tried holds what a real target on a thread of our own showed.
 type tried struct{ cont, addFD, addFDSend, syncWakeUp, hangup error }
@@ -140,20 +182,31 @@ var tryout = sync.OnceValue(func() (t tried) {
 	l := in.l
 	t.syncWakeUp = l.SetFlags(SyncWakeUp)
 
-	// one makes the target call and answers with a, or else with an errno.
+	// one makes the target call and answers with a, or else with an errno. Where
+	// neither can be done the end of the listener frees the target.
+	var broken error
 	one := func(answer func(id uint64) error) error {
+		if broken != nil {
+			return broken
+		}
 		next <- struct{}{}
 		var n Notif
 		for {
 			if err := l.Recv(&n); err == nil {
 				break
 			} else if OutcomeOf(err) != Retry && OutcomeOf(err) != Stale {
-				return err
+				broken = fmt.Errorf("ioctl(2): %w", err)
+				_ = l.Close()
+				<-results
+				return broken
 			}
 		}
 		err := answer(n.ID)
 		if err != nil && OutcomeOf(err) != Stale {
-			_ = l.Send(&Resp{ID: n.ID, Error: -int32(unix.EPERM)})
+			if e := l.Send(&Resp{ID: n.ID, Error: -int32(unix.EPERM)}); e != nil && OutcomeOf(e) != Stale {
+				broken = fmt.Errorf("ioctl(2): %w", e)
+				_ = l.Close()
+			}
 		}
 		<-results
 		return err
@@ -183,6 +236,10 @@ var tryout = sync.OnceValue(func() (t tried) {
 		_ = null.Close()
 	}
 	close(next) // the thread ends, and with it the last user of the filter
+	if broken != nil {
+		t.hangup = broken
+		return t
+	}
 	p := []unix.PollFd{{Fd: int32(l.FD()), Events: unix.POLLIN}}
 	deadline := time.Now().Add(2 * time.Second)
 	t.hangup = errors.New("poll saw no hang-up within 2 s")

@@ -48,7 +48,7 @@ func InstallFD(prog []unix.SockFilter, flags InstallFlags) (int, error) {
 		return -1, fmt.Errorf("install filter: unknown flags %#x", uint32(flags))
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return -1, fmt.Errorf("install filter: no_new_privs: %w", err)
+		return -1, fmt.Errorf("install filter: prctl(PR_SET_NO_NEW_PRIVS): %w", err)
 	}
 	all := flags | newListener
 	if flags&TSync != 0 {
@@ -66,7 +66,7 @@ func InstallFD(prog []unix.SockFilter, flags InstallFlags) (int, error) {
 		}
 		return -1, fmt.Errorf("install filter: the kernel refuses the program: %w", e)
 	case e != 0:
-		return -1, fmt.Errorf("install filter: %w", e)
+		return -1, fmt.Errorf("install filter: %w", callError(e))
 	}
 	return fd, nil
 }

@@ -36,7 +36,11 @@ func NewListener(fd int) (*Listener, error) {
 	// An id that cannot be pending tells a listener (ENOENT) from any other
 	// file (ENOTTY, EINVAL) and from a closed number (EBADF).
 	var none uint64
-	if e := l.idValid(&none); e != 0 && e != unix.ENOENT && e != unix.EINTR {
+	switch e := l.idValid(&none); e {
+	case 0, unix.ENOENT, unix.EINTR:
+	case unix.EPERM, unix.EACCES, unix.ENOSYS: // no file says so
+		return nil, fmt.Errorf("use the seccomp listener: ioctl(2): %w", e)
+	default:
 		return nil, fmt.Errorf("descriptor %d is not a seccomp listener: %w", fd, e)
 	}
 	unix.CloseOnExec(fd)
@@ -160,7 +164,7 @@ func CheckSizes() error { return checkSizes() }
 var checkSizes = sync.OnceValue(func() error {
 	s, e := getSizes()
 	if e != 0 {
-		return &UnsupportedError{Feature: "seccomp user notification", Since: "5.0", Err: e}
+		return &UnsupportedError{Feature: "seccomp user notification", Since: "5.0", Err: callError(e)}
 	}
 	if s != (notifSizes{sizeofNotif, sizeofResp, sizeofData}) {
 		return fmt.Errorf("this kernel's seccomp structs are %d, %d and %d bytes, not %d, %d and %d: update unknot",

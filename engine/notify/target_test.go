@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 		"tsync-differ": childTSyncDiffer,
 		"cookies":      childCookies,
 		"interrupt":    childInterrupt,
+		"refused":      childRefused,
 	})
 }
 
