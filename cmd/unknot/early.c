@@ -220,7 +220,8 @@ int unknot_die(int sig)
 	sigemptyset(&one);
 	sigaddset(&one, sig);
 	pthread_sigmask(SIG_UNBLOCK, &one, NULL);
-	return kill(getpid(), sig);
+	// For this thread, which does not return then. Another one's would take its time.
+	return raise(sig);
 }
 
 int unknot_stop(int sig)
@@ -231,8 +232,10 @@ int unknot_stop(int sig)
 	sigemptyset(&one);
 	sigaddset(&one, sig);
 	signal(sig, SIG_DFL);
+	// For this thread: the reader of the signalfd could take the process's. While
+	// it is blocked: one that waits already and this one are one stop.
+	r = raise(sig);
 	pthread_sigmask(SIG_UNBLOCK, &one, &old);
-	r = kill(getpid(), sig);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return r;
 }
