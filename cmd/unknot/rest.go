@@ -30,6 +30,30 @@ const (
 	restGuard = 4 // our end of the guard's socket
 )
 
+// leaveRest leaves src to such a process and returns no source, or, where that
+// cannot be, notes why and returns an engine that goes on here.
+func (s *runSettings) leaveRest(cfg engine.Config, e *confinedEngine, src *engine.Source, p *launch.Process, notes io.Writer) (*confinedEngine, *engine.Source, error) {
+	l, err := handOver(e, src, p, s)
+	if err == nil {
+		p.Leave() // the guard is the successor's
+		return e, nil, nil
+	}
+	fmt.Fprintf(notes, "unknot: cannot go on in the background, and waits: %v\n", err)
+	if l == nil { // still the engine's
+		return e, src, nil
+	}
+	// Another engine: a confined thread's file table gets no listener later.
+	err = e.stop()
+	anew, more := newConfined(cfg, s.Confine, io.Discard)
+	if err = errors.Join(err, more); err != nil {
+		return e, nil, errors.Join(err, l.Close())
+	}
+	if src, err = anew.Add(l); err != nil {
+		return anew, nil, errors.Join(err, l.Close())
+	}
+	return anew, src, anew.start()
+}
+
 // handOver gives src to a process that goes on in the background. If that fails,
 // the listener is open and this process's again.
 func handOver(e *confinedEngine, src *engine.Source, p *launch.Process, s *runSettings) (*notify.Listener, error) {

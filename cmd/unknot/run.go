@@ -353,23 +353,11 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err != nil {
 		return notRun(args[0], unix.ENOENT)
 	}
-	stderr := cmd.ErrOrStderr()
-	table := stderr
-	if s.Output != "" {
-		f, err := os.OpenFile(s.Output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.where("output"), err)
-		}
-		defer f.Close()
-		table = f
+	table, notes, done, err := s.outputs(cmd.ErrOrStderr())
+	if err != nil {
+		return err
 	}
-	notes := stderr
-	if s.Quiet {
-		notes = io.Discard
-		if s.Output == "" {
-			table = io.Discard
-		}
-	}
+	defer done()
 	cfg.Logger = slog.New(slog.NewTextHandler(notes, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	e, err := newConfined(cfg, s.Confine, notes)
 	if err != nil {
@@ -409,31 +397,20 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	letGo()
 	front.serve(p)
 	status, err := p.Wait()
-	closeGuard := p.Close
 	if front.over(status) && err == nil && src != nil {
-		handedOver := false
 		if s.Wait == waitCommand && somethingIsLeft(src, p) {
-			var l *notify.Listener
-			if l, err = handOver(e, src, p, s); err == nil {
-				handedOver = true
-				closeGuard = func() error { return nil } // it is the successor's now
-			} else if fmt.Fprintf(notes, "unknot: cannot go on in the background, and waits: %v\n", err); l != nil {
-				if e, src, err = superviseAnew(cfg, e, l, s.Confine); err != nil {
-					return errors.Join(err, closeGuard())
-				}
-			}
+			e, src, err = s.leaveRest(cfg, e, src, p, notes)
 		}
-		if !handedOver {
+		if src != nil && err == nil {
 			waitForRest(notes, src, p, args[0], front.hurry)
 		}
 	}
-	err = errors.Join(err, e.stop(), closeGuard())
-	if err != nil {
+	if err = errors.Join(err, e.stop(), p.Close()); err != nil {
 		return err
 	}
 	// The status is the command's, whatever becomes of the table.
-	if err := report(table, s.Format, e.Engine); err != nil && !s.Quiet {
-		fmt.Fprintf(stderr, "unknot: write the table: %v\n", err)
+	if err := report(table, s.Format, e.Engine); err != nil {
+		fmt.Fprintf(notes, "unknot: write the table: %v\n", err)
 	}
 	if status.Signaled() {
 		if !s.exitCode {
@@ -455,6 +432,22 @@ func trapError(where string, err error) error {
 		return usageErrorf("%s: %w", where, err)
 	}
 	return fmt.Errorf("compile the filter: %w", err)
+}
+
+// outputs are where the table and the notes go, and what is to be done at the end.
+func (s *runSettings) outputs(stderr io.Writer) (table, notes io.Writer, done func(), err error) {
+	table, notes, done = stderr, stderr, func() {}
+	if s.Quiet {
+		table, notes = io.Discard, io.Discard
+	}
+	if s.Output != "" {
+		f, err := os.OpenFile(s.Output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("%s: %w", s.where("output"), err)
+		}
+		table, done = f, func() { _ = f.Close() }
+	}
+	return table, notes, done, nil
 }
 
 // notRun is the error for a command that cannot be run, with a shell's exit codes.
@@ -502,21 +495,6 @@ func somethingIsLeft(src *engine.Source, p *launch.Process) bool {
 	case <-time.After(5 * time.Millisecond):
 		return true
 	}
-}
-
-// superviseAnew supervises by another engine what could not be handed over: a
-// confined thread's file table gets no listener later.
-func superviseAnew(cfg engine.Config, old *confinedEngine, l *notify.Listener, confine string) (*confinedEngine, *engine.Source, error) {
-	err := old.stop()
-	e, more := newConfined(cfg, confine, io.Discard)
-	if err = errors.Join(err, more); err != nil {
-		return nil, nil, errors.Join(err, l.Close())
-	}
-	src, err := e.Add(l)
-	if err != nil {
-		return nil, nil, errors.Join(err, l.Close())
-	}
-	return e, src, e.start()
 }
 
 // waitForRest waits for descendants that outlive the command, or for the

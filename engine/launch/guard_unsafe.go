@@ -34,6 +34,7 @@ type impl struct {
 	mu     sync.Mutex
 	syncs  map[int32]chan struct{}
 	last   int32
+	left   bool          // the guard is another process's
 	reaped chan struct{} // closed when the guard has been collected
 
 	orphans error
@@ -364,12 +365,26 @@ func (p *Process) SetLeave(leave bool) error {
 // Close ends the guard, which first kills what is left of the command unless
 // that was to be left, and waits until it is gone.
 func (p *Process) Close() error {
+	p.mu.Lock()
+	left := p.left
+	p.mu.Unlock()
+	if left {
+		return p.control.Close()
+	}
 	err := p.control.Close()
 	<-p.reaped
 	if errors.Is(err, os.ErrClosed) {
 		return nil
 	}
 	return err
+}
+
+// Leave has Close not wait for the guard, which another process that has its
+// Control keeps.
+func (p *Process) Leave() {
+	p.mu.Lock()
+	p.left = true
+	p.mu.Unlock()
 }
 
 // Control returns a copy of our end of the socket to the guard, for a process that

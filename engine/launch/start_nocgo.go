@@ -293,6 +293,9 @@ func (p *Process) SetLeave(leave bool) error {
 // Control fails in this build.
 func (p *Process) Control() (*os.File, error) { return nil, errNoGuard }
 
+// Leave does nothing in this build.
+func (p *Process) Leave() {}
+
 // Close waits until the command has ended.
 func (p *Process) Close() error {
 	<-p.ended
