@@ -21,5 +21,12 @@
 //     IDValid and AddFD repeat the call themselves, because a caller that forgets
 //     to leaves a target hanging; Recv returns it, because there it may be wanted.
 //
+//   - A signal that reaches the target before [Listener.Recv] ends its call with
+//     EINTR, unrun, unless the handler has SA_RESTART; [WaitKillableRecv] covers only
+//     the time after. Programs do not expect that of close, clone, pipe or connect:
+//     some per cent of such calls under a signal each millisecond fail or, worse,
+//     are taken for made (docs/decisions/19-signal-before-receive.md). Receive
+//     eagerly, and trap such calls only where you must.
+//
 // [Classify] says what each errno of each ioctl means for a receive loop.
 package notify
