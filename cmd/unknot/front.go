@@ -30,6 +30,7 @@ type front struct {
 	queue    []arrival
 	more     chan struct{} // capacity 1: queue has grown
 	saws     []saw
+	stopped  bool                    // the command is
 	asked    map[syscall.Signal]bool // to end: signals that were sent while the command ran
 	p        *launch.Process
 	hurry    chan struct{} // closed by a signal that ends the wait for descendants
@@ -185,13 +186,29 @@ func (f *front) event(e launch.Event) {
 		f.mu.Lock()
 		f.saws = append(f.saws, saw{e.Signal, e.InGroup, time.Now()})
 		f.mu.Unlock()
+	case launch.Continued:
+		f.continued(false)
 	case launch.Stopped:
+		f.continued(true)
 		// A stop by SIGSTOP was meant for the command alone: its descendants go on,
 		// and so do we.
 		if slices.Contains(stops, e.Signal) && os.Getpid() != 1 {
 			go stopBy(e.Signal)
 		}
 	}
+}
+
+// continued is told that the command goes on, or that it has stopped again, before
+// which it went on if it was stopped. The guard may not have seen the SIGCONT for
+// that: the kernel drops one that waits when a stop is sent.
+func (f *front) continued(stopped bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := slices.ContainsFunc(f.saws, func(s saw) bool { return s.sig == unix.SIGCONT })
+	if (f.stopped || !stopped) && !known {
+		f.saws = append(f.saws, saw{unix.SIGCONT, true, time.Now()})
+	}
+	f.stopped = stopped
 }
 
 // serve passes signals on to the command until it has ended.

@@ -108,15 +108,20 @@ func (l *launcher) become(p *plan) {
 	for !l.released.Load() {
 	}
 	err = unix.ENOENT
+	denied := false // which execvp tells rather than what came later
 	for _, path := range p.Paths {
 		// syscall.Exec also gives back the limit of open files that Go raised.
 		err = syscall.Exec(path, p.Args, p.Env)
 		if err == unix.ENOEXEC {
 			err = syscall.Exec("/bin/sh", append([]string{"/bin/sh", path}, p.Args[1:]...), p.Env)
 		}
+		denied = denied || err == unix.EACCES
 		if err != unix.ENOENT && err != unix.ENOTDIR && err != unix.EACCES {
-			break
+			fail(opExec, err)
 		}
+	}
+	if denied {
+		err = unix.EACCES
 	}
 	fail(opExec, err)
 }
