@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/unknot/unknot/cmd/unknot/internal/early"
 	"github.com/unknot/unknot/engine/launch"
 	"golang.org/x/sys/unix"
 )
@@ -77,7 +78,7 @@ func (f *front) listen() error {
 	signal.Ignore(unix.SIGPIPE)
 	// Faults are ours, but what a person sends is for the command.
 	faults := []os.Signal{unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSTKFLT}
-	if !startedAsRun() {
+	if early.Blocked() == 0 {
 		faults = append(faults, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM, unix.SIGALRM, unix.SIGWINCH, unix.SIGCONT)
 	}
 	c := make(chan os.Signal, 64)
@@ -87,7 +88,7 @@ func (f *front) listen() error {
 			f.got(sent{sig: s.(syscall.Signal), code: siUser})
 		}
 	}()
-	if !startedAsRun() {
+	if early.Blocked() == 0 {
 		return nil
 	}
 	return readSignals(f.got)

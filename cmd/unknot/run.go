@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/cmd/unknot/internal/early"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/filter"
 	"github.com/unknot/unknot/engine/launch"
@@ -284,7 +285,7 @@ func (s *runSettings) dropErrnos(cfg *engine.Config) error {
 }
 
 // threadReserve is how many threads run makes before the command starts, beside
-// those that are locked: early.h has how many must be possible in all.
+// those that are locked: internal/early has how many must be possible in all.
 const threadReserve = 6
 
 const (
@@ -475,7 +476,7 @@ func letGo() {
 	for _, fd := range []int{0, 1} {
 		_ = unix.Dup3(int(null.Fd()), fd, 0)
 	}
-	for _, fd := range inheritedFiles() {
+	for _, fd := range early.Files() {
 		var st unix.Stat_t
 		// Not regular files: closing one would drop the record locks on it.
 		if unix.Fstat(fd, &st) == nil && (st.Mode&unix.S_IFMT == unix.S_IFIFO || st.Mode&unix.S_IFMT == unix.S_IFSOCK) {

@@ -1,5 +1,3 @@
-//go:build cgo
-
 package main
 
 import (
@@ -10,39 +8,26 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/unknot/unknot/cmd/unknot/internal/early"
 	"golang.org/x/sys/unix"
 )
-
-// #include "early.h"
-import "C"
 
 // A sent signal is one that this process was sent, with who sent it.
 type sent struct {
 	sig   syscall.Signal
-	code  int32 // si_code: unix.SI_USER, SI_KERNEL, ...
+	code  int32 // si_code: SI_USER, SI_KERNEL, ...
 	pid   int   // of the sender
 	value uint64
 }
 
-// As early as Go code can: until then the Go runtime's handlers act.
-func init() { C.unknot_take_signals() }
-
-// startedAsRun reports whether the signals of this process are blocked for run
-// to read, since before the Go runtime began.
-func startedAsRun() bool { return C.unknot_run_blocked != 0 }
-
-// readSignals has each signal that this process is sent given to f, in order,
-// from one goroutine for those that are blocked and one for the other kind.
+// readSignals has each signal that this process is sent given to f: from one
+// goroutine, in order, those that are blocked, and from another one the rest.
 func readSignals(f func(sent)) error {
-	var set unix.Sigset_t
-	for i := range set.Val {
-		if i == 0 {
-			set.Val[i] = uint64(C.unknot_run_blocked)
-		}
-	}
-	if C.unknot_signal_pipe[0] < 0 {
+	if early.Pipe() < 0 {
 		return fmt.Errorf("pipe: %w", unix.EMFILE)
 	}
+	var set unix.Sigset_t
+	set.Val[0] = early.Blocked() // one word holds all 64 signals
 	fd, err := unix.Signalfd(-1, &set, unix.SFD_CLOEXEC|unix.SFD_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("signalfd: %w", err)
@@ -59,8 +44,8 @@ func readSignals(f func(sent)) error {
 		}
 	}()
 	go func() {
-		more := os.NewFile(uintptr(C.unknot_signal_pipe[0]), "more signals")
-		var b [C.sizeof_struct_unknot_signal]byte
+		more := os.NewFile(uintptr(early.Pipe()), "more signals")
+		var b [early.SignalSize]byte
 		for {
 			if _, err := more.Read(b[:]); err != nil {
 				return
@@ -72,25 +57,16 @@ func readSignals(f func(sent)) error {
 	return nil
 }
 
-// inheritedFiles are the descriptors above 2 that this process was started with.
-func inheritedFiles() []int {
-	var all []int
-	for _, fd := range C.unknot_inherited_files[:C.unknot_inherited_count] {
-		all = append(all, int(fd))
-	}
-	return all
-}
-
 // dieBy ends this process by sig. It returns if the signal does not do that, as
 // for PID 1 of a namespace.
 func dieBy(sig syscall.Signal) {
 	runtime.LockOSThread()
-	C.unknot_die(C.int(sig))
+	early.Die(int(sig))
 }
 
 // stopBy stops this process by sig, until it is continued.
 func stopBy(sig syscall.Signal) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	C.unknot_stop(C.int(sig))
+	early.Stop(int(sig))
 }
