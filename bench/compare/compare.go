@@ -132,6 +132,11 @@ func Compare(old, new Input, o Options) (*Report, error) {
 		}
 	}
 	c := &comparer{o: &o, rep: rep, units: units, planned: planned}
+	var aside string
+	if o.Floor, aside = o.Floor.usable(o.Now); aside != "" {
+		rep.note("warning: the noise floor is set aside, as %s: θ is the threshold alone (calibrate here)", aside)
+		c.aside = true
+	}
 	if o.Floor.knows(list) {
 		c.floorTrouble = o.Floor.trouble(rep.Machine, o.Now, o.FloorAge)
 	}
@@ -201,6 +206,7 @@ type comparer struct {
 	units        benchfmt.UnitMetadataMap
 	planned      map[string]int
 	floorTrouble string // why the floor cannot be used
+	aside        bool   // there is one that does not count at all
 	rows         []*judged
 	floors       int // rows with a floor
 }
@@ -312,6 +318,7 @@ func (c *comparer) noteFloor() {
 		}
 	}
 	switch {
+	case c.aside:
 	case c.o.Floor == nil:
 		c.rep.note("no noise floor is recorded for this machine: θ is the threshold alone (calibrate records one)")
 	case c.floorTrouble != "":

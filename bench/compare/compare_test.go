@@ -117,6 +117,9 @@ func TestInputsThatAreNotWhole(t *testing.T) {
 		"infinite":           {good + "BenchmarkX 100 1e999 ns/op\n", "parsing measurement"},
 		"failed":             {good + "--- FAIL: BenchmarkY\nFAIL\n", "failed benchmark run"},
 		"panicked":           {good + "panic: boom\n", "failed benchmark run"},
+		"another direction":  {"Unit ns/op better=higher\n" + good, "which way is better"},
+		"and for MB/s":       {"Unit MB/s better=lower\n" + good, "which way is better"},
+		"an exact time":      {"Unit ns/op assume=exact\n" + good, "never exact"},
 		"unit contradiction": {"Unit a better=lower\nUnit a better=higher\n" + good, "already set"},
 		"session cut off":    {session + good, "does not end"},
 		"session within one": {session + good + session + good, "does not end"},
@@ -406,6 +409,8 @@ func TestFloor(t *testing.T) {
 		{"another machine's", 100, floor(.01, "b", 0), Inconclusive, .05, "another machine"},
 		{"and plainly worse", 130, floor(.01, "b", 0), Inconclusive, .05, "another machine"},
 		{"stale", 100, floor(.01, "a", 31*24*time.Hour), Inconclusive, .05, "stale"},
+		{"without a machine", 110, floor(.9, "", 0), Regressed, .05, ""},
+		{"of the future", 110, floor(.9, "a", -time.Hour), Regressed, .05, ""},
 		{"nearly stale", 100, floor(.01, "a", 29*24*time.Hour), Pass, .05, ""},
 	} {
 		r := compared(t, old, at(c.new), c.o)
@@ -416,6 +421,11 @@ func TestFloor(t *testing.T) {
 	}
 	if r := compared(t, old, at(100), Options{}); !strings.Contains(strings.Join(r.Notes, "\n"), "no noise floor is recorded") {
 		t.Errorf("%v", r.Notes)
+	}
+	for says, o := range map[string]Options{"of which machine": floor(.9, "", 0), "is in the future": floor(.9, "a", -time.Hour)} {
+		if r := compared(t, old, at(100), o); !strings.Contains(strings.Join(r.Notes, "\n"), "set aside, as it") || !strings.Contains(strings.Join(r.Notes, "\n"), says) {
+			t.Errorf("%s: %v", says, r.Notes)
+		}
 	}
 	other := floor(.04, "a", 0)
 	other.Floor.Rows[0].Pkg = "elsewhere"

@@ -75,12 +75,27 @@ func (f *Floor) Encode() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// trouble says why the floor says nothing about results of this machine now. A
-// machine without a fingerprint is no mismatch.
+// usable returns the floor, or nil and why it is set aside: what does not say of
+// which machine it is and when it was made says nothing about this one. To raise
+// θ by it would let anybody who can write a file switch the gate off.
+func (f *Floor) usable(now time.Time) (*Floor, string) {
+	switch {
+	case f == nil:
+		return nil, ""
+	case f.Machine == "":
+		return nil, "it does not say of which machine it is"
+	case f.Date.After(now):
+		return nil, fmt.Sprintf("its date, %s, is in the future", f.Date.UTC().Format(time.DateOnly))
+	}
+	return f, ""
+}
+
+// trouble says why the floor says nothing about results of this machine now.
+// Results without a fingerprint are no mismatch.
 func (f *Floor) trouble(machine string, now time.Time, age time.Duration) string {
 	switch {
 	case f == nil:
-	case machine != "" && f.Machine != "" && machine != f.Machine:
+	case machine != "" && machine != f.Machine:
 		return fmt.Sprintf("the noise floor is of another machine (%s, not %s): calibrate here", f.Machine, machine)
 	case now.Sub(f.Date) > age:
 		return fmt.Sprintf("the noise floor is stale, of %s: calibrate again", f.Date.UTC().Format(time.DateOnly))

@@ -60,6 +60,10 @@ func read(inputs []Input, filter *benchproc.Filter) (sides []*results, units ben
 			switch rec := rd.Result().(type) {
 			case *benchfmt.SyntaxError:
 				return nil, nil, fmt.Errorf("not Go benchmark format: %w", rec)
+			case *benchfmt.UnitMetadata:
+				if err := contradiction(rec); err != nil {
+					return nil, nil, err
+				}
 			case *benchfmt.Result:
 				found = true
 				run := rec.Clone()
@@ -82,6 +86,20 @@ func read(inputs []Input, filter *benchproc.Filter) (sides []*results, units ben
 		sides = append(sides, r)
 	}
 	return sides, rd.Units(), nil
+}
+
+// contradiction refuses a declaration by which one side could make a regression of
+// Go's own units an improvement, or a time one number that may not vary.
+func contradiction(u *benchfmt.UnitMetadata) error {
+	own := benchfmt.UnitMetadataMap(nil).GetBetter(u.Unit)
+	file, line := u.Pos()
+	switch {
+	case own != 0 && u.Key == "better" && u.Value != map[int]string{-1: "lower", 1: "higher"}[own]:
+		return fmt.Errorf("%s:%d: Unit %s %s=%s: of Go's own units it is known which way is better: remove the line", file, line, u.OrigUnit, u.Key, u.Value)
+	case (u.Unit == "sec/op" || u.Unit == "B/s") && u.Key == "assume" && u.Value == "exact":
+		return fmt.Errorf("%s:%d: Unit %s assume=exact: a time is never exact: remove the line", file, line, u.OrigUnit)
+	}
+	return nil
 }
 
 // keys whose values must be the same on both sides for a comparison to mean
