@@ -48,6 +48,9 @@ type Options struct {
 	Filter string
 	// Ignore are file keys whose values do not tell rows apart.
 	Ignore []string
+	// AllowNew only notes the benchmarks that old lacks: they are new, and there is
+	// nothing to compare them with.
+	AllowNew bool
 	// AllowUneven accepts a row that has more runs on one side.
 	AllowUneven bool
 }
@@ -92,11 +95,12 @@ func Compare(old, new Input, o Options) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("filter %q: %w", o.Filter, err)
 	}
-	sides, units, err := read([]Input{old, new}, filter)
+	sides, units, err := read([]Input{old, new}, filter, o.AllowNew)
 	if err != nil {
 		return nil, err
 	}
-	ignore, splitting := volatile(sides)
+	keys := useKeys(sides, o.AllowUneven)
+	ignore := keys.ignore
 	for _, k := range o.Ignore {
 		if !slices.Contains(ignore, k) {
 			ignore = append(ignore, k)
@@ -112,16 +116,7 @@ func Compare(old, new Input, o Options) (*Report, error) {
 	}
 	rep := &Report{Old: old.Label, New: new.Label, Alpha: o.Alpha, Threshold: o.Threshold, Gate: gate,
 		Machine: machineOf(sides), Mismatch: machines(sides), Benchstat: benchstatCommand(old, new, ignore, o.Filter)}
-	for _, k := range ignore {
-		if !slices.Contains(machineKeys, k) && !slices.Contains(o.Ignore, k) {
-			rep.note("the key %s differs and is ignored: %q, %q", k, sides[0].valuesOf(k)[0], sides[1].valuesOf(k)[0])
-		}
-	}
-	for _, k := range splitting {
-		if !slices.Contains(o.Ignore, k) {
-			rep.note("the key %s has no value in common: if it says only when or what was measured, ignore it", k)
-		}
-	}
+	rep.noteKeys(sides, keys, o.Ignore)
 	planned := map[string]int{}
 	for _, s := range sides {
 		for session, n := range s.marks.planned {
@@ -131,7 +126,7 @@ func Compare(old, new Input, o Options) (*Report, error) {
 			}
 		}
 	}
-	c := &comparer{o: &o, rep: rep, units: units, planned: planned}
+	c := &comparer{o: &o, rep: rep, units: units, planned: planned, list: list}
 	var aside string
 	if o.Floor, aside = o.Floor.usable(o.Now); aside != "" {
 		rep.note("warning: the noise floor is set aside, as %s: θ is the threshold alone (calibrate here)", aside)
@@ -147,6 +142,41 @@ func Compare(old, new Input, o Options) (*Report, error) {
 	c.judge()
 	rep.conclude()
 	return rep, nil
+}
+
+// noteKeys says which keys do not tell rows apart, and which would better not.
+func (r *Report) noteKeys(sides []*results, keys keyUse, asked []string) {
+	for _, k := range keys.ignore {
+		var one [2]string // of which each side has one value
+		single := true
+		for i, s := range sides {
+			values := s.valuesOf(k)
+			one[i] = values[0]
+			single = single && len(values) == 1
+		}
+		switch {
+		case slices.Contains(machineKeys, k), slices.Contains(asked, k), k == "coverage":
+		case k == "pkg":
+			lacks := sides[b2i(one[1] == "")].label
+			r.note("%s has no %s lines, which are ignored (was it cut out by grep?): %s has %q", lacks, k, sides[b2i(one[0] == "")].label, one[0]+one[1])
+		case single:
+			r.note("the key %s differs and is ignored: %q, %q", k, one[0], one[1])
+		default:
+			r.note("%s: the key %s differs and is ignored, as it tells no benchmarks apart (a line of a log? print those to standard error)", where(sides, k), k)
+		}
+	}
+	for _, k := range keys.splitting {
+		if !slices.Contains(asked, k) {
+			r.note("%s: the key %s has no value in common: if it says only when or what was measured, or is a line of a log, --ignore %s", where(sides, k), k, k)
+		}
+	}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (r *Report) note(format string, args ...any) {
@@ -205,6 +235,7 @@ type comparer struct {
 	rep          *Report
 	units        benchfmt.UnitMetadataMap
 	planned      map[string]int
+	list         []*cell
 	floorTrouble string // why the floor cannot be used
 	aside        bool   // there is one that does not count at all
 	rows         []*judged
@@ -216,6 +247,7 @@ type judged struct {
 	*Row
 	pair  pair
 	exact bool
+	new   bool // old lacks it, and may
 	// trouble is why there can be no verdict; shaky is why there can be no pass.
 	trouble, shaky string
 }
@@ -242,8 +274,9 @@ func (c *comparer) add(cell *cell, all bool, gate []string) {
 		if j.New == nil {
 			side = c.rep.New
 		}
-		j.trouble = "missing in " + side
+		j.trouble = "missing in " + side + elsewhere(cell, c.list, b2i(j.New == nil))
 		j.Gated = j.Gated || all
+		j.new = j.Old == nil && c.o.AllowNew
 		return
 	}
 	var lost int
@@ -284,6 +317,33 @@ func (c *comparer) add(cell *cell, all bool, gate []string) {
 		j.trouble = "declared exact (assume=exact), and its values vary"
 	}
 	c.floor(j)
+}
+
+// elsewhere says where on the side that lacks a row something like it is, and by
+// which flag the two can be one.
+func elsewhere(lost *cell, list []*cell, side int) string {
+	procs := func(c *cell) string { return procsSuffix.ReplaceAllString(c.name.StringValues(), "") }
+	for _, c := range list {
+		if c == lost || c.unit != lost.unit || len(c.values[side]) == 0 || len(c.values[1-side]) > 0 {
+			continue
+		}
+		if c.name != lost.name {
+			if c.config == lost.config && procs(c) == procs(lost) {
+				return fmt.Sprintf(", which has %s: was it run with another GOMAXPROCS?", c.name.StringValues())
+			}
+			continue
+		}
+		var keys, differ []string
+		for _, f := range lost.config.Projection().FlattenedFields() {
+			if a, b := lost.config.Get(f), c.config.Get(f); a != b {
+				keys, differ = append(keys, f.Name), append(differ, fmt.Sprintf("%s %q and not %q", f.Name, b, a))
+			}
+		}
+		if len(keys) > 0 {
+			return fmt.Sprintf(", which has it with %s: if both are one, --ignore %s", strings.Join(differ, ", "), strings.Join(keys, ","))
+		}
+	}
+	return ""
 }
 
 // floor raises θ to what this machine can tell apart.
@@ -348,6 +408,8 @@ func (c *comparer) judge() {
 				continue
 			}
 			switch {
+			case j.new:
+				j.Verdict, j.Reason = New, "nothing to compare it with"
 			case j.trouble != "":
 				j.Verdict, j.Reason = Inconclusive, j.trouble
 			case j.exact:
@@ -403,18 +465,27 @@ func (c *comparer) judgeOne(j *judged, tests int) {
 // undecided says why neither "worse than θ" nor "not worse than θ" was shown.
 func (c *comparer) undecided(j *judged) string {
 	reason := "too noisy to tell whether it is worse by more than " + percent(float64(j.Theta))
-	center, _, hi := j.pair.effect(c.o.Alpha)
-	limit, center, hi := math.Log1p(float64(j.Theta)), math.Log(center), math.Log(hi)
-	if d := limit - center; d > 0 && hi > limit {
-		// The interval shrinks with the root of the number of runs.
-		n := float64(len(j.pair.x)) * math.Pow((hi-center)/d, 2)
-		if n = math.Ceil(n/5) * 5; n <= 1000 {
-			what := "runs a side"
-			if j.Paired {
-				what = "rounds"
-			}
-			reason += fmt.Sprintf("; about %.0f %s should do", n, what)
-		}
+	center, lo, hi := j.pair.effect(c.o.Alpha)
+	limit, change, half := math.Log1p(float64(j.Theta)), math.Log(center), math.Log(hi/center)
+	if change > limit {
+		half = math.Log(center / lo)
+	}
+	// The interval shrinks with the root of the number of runs.
+	distance := math.Abs(limit - change)
+	n := math.Ceil(float64(len(j.pair.x))*math.Pow(half/distance, 2)/5) * 5
+	what := "runs a side"
+	if j.Paired {
+		what = "rounds"
+	}
+	switch {
+	case math.IsNaN(half) || math.IsInf(half, 0):
+	case n <= 1000 && n > float64(len(j.pair.x)):
+		reason += fmt.Sprintf("; about %.0f %s should do", n, what)
+	case n > 1000 && distance < limit/5:
+		reason = fmt.Sprintf("the change, %s, is about %s itself: more %s would hardly tell; choose a --threshold on one side of it",
+			signed(center-1), percent(float64(j.Theta)), what)
+	case n > 1000:
+		reason += fmt.Sprintf(", and more %s would hardly do: make each run longer (-benchtime), or the machine quieter", what)
 	}
 	return reason
 }

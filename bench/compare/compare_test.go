@@ -123,7 +123,10 @@ func TestInputsThatAreNotWhole(t *testing.T) {
 		"unit contradiction": {"Unit a better=lower\nUnit a better=higher\n" + good, "already set"},
 		"session cut off":    {session + good, "does not end"},
 		"session within one": {session + good + session + good, "does not end"},
-		"a line without end": {good + strings.Repeat("x", 1<<17) + "\n", "token too long"},
+		"a result too long":  {good + "BenchmarkX" + strings.Repeat("x", 1<<17) + " 1 1 ns/op\n", ".txt:11: a result of 131092 bytes"},
+		"compressed":         {"\x1f\x8b\x08\n", "compressed (gzip): decompress"},
+		"a result in pieces": {good + "BenchmarkY-2 \tlistening on :80\n", ".txt:11: \"listening on :80\" stands where BenchmarkY-2 has"},
+		"failed events":      {"{\"Action\":\"output\",\"Output\":\"BenchmarkX 1 1 ns/op\\n\"}\n{\"Action\":\"fail\"}\n", "failed benchmark run"},
 		"binary":             {"\x00\x01\xff\n", "no benchmark results"},
 		"all of it filtered": {sample(1, 10, "Y", 100., "ns/op"), "filter leaves"},
 	} {

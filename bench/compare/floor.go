@@ -131,15 +131,14 @@ func Calibrate(a, b Input, rounds int) (*Floor, error) {
 	if err != nil {
 		return nil, err
 	}
-	sides, _, err := read([]Input{a, b}, filter)
+	sides, _, err := read([]Input{a, b}, filter, false)
 	if err != nil {
 		return nil, err
 	}
 	if diff := machines(sides); diff != nil {
 		return nil, fmt.Errorf("calibrate: more than one machine: %s", strings.Join(diff, "; "))
 	}
-	ignore, _ := volatile(sides)
-	list, err := cells(sides, ignore)
+	list, err := cells(sides, useKeys(sides, false).ignore)
 	if err != nil {
 		return nil, err
 	}

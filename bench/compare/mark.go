@@ -57,7 +57,7 @@ func parseMarks(label string, data []byte) (*marks, error) {
 			if k, v, ok := strings.Cut(line[len(machinePrefix):], ": "); ok {
 				m.details[k] = v
 			}
-		case strings.HasPrefix(line, "FAIL"), strings.HasPrefix(line, "--- FAIL"), strings.HasPrefix(line, "panic: "):
+		case line == "FAIL", strings.HasPrefix(line, "FAIL\t"), strings.HasPrefix(line, "FAIL "), strings.HasPrefix(line, "--- FAIL"), strings.HasPrefix(line, "panic: "):
 			if m.failed == "" {
 				m.failed = fmt.Sprintf("%s:%d: %s", label, n+1, line)
 			}

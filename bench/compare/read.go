@@ -31,23 +31,23 @@ func ReadFile(path string) (Input, error) {
 // results are the parsed runs of one side.
 type results struct {
 	label string
+	text  []byte
 	runs  []*benchfmt.Result
 	marks *marks
 }
 
 // read parses both sides with one reader, which then knows the units of both.
 // Whatever makes a file less than a whole set of results is an error: a gate
-// must not pass on what is left of one.
-func read(inputs []Input, filter *benchproc.Filter) (sides []*results, units benchfmt.UnitMetadataMap, err error) {
+// must not pass on what is left of one. The first may have no results if nothing
+// says that: what is new has nothing to be compared with.
+func read(inputs []Input, filter *benchproc.Filter, nothing bool) (sides []*results, units benchfmt.UnitMetadataMap, err error) {
 	rd := new(benchfmt.Reader)
-	for _, in := range inputs {
+	for i, in := range inputs {
 		r := &results{label: in.Label}
-		switch {
-		case len(in.Data) == 0:
-			return nil, nil, fmt.Errorf("%s: the file is empty", in.Label)
-		case in.Data[len(in.Data)-1] != '\n':
-			return nil, nil, fmt.Errorf("%s: the last line has no end: the file is truncated", in.Label)
+		if in.Label, in.Data, err = clean(in.Label, in.Data); err != nil {
+			return nil, nil, err
 		}
+		r.text = in.Data
 		if r.marks, err = parseMarks(in.Label, in.Data); err != nil {
 			return nil, nil, err
 		}
@@ -78,6 +78,7 @@ func read(inputs []Input, filter *benchproc.Filter) (sides []*results, units ben
 			return nil, nil, err
 		}
 		switch {
+		case len(r.runs) == 0 && i == 0 && nothing:
 		case !found:
 			return nil, nil, fmt.Errorf("%s: no benchmark results in it (lines such as \"BenchmarkX 100 12.5 ns/op\")", in.Label)
 		case len(r.runs) == 0:
@@ -134,30 +135,103 @@ func fileKeys(sides []*results) (keys []string) {
 	return keys
 }
 
-// volatile are the keys that say when or what was measured (commit, date): one
-// value on each side, and not the same. They must not split the tables. The
-// package is never among them: benchmarks of two packages are not the same.
+// A keyUse is what the keys of both sides are taken for.
+type keyUse struct {
+	ignore    []string // they tell no rows apart
+	splitting []string // and these may not either, which is not for us to guess
+}
+
+// useKeys decides which keys tell rows apart. A key does that, such as pkg or path,
+// unless it says when or how was measured (commit, date), or is none at all: what a
+// program logs as "word: text" has the form of a key, and so have go test's coverage
+// lines. Such a key would put results into tables of their own, each without its like
+// on the other side. It is ignored where nothing is lost by that:
 //
-// Splitting are the keys that vary within a side and have no value in common, so
-// that no row of one side has its like on the other. They may be volatile too (a
-// date that changes with each run), or name things that were compared with
-// nothing; which of them is not for us to guess.
-func volatile(sides []*results) (keys, splitting []string) {
+//   - it has one value on each side, and not the same (but for pkg: benchmarks of two
+//     packages are not the same), or
+//   - its values differ between the sides, and without it no side has one benchmark
+//     with two of them, and what both sides have they ran as often.
+func useKeys(sides []*results, uneven bool) (u keyUse) {
+	var doubtful []string
+	if len(sides[0].runs) == 0 || len(sides[1].runs) == 0 {
+		return u
+	}
 	for _, k := range fileKeys(sides) {
-		if k == "pkg" {
-			continue
-		}
 		a, b := sides[0].valuesOf(k), sides[1].valuesOf(k)
-		common := slices.ContainsFunc(a, func(v string) bool { return slices.Contains(b, v) })
+		same := len(a) == len(b) && !slices.ContainsFunc(a, func(v string) bool { return !slices.Contains(b, v) })
+		unset := len(a) == 1 && a[0] == "" || len(b) == 1 && b[0] == ""
 		switch {
-		case common:
-		case len(a) == 1 && len(b) == 1:
-			keys = append(keys, k)
+		case k == "coverage" && (len(a) > 1 || len(b) > 1 || !same):
+			u.ignore = append(u.ignore, k)
+		case same, slices.Contains(machineKeys, k) && len(a)*len(b) > 1:
+		case k == "pkg" && !unset:
+		case k != "pkg" && len(a) == 1 && len(b) == 1:
+			u.ignore = append(u.ignore, k)
 		default:
-			splitting = append(splitting, k)
+			doubtful = append(doubtful, k)
 		}
 	}
-	return keys, splitting
+	if needless(sides, u.ignore, doubtful, uneven) {
+		u.ignore, doubtful = append(u.ignore, doubtful...), nil
+	}
+	for _, k := range doubtful {
+		switch {
+		case needless(sides, u.ignore, []string{k}, uneven):
+			u.ignore = append(u.ignore, k)
+		case !slices.ContainsFunc(sides[0].valuesOf(k), func(v string) bool { return slices.Contains(sides[1].valuesOf(k), v) }):
+			u.splitting = append(u.splitting, k)
+		}
+	}
+	return u
+}
+
+// needless says whether the results of both sides can do without some keys.
+func needless(sides []*results, ignore, without []string, uneven bool) bool {
+	var runs [2]map[string]int
+	for i, s := range sides {
+		runs[i] = map[string]int{}
+		value := map[[2]string]string{}
+		for _, run := range s.runs {
+			id := string(run.Name.Full())
+			for _, c := range run.Config {
+				if c.File && !slices.Contains(ignore, c.Key) && !slices.Contains(without, c.Key) {
+					id += fmt.Sprintf(" %q:%q", c.Key, c.Value)
+				}
+			}
+			runs[i][id]++
+			for _, k := range without {
+				v, at := run.GetConfig(k), [2]string{id, k}
+				if old := value[at]; v != "" && old != "" && v != old {
+					return false
+				} else if v != "" {
+					value[at] = v
+				}
+			}
+		}
+	}
+	common := 0
+	for id, n := range runs[0] {
+		if m := runs[1][id]; m > 0 {
+			common++
+			if n != m && !uneven {
+				return false
+			}
+		}
+	}
+	return common > 0
+}
+
+// where is the place in which a key first has a value: file and line.
+func where(sides []*results, key string) string {
+	for _, s := range sides {
+		n := 0
+		for line := range bytes.Lines(s.text) {
+			if n++; bytes.HasPrefix(line, []byte(key+":")) {
+				return fmt.Sprintf("%s:%d", s.label, n)
+			}
+		}
+	}
+	return "nowhere"
 }
 
 // machines says in what way the results are of more than one machine; nil if
@@ -270,6 +344,7 @@ func (c *cell) pair(better int, planned map[string]int) (p pair, lost int) {
 	if a, b, n, ok := c.byRound(planned); ok {
 		old, new, p.paired, lost = a, b, true, n
 	}
+	p.counts = p.paired && isCounts(c.values[0], c.values[1])
 	p.x, p.y = old, new
 	if better > 0 {
 		p.x, p.y = new, old

@@ -15,6 +15,8 @@ const (
 	Regressed Verdict = "regressed"
 	// Improved: with confidence 1-alpha new is better than old by more than θ.
 	Improved Verdict = "improved"
+	// New: old has it not, and Options.AllowNew says that this is well.
+	New Verdict = "new"
 	// Inconclusive: none of these was shown; Reason says why.
 	Inconclusive Verdict = "inconclusive"
 )
@@ -147,6 +149,8 @@ func (r *Report) conclude() {
 		r.Verdict, r.Exit = Improved, ExitPass
 	case count[Pass] > 0:
 		r.Verdict, r.Exit = Pass, ExitPass
+	case count[New] > 0:
+		r.Verdict, r.Exit, r.Reason = New, ExitPass, "all of it is new, and nothing was compared"
 	default:
 		r.Verdict, r.Exit, r.Reason = Inconclusive, ExitInconclusive, "no row is gated"
 	}

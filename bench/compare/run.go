@@ -31,6 +31,8 @@ type Interleaver struct {
 	Bench string
 	// Timeout bounds each run of a command.
 	Timeout time.Duration
+	// AllowNew accepts it if the old command prints no results: all may be new.
+	AllowNew bool
 	// Machine and Details describe this machine in the files: a fingerprint as
 	// the key "machine" (the commands' output may overrule it), and comments.
 	Machine string
@@ -58,7 +60,7 @@ func (v *Interleaver) Run(ctx context.Context, old, new io.Writer) error {
 			if v.Progress != nil {
 				v.Progress(done, 2*v.Rounds, command)
 			}
-			out, err := runCommand(ctx, command, v.Timeout)
+			out, err := runCommand(ctx, command, v.Timeout, v.AllowNew && side == 0)
 			if err != nil {
 				return fmt.Errorf("round %d: %w", n, err)
 			}
@@ -95,8 +97,9 @@ func (v *Interleaver) begin(w io.Writer, side string) error {
 // quoteWord is quote, but always in quotes: a regular expression is no file name.
 func quoteWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// runCommand returns what a command printed, which has at least one result.
-func runCommand(ctx context.Context, command string, timeout time.Duration) ([]byte, error) {
+// runCommand returns what a command printed, which has at least one result, unless
+// there may be nothing.
+func runCommand(ctx context.Context, command string, timeout time.Duration, nothing bool) ([]byte, error) {
 	run, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it took longer than %v", timeout))
 	defer cancel()
 	cmd := exec.CommandContext(run, "sh", "-c", command)
@@ -133,10 +136,12 @@ func runCommand(ctx context.Context, command string, timeout time.Duration) ([]b
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := read([]Input{{Label: "its output", Data: out.Bytes()}}, all); err != nil {
+	sides, _, err := read([]Input{{Label: "its output", Data: out.Bytes()}}, all, nothing)
+	if err != nil {
 		return nil, fmt.Errorf("run %q: %w%s", command, err, said)
 	}
-	return out.Bytes(), nil
+	// Marks are the session's own: a command that prints some does not make its rounds.
+	return bytes.ReplaceAll(sides[0].text, []byte(markPrefix), []byte("# a command's "+markPrefix[2:])), nil
 }
 
 func lastLine(s string) string {

@@ -99,7 +99,7 @@ func (r *Report) summary() string {
 		}
 	}
 	var parts []string
-	for _, v := range []Verdict{Regressed, Inconclusive, Improved, Pass} {
+	for _, v := range []Verdict{Regressed, Inconclusive, Improved, Pass, New} {
 		if count[v] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", count[v], v))
 		}
@@ -215,7 +215,7 @@ func (r *Report) JSON(w io.Writer) error {
 // Markdown writes the report for a comment on a pull request.
 func (r *Report) Markdown(w io.Writer) error {
 	var b bytes.Buffer
-	icon := map[Verdict]string{Pass: "✅", Improved: "🚀", Regressed: "❌", Inconclusive: "❔"}
+	icon := map[Verdict]string{Pass: "✅", Improved: "🚀", Regressed: "❌", Inconclusive: "❔", New: "🆕"}
 	fmt.Fprintf(&b, "### %s Benchmarks: %s\n", icon[r.Verdict], escape(r.summary()))
 	last := ""
 	tables(r.Rows, func(config string, gated bool, rows []*Row) {

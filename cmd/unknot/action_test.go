@@ -111,6 +111,23 @@ func BenchmarkRead(b *testing.B) {
 	if o, output, _ := run("BASE=HEAD~1", "BENCH=NoSuch"); !strings.Contains(output, "exit=2\n") || strings.Contains(output, "report=") {
 		t.Errorf("no benchmarks: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
 	}
+	// The first benchmark of a package, and of a package that base has not, are notes.
+	git("checkout", "-q", "-b", "first")
+	write("sub/s.go", "package sub\n")
+	git("add", ".")
+	git("commit", "-qm", "a package without tests")
+	write("sub/s_test.go", strings.Replace(strings.Replace(bench, "package p", "package sub", 1), "testdata/cost", "../testdata/cost", 1))
+	write("more/m_test.go", strings.Replace(strings.Replace(bench, "package p", "package more", 1), "testdata/cost", "../testdata/cost", 1))
+	git("add", ".")
+	git("commit", "-qm", "its first benchmark, and another package")
+	for _, p := range []string{"./sub", "./more"} {
+		if o, output, summary := run("BASE=HEAD~1", "PACKAGE="+p); o.code != 0 || !strings.Contains(output, "exit=0\n") || !strings.Contains(summary, "new: nothing to compare it with") {
+			t.Errorf("first benchmark in %s: status %d, outputs %q\n%s%s", p, o.code, output, o.stdout, o.stderr)
+		}
+	}
+	if o, output, _ := run("BASE=HEAD~1", "PACKAGE=strings"); o.code == 0 || strings.Contains(output, "exit=") || !strings.Contains(o.stderr, "which is not below") {
+		t.Errorf("another's package: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
+	}
 	// A noise floor in the tree under test says nothing, whatever it says.
 	git("checkout", "-q", "-b", "disarms")
 	write(filepath.Join("results", machineSlug(), "floor.json"), `{"format": 1, "machine": "", "date": "2100-01-01T00:00:00Z", "command": "x", "seed": 1,

@@ -20,7 +20,7 @@ import (
 // compareFlags are compare's flags as given.
 type compareFlags struct {
 	session                                  sessionFlags
-	run, confirm, uneven                     bool
+	run, confirm, uneven, allowNew           bool
 	threshold, floor, format, filter, output string
 	gate, ignore                             []string
 	alpha, floorFactor                       float64
@@ -86,6 +86,7 @@ command that failed, 3 inconclusive.`,
 	fl.StringVar(&f.filter, "filter", "", "use only these results, as benchstat's -filter")
 	fl.StringSliceVar(&f.ignore, "ignore", nil, "file keys (as date: in the files) that do not tell results apart")
 	fl.BoolVar(&f.uneven, "allow-uneven", false, "accept benchmarks with more runs on one side")
+	fl.BoolVar(&f.allowNew, "allow-new", false, "what OLD lacks is new, and only noted")
 	fl.StringVar(&f.format, "format", "text", "text, json or markdown")
 	return c
 }
@@ -166,7 +167,7 @@ func runCompare(cmd *cobra.Command, f *compareFlags, args []string) error {
 		return err
 	}
 	o := compare.Options{Alpha: f.alpha, Threshold: threshold, Floor: floor, FloorFactor: f.floorFactor, FloorAge: f.floorAge,
-		Gate: f.gate, Filter: f.filter, Ignore: f.ignore, AllowUneven: f.uneven}
+		Gate: f.gate, Filter: f.filter, Ignore: f.ignore, AllowUneven: f.uneven, AllowNew: f.allowNew}
 	var rep *compare.Report
 	if f.run {
 		rep, err = f.measure(cmd, args, o)
@@ -229,6 +230,7 @@ func (f *compareFlags) measure(cmd *cobra.Command, commands []string, o compare.
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "unknot: results are kept in %s\n", dir)
 	v := f.session.interleaver(cmd, [2]string{commands[0], commands[1]}, f.session.rounds)
+	v.AllowNew = o.AllowNew
 	old, new := filepath.Join(dir, "old.txt"), filepath.Join(dir, "new.txt")
 	if err := interleaveFiles(cmd, v, old, new); err != nil {
 		return nil, err

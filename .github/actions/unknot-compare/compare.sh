@@ -28,19 +28,29 @@ base=$work/base/$(git rev-parse --show-prefix)
 
 build() { # directory, output
     (cd "$1" && go test -c -o "$2" "$PACKAGE")
-    [ -x "$2" ] || { echo "compare: package $PACKAGE has no tests in $1" >&2; exit 1; }
 }
-build "$base" "$work/base.test"
 build "$head" "$work/head.test"
+[ -x "$work/head.test" ] || { echo "compare: package $PACKAGE has no tests in the head" >&2; exit 1; }
+# A package that the base has not is new. One that is there and does not build is an error.
+dir=$(cd "$(go list -f '{{.Dir}}' "$PACKAGE")" && pwd -P)
+root=$(pwd -P)
+case $dir/ in
+"$root"/*) ;;
+*) echo "compare: package $PACKAGE is in $dir, which is not below $root" >&2; exit 1 ;;
+esac
+if [ -n "$(find "$base/${dir#"$root"}" -maxdepth 1 -name '*.go' 2>/dev/null | head -n 1)" ]; then
+    build "$base" "$work/base.test"
+fi
 
 command() { # directory, binary: as go test does, in the package's own directory
     printf 'cd %q && %q -test.run "^$" -test.benchmem -test.bench {bench} -test.benchtime %q' \
         "$(cd "$1" && go list -f '{{.Dir}}' "$PACKAGE")" "$2" "$BENCHTIME"
 }
-old=$(command "$base" "$work/base.test")
+old="echo PASS" # and no results
+[ ! -x "$work/base.test" ] || old=$(command "$base" "$work/base.test")
 new=$(command "$head" "$work/head.test")
 # Nothing that decides comes from the tree under test: a noise floor in it could hide anything.
-args=(compare --run --floor none --rounds "$ROUNDS" --threshold "$THRESHOLD" --bench "$BENCH" --format markdown -o "$work/results")
+args=(compare --run --allow-new --floor none --rounds "$ROUNDS" --threshold "$THRESHOLD" --bench "$BENCH" --format markdown -o "$work/results")
 [ -z "$GATE" ] || args+=(--gate "$GATE")
 code=0
 "$UNKNOT" "${args[@]}" "$old" "$new" >"$work/report.md" || code=$?
