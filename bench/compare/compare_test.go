@@ -288,9 +288,9 @@ func TestTrap7ABaselineOfZero(t *testing.T) {
 func interleavedFiles(rounds int, value func(round, side int) float64) (old, new string) {
 	var b [2]bytes.Buffer
 	for side := range b {
-		_ = markStart(&b[side], "s1", 7, rounds, "x")
+		_ = markStart(&b[side], "s1", 7, rounds, 0, "x")
 		for n := range rounds {
-			_ = markRound(&b[side], n+1, side+1)
+			_ = markRound(&b[side], n+1, side+1, "")
 			fmt.Fprintf(&b[side], "BenchmarkX 100 %v ns/op\n", value(n, side))
 		}
 		_ = markEnd(&b[side], "s1")

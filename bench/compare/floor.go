@@ -144,7 +144,7 @@ func Calibrate(a, b Input, rounds int) (*Floor, error) {
 	}
 	f := &Floor{Format: floorFormat, Machine: machineOf(sides), Rounds: rounds}
 	for _, c := range list {
-		p, _ := c.pair(-1, sides[0].marks.planned)
+		p, _, _ := c.pair(-1, sides[0].marks.planned)
 		if !p.paired {
 			return nil, errors.New("calibrate: the results are not of one interleaved session")
 		}

@@ -93,6 +93,11 @@ func (p pair) differences(factor float64) []float64 {
 	return s
 }
 
+// constant says that each value is the same on both sides, 0 included.
+func (p pair) constant() bool {
+	return slices.Max(p.x) == slices.Min(p.x) && slices.Equal(p.x, p.y)
+}
+
 // least is the smallest p-value that samples of these sizes can have.
 func (p pair) least() float64 {
 	if p.paired {

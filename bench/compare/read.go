@@ -336,23 +336,23 @@ func cells(sides []*results, ignore []string) ([]*cell, error) {
 	return list, nil
 }
 
-// pair orients the cell by cost and, where both sides are of one interleaved
-// session, reduces each round to the medians of its two sides. Lost is how many
-// rounds of the session have not both sides.
-func (c *cell) pair(better int, planned map[string]int) (p pair, lost int) {
+// pair orients the cell by cost and, where both sides are of interleaved sessions,
+// reduces each round to the medians of its two sides. The rounds are those, and lost
+// is how many have not both sides.
+func (c *cell) pair(better int, planned map[string]int) (p pair, rounds []round, lost int) {
 	old, new := c.values[0], c.values[1]
-	if a, b, n, ok := c.byRound(planned); ok {
-		old, new, p.paired, lost = a, b, true, n
+	if a, b, rs, n, ok := c.byRound(planned); ok {
+		old, new, p.paired, rounds, lost = a, b, true, rs, n
 	}
 	p.counts = p.paired && isCounts(c.values[0], c.values[1])
 	p.x, p.y = old, new
 	if better > 0 {
 		p.x, p.y = new, old
 	}
-	return p, lost
+	return p, rounds, lost
 }
 
-func (c *cell) byRound(planned map[string]int) (old, new []float64, lost int, ok bool) {
+func (c *cell) byRound(planned map[string]int) (old, new []float64, rounds []round, lost int, ok bool) {
 	var order []round
 	var groups [2]map[round][]float64
 	sessions := map[string]bool{}
@@ -360,7 +360,7 @@ func (c *cell) byRound(planned map[string]int) (old, new []float64, lost int, ok
 		groups[side] = map[round][]float64{}
 		for i, r := range c.rounds[side] {
 			if r == (round{}) {
-				return nil, nil, 0, false
+				return nil, nil, nil, 0, false
 			}
 			if groups[0][r] == nil && groups[1][r] == nil {
 				order = append(order, r)
@@ -369,15 +369,16 @@ func (c *cell) byRound(planned map[string]int) (old, new []float64, lost int, ok
 			groups[side][r] = append(groups[side][r], c.values[side][i])
 		}
 	}
+	all := 0
 	for s := range sessions {
-		lost += planned[s]
+		all += planned[s]
 	}
 	for _, r := range order {
 		if a, b := groups[0][r], groups[1][r]; a != nil && b != nil {
-			old, new = append(old, median(a)), append(new, median(b))
+			old, new, rounds = append(old, median(a)), append(new, median(b)), append(rounds, r)
 		}
 	}
-	return old, new, max(0, lost-len(old)), len(old) > 0
+	return old, new, rounds, max(all, len(order)) - len(old), len(old) > 0
 }
 
 func median(v []float64) float64 {

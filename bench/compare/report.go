@@ -78,10 +78,14 @@ type Row struct {
 	PWorse  Number `json:"p_worse"`
 	PBetter Number `json:"p_better"`
 	PWithin Number `json:"p_within"`
+	// Level is, in a session with a budget, what the p-values (here not adjusted)
+	// were held against at the look that decided; the interval has this level too.
+	Level Number `json:"level,omitempty"`
 
 	Verdict Verdict `json:"verdict"`
 	Reason  string  `json:"reason,omitempty"`
 
+	open  bool     // more rounds may give it a verdict
 	worse *float64 // the p-value for "worse at all"; nil where there is no test
 	fresh *Row     // in the confirmation
 }
@@ -108,6 +112,12 @@ type Report struct {
 	Rows      []*Row   `json:"rows"`
 	Benchstat string   `json:"benchstat"` // the command that shows the same medians
 
+	// Budget is how many seconds a session with a budget had. Of its pairs Repeated
+	// were measured again, as the host disturbed them, and Disturbed are so even then.
+	Budget    Number `json:"budget,omitempty"`
+	Disturbed int    `json:"disturbed,omitempty"`
+	Repeated  int    `json:"repeated,omitempty"`
+
 	Confirmation *Confirmation `json:"confirmation,omitempty"`
 }
 
@@ -115,7 +125,7 @@ type Report struct {
 type Confirmation struct {
 	Old       string `json:"old"`
 	New       string `json:"new"`
-	Rounds    int    `json:"rounds"`
+	Rounds    int    `json:"rounds"` // at most, with a budget
 	Confirmed int    `json:"confirmed"`
 	Suspects  int    `json:"suspects"`
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"golang.org/x/perf/benchunit"
 )
@@ -120,10 +121,21 @@ func (r *Report) remarks() (lines []string) {
 		lines = append(lines, "the machines differ: "+strings.Join(r.Mismatch, "; "))
 	}
 	if r.Seed != nil {
-		lines = append(lines, fmt.Sprintf("interleaved, order seed %d", *r.Seed))
+		line := fmt.Sprintf("interleaved, order seed %d", *r.Seed)
+		if r.Budget > 0 {
+			line += fmt.Sprintf(", with a budget of %v: each row until its verdict", time.Duration(float64(r.Budget)*float64(time.Second)))
+		}
+		lines = append(lines, line)
+	}
+	if r.Repeated > 0 {
+		line := fmt.Sprintf("pairs that other processes or machines disturbed, and that were measured again: %d", r.Repeated)
+		if r.Disturbed > 0 {
+			line += fmt.Sprintf(" (%d were disturbed again)", r.Disturbed)
+		}
+		lines = append(lines, line)
 	}
 	if c := r.Confirmation; c != nil {
-		lines = append(lines, fmt.Sprintf("confirmation: %d of %d suspect rows regressed again in %d fresh rounds (%s, %s)", c.Confirmed, c.Suspects, c.Rounds, c.Old, c.New))
+		lines = append(lines, fmt.Sprintf("confirmation: %d of %d suspect rows regressed again in %s%d fresh rounds (%s, %s)", c.Confirmed, c.Suspects, map[bool]string{true: "up to "}[r.Budget > 0], c.Rounds, c.Old, c.New))
 	} else if len(r.Regressed()) > 0 {
 		lines = append(lines, "not confirmed by fresh rounds (a session with --run measures regressions again)")
 	}

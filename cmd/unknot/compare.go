@@ -24,7 +24,7 @@ type compareFlags struct {
 	threshold, floor, format, filter, output string
 	gate, ignore                             []string
 	alpha, floorFactor                       float64
-	floorAge                                 time.Duration
+	floorAge, budget                         time.Duration
 }
 
 // noFloor is what --floor says to leave a recorded floor alone.
@@ -51,9 +51,14 @@ With --run, OLD and NEW are shell commands that print results. Both are run in
 each of --rounds rounds, in random order from a seed, and the test is on the
 ratios within the rounds, which slow minutes and drift leave alone: many short
 rounds find more than a few long ones. What seems regressed is measured again in
-fresh rounds, and stays regressed if those agree; in a command, {bench} becomes
---bench the first time, and then a pattern for go test -bench that selects the
-suspects.
+fresh rounds, and stays regressed if those agree. In a command, {bench} becomes
+--bench the first time, and then a pattern for go test -bench that selects one
+benchmark: each is interleaved alone, so that a pair's two sides lie close together.
+
+With --budget instead of --rounds it measures until it knows: it goes on, with
+those benchmarks only that have no verdict, until each has one or the budget is
+spent (and for a quarter more if what seems regressed is to be measured again).
+To look often costs no certainty, as the looks share alpha.
 
 Only the units of --gate decide (unless given: the time per operation, and any
 unit that one side lacks); all are shown. A unit needs to be known to Go (ns/op,
@@ -63,6 +68,7 @@ Exit codes: 0 pass or improved, 1 regressed, 2 wrong usage, bad input or a
 command that failed, 3 inconclusive.`,
 		Example: `  unknot compare old.txt new.txt
   unknot compare --run --rounds 20 './old.test -test.bench {bench}' './new.test -test.bench {bench}'
+  unknot compare --run --budget 2m 'cd codec && /tmp/old.test -test.bench {bench}' 'cd codec && /tmp/new.test -test.bench {bench}'
   unknot compare --format markdown --gate ns/op,allocs/op old.txt new.txt`,
 		Args: cobra.MatchAll(func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
@@ -75,6 +81,7 @@ command that failed, 3 inconclusive.`,
 	fl := c.Flags()
 	fl.BoolVar(&f.run, "run", false, "OLD and NEW are shell commands: run them in turn")
 	f.session.add(fl.IntVar, fl.Uint64Var, fl.DurationVar, fl.StringVar)
+	fl.DurationVar(&f.budget, "budget", 0, "with --run, measure for as long as it needs, up to this, instead of --rounds")
 	fl.BoolVar(&f.confirm, "confirm", true, "with --run, measure regressions again before reporting them")
 	fl.StringVarP(&f.output, "output", "o", "", "with --run, keep the results in this `directory` (default a new temporary one)")
 	fl.StringVar(&f.threshold, "threshold", "5%", "how much worse new may be")
@@ -146,10 +153,18 @@ func runCompare(cmd *cobra.Command, f *compareFlags, args []string) error {
 		return err
 	}
 	if !f.run {
-		for _, name := range []string{"rounds", "seed", "timeout", "bench", "confirm", "output"} {
+		for _, name := range []string{"rounds", "budget", "seed", "timeout", "bench", "confirm", "output"} {
 			if cmd.Flags().Changed(name) {
 				return usageErrorf("--%s needs --run: files are measured already", name)
 			}
+		}
+	}
+	if cmd.Flags().Changed("budget") {
+		switch {
+		case cmd.Flags().Changed("rounds"):
+			return usageErrorf("--rounds and --budget: choose one")
+		case f.budget < time.Second:
+			return usageErrorf("--budget %v: want 1s or more", f.budget)
 		}
 	}
 	threshold, err := parsePercent(f.threshold)
@@ -232,7 +247,11 @@ func (f *compareFlags) measure(cmd *cobra.Command, commands []string, o compare.
 	v := f.session.interleaver(cmd, [2]string{commands[0], commands[1]}, f.session.rounds)
 	v.AllowNew = o.AllowNew
 	old, new := filepath.Join(dir, "old.txt"), filepath.Join(dir, "new.txt")
-	if err := interleaveFiles(cmd, v, old, new); err != nil {
+	measure := func(a, b io.Writer) error { return runSession(cmd, v, a, b) }
+	if f.budget > 0 {
+		measure = func(a, b io.Writer) error { return runBudget(cmd, v, f.budget, o, a, b) }
+	}
+	if err := interleaveFiles(old, new, measure); err != nil {
 		return nil, err
 	}
 	rep, err := compareFiles(old, new, o)
@@ -251,9 +270,9 @@ func (f *compareFlags) measure(cmd *cobra.Command, commands []string, o compare.
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "unknot: %d suspects: measuring them again\n", len(names))
 	w := f.session.interleaver(cmd, v.Commands, f.session.rounds)
-	w.Seed, w.Bench = v.Seed+1, compare.Select(names)
+	w.Seed, w.Bench, w.Limit = v.Seed+1, compare.Select(names), f.budget/4
 	old, new = filepath.Join(dir, "old-confirm.txt"), filepath.Join(dir, "new-confirm.txt")
-	if err := interleaveFiles(cmd, w, old, new); err != nil {
+	if err := interleaveFiles(old, new, func(a, b io.Writer) error { return runSession(cmd, w, a, b) }); err != nil {
 		return nil, fmt.Errorf("confirm: %w", err)
 	}
 	o.Gate = rep.Gate
@@ -280,8 +299,31 @@ func (s *sessionFlags) interleaver(cmd *cobra.Command, commands [2]string, round
 func runSession(cmd *cobra.Command, v *compare.Interleaver, old, new io.Writer) error {
 	p := newProgress(cmd.ErrOrStderr(), 2*v.Rounds)
 	defer p.clear()
-	v.Progress = func(done, _ int, command string) { p.show(done, command) }
-	err := v.Run(cmd.Context(), old, new)
+	v.Progress = func(now compare.Progress) {
+		p.total = max(1, now.Runs)
+		p.show(min(now.Done, p.total), now.Command)
+	}
+	return interrupted(v.Run(cmd.Context(), old, new))
+}
+
+// runBudget runs a session with a budget, and says how many rows are decided.
+func runBudget(cmd *cobra.Command, v *compare.Interleaver, budget time.Duration, o compare.Options, old, new io.Writer) error {
+	p := newProgress(cmd.ErrOrStderr(), 1)
+	defer p.clear()
+	v.Progress = func(now compare.Progress) {
+		if p.tty {
+			rows := fmt.Sprintf("%d of %d rows decided", now.Decided, now.Rows)
+			if now.Rows == 0 {
+				rows = "no row decided"
+			}
+			fmt.Fprintf(p.w, "\r\x1b[K%s, %v left: %s", rows, now.Left.Round(time.Second), now.Command)
+		}
+	}
+	_, err := v.Measure(cmd.Context(), old, new, budget, o)
+	return interrupted(err)
+}
+
+func interrupted(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("interrupted: %w", err)
 	}
@@ -289,7 +331,7 @@ func runSession(cmd *cobra.Command, v *compare.Interleaver, old, new io.Writer) 
 }
 
 // interleaveFiles writes a session to two files.
-func interleaveFiles(cmd *cobra.Command, v *compare.Interleaver, old, new string) (err error) {
+func interleaveFiles(old, new string, measure func(old, new io.Writer) error) (err error) {
 	var files [2]*os.File
 	for i, path := range []string{old, new} {
 		if files[i], err = os.Create(path); err != nil {
@@ -297,5 +339,5 @@ func interleaveFiles(cmd *cobra.Command, v *compare.Interleaver, old, new string
 		}
 		defer func() { err = errors.Join(err, files[i].Close()) }()
 	}
-	return runSession(cmd, v, files[0], files[1])
+	return measure(files[0], files[1])
 }

@@ -5,7 +5,7 @@
 #   PACKAGE=./ring BASE=main bash .github/actions/unknot-compare/compare.sh
 set -euo pipefail
 : "${BASE:?name the commit to compare with (input base, or run on pull_request)}"
-PACKAGE=${PACKAGE:-.} BENCH=${BENCH:-.} BENCHTIME=${BENCHTIME:-100ms} ROUNDS=${ROUNDS:-20}
+PACKAGE=${PACKAGE:-.} BENCH=${BENCH:-.} BENCHTIME=${BENCHTIME:-100ms} BUDGET=${BUDGET:-5m} ROUNDS=${ROUNDS:-}
 THRESHOLD=${THRESHOLD:-5%} GATE=${GATE:-} ACTION=${ACTION:-$(dirname "$0")}
 output() { if [ -n "${GITHUB_OUTPUT:-}" ]; then echo "$1" >>"$GITHUB_OUTPUT"; else echo "$1" >&2; fi; }
 
@@ -50,7 +50,8 @@ old="echo PASS" # and no results
 [ ! -x "$work/base.test" ] || old=$(command "$base" "$work/base.test")
 new=$(command "$head" "$work/head.test")
 # Nothing that decides comes from the tree under test: a noise floor in it could hide anything.
-args=(compare --run --allow-new --floor none --rounds "$ROUNDS" --threshold "$THRESHOLD" --bench "$BENCH" --format markdown -o "$work/results")
+args=(compare --run --allow-new --floor none --threshold "$THRESHOLD" --bench "$BENCH" --format markdown -o "$work/results")
+if [ -n "$ROUNDS" ]; then args+=(--rounds "$ROUNDS"); else args+=(--budget "$BUDGET"); fi
 [ -z "$GATE" ] || args+=(--gate "$GATE")
 code=0
 "$UNKNOT" "${args[@]}" "$old" "$new" >"$work/report.md" || code=$?
