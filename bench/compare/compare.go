@@ -118,6 +118,10 @@ func Compare(old, new Input, o Options) (*Report, error) {
 	}
 	rep := &Report{Old: old.Label, New: new.Label, Alpha: o.Alpha, Threshold: o.Threshold, Gate: gate,
 		Machine: machineOf(sides), Mismatch: machines(sides), Benchstat: benchstatCommand(old, new, ignore, o.Filter)}
+	for i, s := range sides {
+		rep.Commits[i], rep.Go[i] = s.only("commit"), s.only("go")
+	}
+	rep.Facts = facts(sides)
 	rep.noteKeys(sides, keys, o.Ignore)
 	planned := map[string]int{}
 	looks := map[string][]look{}
@@ -167,6 +171,7 @@ func (r *Report) noteKeys(sides []*results, keys keyUse, asked []string) {
 		}
 		switch {
 		case slices.Contains(machineKeys, k), slices.Contains(asked, k), k == "coverage":
+		case single && (k == "commit" || k == "go"): // the report has a line of them
 		case k == "pkg":
 			lacks := sides[b2i(one[1] == "")].label
 			r.note("%s has no %s lines, which are ignored (was it cut out by grep?): %s has %q", lacks, k, sides[b2i(one[0] == "")].label, one[0]+one[1])
@@ -306,6 +311,11 @@ func (c *comparer) add(cell *cell, all bool, gate []string) {
 		}
 	}
 	j.estimate(j.pair, c.o.Alpha)
+	for i, r := range j.rounds {
+		if j.pair.x[i] > 0 && j.pair.y[i] > 0 {
+			j.ratios, j.numbers = append(j.ratios, math.Log(j.pair.y[i]/j.pair.x[i])), append(j.numbers, r.number)
+		}
+	}
 	sessions := map[string]bool{}
 	for _, r := range j.rounds {
 		sessions[r.session] = true

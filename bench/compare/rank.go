@@ -49,6 +49,10 @@ func (p pair) exceeds(factor float64) float64 {
 		return signedScore(p.differences(factor))
 	case p.paired:
 		return signedRank(p.relative(factor))
+	case p.counts:
+		if t, err := welch(scaled(p.x, factor), p.y); err == nil {
+			return t
+		}
 	}
 	return uTest(scaled(p.x, factor), p.y)
 }
@@ -65,6 +69,11 @@ func (p pair) below(factor float64) float64 {
 			s[i] = -s[i]
 		}
 		return test(s)
+	}
+	if p.counts {
+		if t, err := welch(p.y, scaled(p.x, factor)); err == nil {
+			return t
+		}
 	}
 	return uTest(p.y, scaled(p.x, factor))
 }
@@ -184,6 +193,10 @@ func mean(v []float64) float64 {
 	return sum / float64(len(v))
 }
 
+func sorted(v []float64) []float64 {
+	return slices.Sorted(slices.Values(v))
+}
+
 func scaled(v []float64, factor float64) []float64 {
 	s := make([]float64, len(v))
 	for i := range v {
@@ -199,6 +212,16 @@ func uTest(a, b []float64) float64 {
 		return 1 // all equal, or one is empty: evidence for nothing
 	}
 	return r.P
+}
+
+// welch is the p-value of the alternative that a's mean lies below b's. It has none
+// where neither side varies.
+func welch(a, b []float64) (float64, error) {
+	r, err := stats.TwoSampleWelchTTest(&stats.Sample{Xs: a}, &stats.Sample{Xs: b}, stats.LocationLess)
+	if err != nil {
+		return 1, err
+	}
+	return r.P, nil
 }
 
 // signedRank is the p-value of the alternative that s is symmetric about

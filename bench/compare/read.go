@@ -119,6 +119,31 @@ func (r *results) valuesOf(key string) (values []string) {
 	return values
 }
 
+// only is the value of a key that has one, "" if there are more.
+func (r *results) only(key string) string {
+	if v := r.valuesOf(key); len(v) == 1 {
+		return v[0]
+	}
+	return ""
+}
+
+// facts are those of the machine that a reader knows it by.
+func facts(sides []*results) string {
+	var words []string
+	for _, name := range []string{"cpu", "cpus-online", "kernel"} {
+		for _, s := range sides {
+			if v := s.marks.details[name]; v != "" {
+				if name == "cpus-online" {
+					v = "CPUs " + v
+				}
+				words = append(words, strings.Join(strings.Fields(v), " "))
+				break
+			}
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
 // fileKeys are all file keys of all runs, in the order of their appearance.
 func fileKeys(sides []*results) (keys []string) {
 	seen := map[string]bool{}
@@ -344,7 +369,7 @@ func (c *cell) pair(better int, planned map[string]int) (p pair, rounds []round,
 	if a, b, rs, n, ok := c.byRound(planned); ok {
 		old, new, p.paired, rounds, lost = a, b, true, rs, n
 	}
-	p.counts = p.paired && isCounts(c.values[0], c.values[1])
+	p.counts = isCounts(c.values[0], c.values[1])
 	p.x, p.y = old, new
 	if better > 0 {
 		p.x, p.y = new, old

@@ -2,7 +2,10 @@ package compare
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
+	"slices"
+	"strings"
 )
 
 // A Verdict is what a comparison says of one unit of one benchmark, or of all.
@@ -85,9 +88,11 @@ type Row struct {
 	Verdict Verdict `json:"verdict"`
 	Reason  string  `json:"reason,omitempty"`
 
-	open  bool     // more rounds may give it a verdict
-	worse *float64 // the p-value for "worse at all"; nil where there is no test
-	fresh *Row     // in the confirmation
+	ratios  []float64 // ln of new's cost by old's in each pair
+	numbers []int     // of their rounds
+	open    bool      // more rounds may give it a verdict
+	worse   *float64  // the p-value for "worse at all"; nil where there is no test
+	fresh   *Row      // in the confirmation
 }
 
 func (r *Row) key() [3]string { return [3]string{r.Config, r.Benchmark, r.Unit} }
@@ -106,6 +111,11 @@ type Report struct {
 	Threshold float64  `json:"threshold"`
 	Gate      []string `json:"gate"` // units
 	Machine   string   `json:"machine,omitempty"`
+	// Facts are of the machine: CPU, number of CPUs, kernel. Commits and Go are of the
+	// two sides, by the keys commit and go of the results. All as far as they are known.
+	Facts   string    `json:"facts,omitempty"`
+	Commits [2]string `json:"commits"`
+	Go      [2]string `json:"go"`
 	// Mismatch says in what way the machines differ.
 	Mismatch  []string `json:"mismatch,omitempty"`
 	Notes     []string `json:"notes,omitempty"`
@@ -119,6 +129,28 @@ type Report struct {
 	Repeated  int    `json:"repeated,omitempty"`
 
 	Confirmation *Confirmation `json:"confirmation,omitempty"`
+	Profiles     []*Profile    `json:"profiles,omitempty"`
+	PlotFile     string        `json:"plot,omitempty"` // what Plot wrote
+}
+
+// names are the commits and Go versions of both sides.
+func (r *Report) names() string {
+	var sides [2]string
+	for i := range sides {
+		sides[i] = strings.Join(slices.DeleteFunc([]string{r.Commits[i], r.Go[i]}, func(s string) bool { return s == "" }), ", ")
+	}
+	switch {
+	case sides[0]+sides[1] == "":
+		return ""
+	case sides[0] == sides[1]:
+		return "both " + sides[0]
+	}
+	for i := range sides {
+		if sides[i] == "" {
+			sides[i] = "unknown"
+		}
+	}
+	return fmt.Sprintf("old is %s, new %s", sides[0], sides[1])
 }
 
 // A Confirmation is what fresh rounds said of the rows that seemed regressed.

@@ -257,6 +257,7 @@ func (s *execution) both(ctx context.Context, name string, sides [2]int) (out [2
 	}
 	for _, side := range sides {
 		command := strings.ReplaceAll(s.Commands[side], BenchPlaceholder, quoteWord(pattern))
+		command = strings.ReplaceAll(command, ProfilePlaceholder, "")
 		if s.Progress != nil {
 			s.progress.Command = command
 			s.Progress(s.progress)

@@ -117,6 +117,12 @@ func (r *Report) summary() string {
 
 // remarks are the notes, with what the report must say of itself before them.
 func (r *Report) remarks() (lines []string) {
+	if names := r.names(); names != "" {
+		lines = append(lines, names)
+	}
+	if r.Facts != "" {
+		lines = append(lines, "on "+r.Facts)
+	}
 	if len(r.Mismatch) > 0 {
 		lines = append(lines, "the machines differ: "+strings.Join(r.Mismatch, "; "))
 	}
@@ -176,9 +182,19 @@ func (r *Report) Text(w io.Writer) error {
 			fmt.Fprintf(&b, "  [%d] %s\n", i+1, s)
 		}
 	})
+	for _, p := range r.Profiles {
+		fmt.Fprintf(&b, "\n%s, time that new spends more (cum: below the function too):\n", p.Benchmark)
+		for _, l := range p.Top {
+			fmt.Fprintf(&b, "  %s\n", l)
+		}
+		fmt.Fprintf(&b, "  such as: %s\n", p.Command)
+	}
 	b.WriteByte('\n')
 	for _, l := range r.remarks() {
 		fmt.Fprintf(&b, "note: %s\n", l)
+	}
+	if r.PlotFile != "" {
+		fmt.Fprintf(&b, "plot of the pairs: %s\n", r.PlotFile)
 	}
 	fmt.Fprintf(&b, "same medians: %s\n%s\n", r.Benchstat, r.summary())
 	_, err := w.Write(b.Bytes())
@@ -257,9 +273,19 @@ func (r *Report) Markdown(w io.Writer) error {
 			b.WriteString("\n</details>\n")
 		}
 	})
+	for _, p := range r.Profiles {
+		fmt.Fprintf(&b, "\n<details><summary>%s: where new spends more time</summary>\n\n```\n", escape(p.Benchmark))
+		for _, l := range p.Top {
+			fmt.Fprintf(&b, "%s\n", strings.ReplaceAll(l, "`", "'"))
+		}
+		b.WriteString("```\n\n</details>\n")
+	}
 	b.WriteByte('\n')
 	for _, l := range r.remarks() {
 		fmt.Fprintf(&b, "- %s\n", escape(l))
+	}
+	if r.PlotFile != "" {
+		fmt.Fprintf(&b, "- [plot of the pairs](<%s>)\n", strings.NewReplacer("<", "%3C", ">", "%3E", "\n", "%0A").Replace(r.PlotFile))
 	}
 	fmt.Fprintf(&b, "- same medians: `%s`\n", strings.ReplaceAll(r.Benchstat, "`", "'"))
 	_, err := w.Write(b.Bytes())

@@ -95,7 +95,7 @@ func BenchmarkRead(b *testing.B) {
 		tmp := t.TempDir()
 		out, sum := filepath.Join(tmp, "output"), filepath.Join(tmp, "summary")
 		o = action(t, filepath.Join(repo, "mod"), "compare.sh", append([]string{"UNKNOT=" + self, unknotEnv + "=1", "GITHUB_OUTPUT=" + out, "GITHUB_STEP_SUMMARY=" + sum,
-			"RUNNER_TEMP=" + tmp, "ROUNDS=6", "BENCHTIME=1x", "GOFLAGS=-mod=mod", "GOWORK=off"}, env...)...)
+			"RUNNER_TEMP=" + tmp, "ROUNDS=6", "PROFILE=false", "BENCHTIME=1x", "GOFLAGS=-mod=mod", "GOWORK=off"}, env...)...)
 		a, _ := os.ReadFile(out)
 		b, _ := os.ReadFile(sum)
 		return o, string(a), string(b)
@@ -199,6 +199,9 @@ esac
 		t.Fatal(err)
 	}
 	const listing, editing, adding = "api graphql --paginate", "updateIssueComment", "api repos/o/r/issues/3/comments -f body="
+	if err := os.WriteFile(report, []byte("| a table |\n- [plot of the pairs](</tmp/x/pairs.svg>)\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for i, c := range []struct{ has, mine, mark, fails, log, out string }{
 		{"<!-- unknot-compare: .%2Fp%20. -->", "true", "./p .", "", editing + "… -f id=IC_8 -f body=<!-- unknot-compare: .%2Fp%20. -->\n| a table |", ""},
 		{"", "true", "./p .", "", adding + "<!-- unknot-compare: .%2Fp%20. -->\n| a table |", ""},
@@ -212,11 +215,14 @@ esac
 	} {
 		log := filepath.Join(dir, fmt.Sprint("log", i))
 		o := action(t, ".", "comment.sh", "PATH="+dir+":"+os.Getenv("PATH"), "GH_LOG="+log, "GH_HAS="+c.has, "GH_MINE="+c.mine, "GH_FAILS="+c.fails,
-			"REPO=o/r", "PULL=3", "REPORT="+report, "MARK="+c.mark)
+			"REPO=o/r", "PULL=3", "REPORT="+report, "MARK="+c.mark, "ARTIFACT=https://x/1?a=b")
 		b, _ := os.ReadFile(log)
 		asked := string(b)
 		if o.code != 0 || !strings.HasPrefix(asked, listing) || !strings.Contains(o.stdout, c.out) {
 			t.Errorf("%d: status %d, %q\nasked\n%s%s", i, o.code, o.stdout, asked, o.stderr)
+		}
+		if c.fails == "" && !strings.Contains(asked, "\n- [plot of the pairs, results and profiles](https://x/1?a=b)") {
+			t.Errorf("%d: no link to the artifact in\n%s", i, asked)
 		}
 		for part := range strings.SplitSeq(c.log, "…") {
 			if !strings.Contains(asked, part) {
@@ -240,16 +246,19 @@ func TestActionIsWhole(t *testing.T) {
 		Inputs map[string]struct{ Description, Default string }
 		Runs   struct {
 			Using string
-			Steps []struct{ Run, Shell string }
+			Steps []struct{ Run, Shell, Uses string }
 		}
 	}
 	if err := yaml.Unmarshal(text, &a); err != nil {
 		t.Fatal(err)
 	}
-	if a.Runs.Using != "composite" || len(a.Runs.Steps) != 3 {
+	if a.Runs.Using != "composite" || len(a.Runs.Steps) != 4 {
 		t.Errorf("%+v", a.Runs)
 	}
 	for _, s := range a.Runs.Steps {
+		if s.Uses != "" {
+			continue // what others made: the artifact
+		}
 		script, ok := strings.CutPrefix(s.Run, `bash "$ACTION/`)
 		if _, err := os.Stat(filepath.Join(actionDir, strings.TrimSuffix(script, `"`))); !ok || err != nil || s.Shell != "bash" {
 			t.Errorf("step %+v: %v", s, err)

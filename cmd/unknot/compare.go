@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +24,8 @@ type compareFlags struct {
 	session                                  sessionFlags
 	run, confirm, uneven, allowNew           bool
 	threshold, floor, format, filter, output string
-	gate, ignore                             []string
+	plot, history, profile                   string
+	gate, ignore, commits                    []string
 	alpha, floorFactor                       float64
 	floorAge, budget                         time.Duration
 }
@@ -60,6 +63,11 @@ those benchmarks only that have no verdict, until each has one or the budget is
 spent (and for a quarter more if what seems regressed is to be measured again).
 To look often costs no certainty, as the looks share alpha.
 
+With --profile, what regressed runs a few times more with a CPU profile, and the
+report has the first lines of what pprof says the two sides differ by. The flag
+-test.cpuprofile=FILE (or another, by --profile=FLAG) goes where {profile} stands
+in the commands, or to their ends.
+
 Only the units of --gate decide (unless given: the time per operation, and any
 unit that one side lacks); all are shown. A unit needs to be known to Go (ns/op,
 MB/s, B/op, allocs/op) or declared by a line "Unit NAME better=lower" or higher.
@@ -84,6 +92,11 @@ command that failed, 3 inconclusive.`,
 	fl.DurationVar(&f.budget, "budget", 0, "with --run, measure for as long as it needs, up to this, instead of --rounds")
 	fl.BoolVar(&f.confirm, "confirm", true, "with --run, measure regressions again before reporting them")
 	fl.StringVarP(&f.output, "output", "o", "", "with --run, keep the results in this `directory` (default a new temporary one)")
+	fl.StringVar(&f.profile, "profile", "", "with --run, run what regressed again with CPU profiles, by this `flag` of the commands")
+	fl.Lookup("profile").NoOptDefVal = "-test.cpuprofile"
+	fl.StringSliceVar(&f.commits, "commits", nil, "with --run, the commits of OLD and NEW, which the report names")
+	fl.StringVar(&f.plot, "plot", "", "draw the pairs into this `file`, as SVG (default with --run: pairs.svg beside the results)")
+	fl.StringVar(&f.history, "history", "", "append what is found to history.txt in this `directory`, for unknot trend")
 	fl.StringVar(&f.threshold, "threshold", "5%", "how much worse new may be")
 	fl.Float64Var(&f.alpha, "alpha", compare.DefaultAlpha, "chance of error of each verdict")
 	fl.StringVar(&f.floor, "floor", "", "`file` of the noise floor, or none (default results/MACHINE/floor.json, if there is one)")
@@ -153,11 +166,14 @@ func runCompare(cmd *cobra.Command, f *compareFlags, args []string) error {
 		return err
 	}
 	if !f.run {
-		for _, name := range []string{"rounds", "budget", "seed", "timeout", "bench", "confirm", "output"} {
+		for _, name := range []string{"rounds", "budget", "seed", "timeout", "bench", "confirm", "output", "profile", "commits"} {
 			if cmd.Flags().Changed(name) {
 				return usageErrorf("--%s needs --run: files are measured already", name)
 			}
 		}
+	}
+	if n := len(f.commits); n != 0 && n != 2 {
+		return usageErrorf("--commits %s: want two, OLD,NEW", strings.Join(f.commits, ","))
 	}
 	if cmd.Flags().Changed("budget") {
 		switch {
@@ -192,11 +208,45 @@ func runCompare(cmd *cobra.Command, f *compareFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := f.leave(rep); err != nil {
+		return err
+	}
 	if err := write(rep, cmd.OutOrStdout()); err != nil {
 		return fmt.Errorf("print report: %w", err)
 	}
 	if rep.Exit != compare.ExitPass {
 		return &exitError{Code: rep.Exit}
+	}
+	return nil
+}
+
+// leave writes what a comparison leaves beside its report.
+func (f *compareFlags) leave(rep *compare.Report) error {
+	if f.plot != "" {
+		var b bytes.Buffer
+		some, err := rep.Plot(&b)
+		if err == nil && some {
+			err = writeWhole(f.plot, b.Bytes())
+		}
+		if err != nil {
+			return fmt.Errorf("plot: %w", err)
+		}
+		if some {
+			rep.PlotFile = f.plot
+		}
+	}
+	if f.history == "" {
+		return nil
+	}
+	if err := os.MkdirAll(f.history, 0o755); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	h, err := os.OpenFile(filepath.Join(f.history, historyFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err == nil {
+		err = errors.Join(rep.History(h, time.Now()), h.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("history: %w", err)
 	}
 	return nil
 }
@@ -246,6 +296,20 @@ func (f *compareFlags) measure(cmd *cobra.Command, commands []string, o compare.
 	fmt.Fprintf(cmd.ErrOrStderr(), "unknot: results are kept in %s\n", dir)
 	v := f.session.interleaver(cmd, [2]string{commands[0], commands[1]}, f.session.rounds)
 	v.AllowNew = o.AllowNew
+	for side, command := range commands {
+		commit, version := builtFrom(command)
+		if len(f.commits) == 2 {
+			commit = f.commits[side]
+		}
+		for _, h := range [][2]string{{"commit", commit}, {"go", version}} {
+			if h[1] != "" {
+				v.Header[side] = append(v.Header[side], h)
+			}
+		}
+	}
+	if f.plot == "" {
+		f.plot = filepath.Join(dir, "pairs.svg")
+	}
 	old, new := filepath.Join(dir, "old.txt"), filepath.Join(dir, "new.txt")
 	measure := func(a, b io.Writer) error { return runSession(cmd, v, a, b) }
 	if f.budget > 0 {
@@ -255,33 +319,76 @@ func (f *compareFlags) measure(cmd *cobra.Command, commands []string, o compare.
 		return nil, err
 	}
 	rep, err := compareFiles(old, new, o)
-	if err != nil || !f.confirm {
-		return rep, err
+	if err != nil {
+		return nil, err
 	}
-	suspects := rep.Regressed()
-	if len(suspects) == 0 {
-		return rep, nil
+	if f.confirm {
+		if err := f.measureAgain(cmd, v, rep, dir, o); err != nil {
+			return nil, fmt.Errorf("confirm: %w", err)
+		}
 	}
+	if f.profile != "" && len(rep.Regressed()) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "unknot: profiling what regressed\n")
+		p := newProgress(cmd.ErrOrStderr(), 1)
+		defer p.clear()
+		v.Progress = func(now compare.Progress) { p.total = now.Runs; p.show(now.Done, now.Command) }
+		// The verdict stands without it.
+		if err := v.Profile(cmd.Context(), rep, f.profile, dir); err != nil {
+			rep.Notes = append(rep.Notes, "no "+err.Error())
+		}
+	}
+	return rep, nil
+}
+
+// measureAgain measures what regressed in fresh rounds, and holds it against those.
+func (f *compareFlags) measureAgain(cmd *cobra.Command, v *compare.Interleaver, rep *compare.Report, dir string, o compare.Options) error {
 	var names []string
-	for _, r := range suspects {
+	for _, r := range rep.Regressed() {
 		if !slices.Contains(names, r.Benchmark) {
 			names = append(names, r.Benchmark)
 		}
 	}
+	if len(names) == 0 {
+		return nil
+	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "unknot: %d suspects: measuring them again\n", len(names))
 	w := f.session.interleaver(cmd, v.Commands, f.session.rounds)
-	w.Seed, w.Bench, w.Limit = v.Seed+1, compare.Select(names), f.budget/4
-	old, new = filepath.Join(dir, "old-confirm.txt"), filepath.Join(dir, "new-confirm.txt")
+	w.Seed, w.Bench, w.Limit, w.Header = v.Seed+1, compare.Select(names), f.budget/4, v.Header
+	old, new := filepath.Join(dir, "old-confirm.txt"), filepath.Join(dir, "new-confirm.txt")
 	if err := interleaveFiles(old, new, func(a, b io.Writer) error { return runSession(cmd, w, a, b) }); err != nil {
-		return nil, fmt.Errorf("confirm: %w", err)
+		return err
 	}
 	o.Gate = rep.Gate
 	fresh, err := compareFiles(old, new, o)
 	if err != nil {
-		return nil, fmt.Errorf("confirm: %w", err)
+		return err
 	}
 	rep.Confirm(fresh, w.Rounds)
-	return rep, nil
+	return nil
+}
+
+// builtFrom is what the first program that was built by Go says of itself, of those
+// that a command names: the commit it was built from, and the version of Go.
+func builtFrom(command string) (commit, version string) {
+	for word := range strings.FieldsFuncSeq(command, func(r rune) bool { return strings.ContainsRune(" \t\n;&|()'\"", r) }) {
+		if !strings.Contains(word, "/") {
+			continue
+		}
+		info, err := buildinfo.ReadFile(word)
+		if err != nil {
+			continue
+		}
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				commit = s.Value[:min(12, len(s.Value))] + commit
+			case s.Key == "vcs.modified" && s.Value == "true":
+				commit += "+"
+			}
+		}
+		return commit, info.GoVersion
+	}
+	return "", ""
 }
 
 // interleaver makes a session of the flags.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/compare"
@@ -265,5 +266,80 @@ func TestBenchSaysItsMachine(t *testing.T) {
 	hash, facts := bench.Fingerprint()
 	if !strings.Contains(o.stdout, "\nmachine: "+hash+"\n") || !strings.Contains(o.stdout, "\n# machine "+facts[0][0]+": "+facts[0][1]+"\n") {
 		t.Errorf("%s", o.stdout)
+	}
+}
+
+// TestPlantedRegressionsAreFoundAndNamed: a lock that goroutines wait for, an allocation
+// and a layout that misses the caches are found, and --profile names the function. What
+// the goroutines do to each other must not be taken for a disturbance by the host.
+func TestPlantedRegressionsAreFoundAndNamed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures for half a minute")
+	}
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		t.Skip("no go command in PATH")
+	}
+	dir := t.TempDir()
+	var commands [2]string
+	for i, tags := range []string{"", "slow"} {
+		file := filepath.Join(dir, fmt.Sprint("planted", i))
+		build := exec.CommandContext(t.Context(), goTool, "test", "-c", "-tags", tags, "-o", file, ".")
+		build.Dir = filepath.Join("testdata", "planted")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		commands[i] = file + ` -test.run '^$' -test.bench {bench} {profile} -test.benchtime 20ms`
+	}
+	history := filepath.Join(dir, "history")
+	var o outcome
+	var r compare.Report
+	// A machine with much other work needs more time to be sure.
+	for _, budget := range []string{"20s", "1m", "3m"} {
+		_ = os.RemoveAll(history)
+		c := exec.CommandContext(t.Context(), "/proc/self/exe", "compare", "--run", "--budget", budget, "--format", "json", "--floor", "none", "--profile",
+			"--commits", "aaa,bbb", "--history", history, "-o", filepath.Join(dir, "r"), commands[0], commands[1])
+		c.Env = append(os.Environ(), unknotEnv+"=1")
+		timer := time.AfterFunc(10*time.Minute, func() { _ = c.Process.Kill() })
+		o = result(t, c)
+		timer.Stop()
+		r = compare.Report{}
+		if err := json.Unmarshal([]byte(o.stdout), &r); err != nil {
+			t.Fatalf("status %d, %v\n%s%s", o.code, err, o.stdout, o.stderr)
+		}
+		if len(r.Regressed()) == 3 {
+			break
+		}
+	}
+	for name, function := range map[string]string{"Lock": "planted.contended", "Allocate": "planted.filled", "Layout": "planted.walked"} {
+		found := false
+		for _, row := range r.Rows {
+			found = found || strings.HasPrefix(row.Benchmark, name) && row.Unit == "sec/op" && row.Verdict == compare.Regressed
+		}
+		named := slices.ContainsFunc(r.Profiles, func(p *compare.Profile) bool {
+			return strings.HasPrefix(p.Benchmark, name) && strings.Contains(strings.Join(p.Top, "\n"), function)
+		})
+		if !found || !named {
+			t.Errorf("%s: found %v, %s named %v\n%s", name, found, function, named, o.stdout)
+		}
+	}
+	if r.Commits != [2]string{"aaa", "bbb"} || !strings.HasPrefix(r.Go[0], "go1.") || r.Go[0] != r.Go[1] || r.Facts == "" {
+		t.Errorf("commits %q, Go %q, facts %q", r.Commits, r.Go, r.Facts)
+	}
+	svg, err := os.ReadFile(r.PlotFile)
+	if err != nil || !strings.HasPrefix(string(svg), "<svg ") || strings.Count(string(svg), "<circle ") < 15 {
+		t.Errorf("plot %q: %v\n%.300s", r.PlotFile, err, svg)
+	}
+	if o := result(t, unknot(t, "trend", history)); o.code != 0 || !strings.Contains(o.stdout, "Allocate") || !strings.Contains(o.stdout, "0 changes of level in 3 trends") {
+		t.Errorf("trend: status %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+}
+
+func TestProfileThatCannotBe(t *testing.T) {
+	t.Chdir(t.TempDir())
+	// The regression stands, and the report says why there is no profile.
+	o := result(t, unknot(t, "compare", "--run", "--rounds", "8", "--profile", "-o", "r", printer(100000)+"; : {profile}", printer(112000)+"; : {profile}"))
+	if o.code != 1 || !strings.Contains(o.stdout, "note: no profile A/x=1-2: ") || !strings.Contains(o.stdout, "wrote no profile") {
+		t.Errorf("status %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 }

@@ -54,6 +54,7 @@ var subcommands = []func() *cobra.Command{
 	newStormCmd,
 	newTuneCmd,
 	newTraceCmd,
+	newTrendCmd,
 	newDoctorCmd,
 	newVersionCmd,
 }

@@ -6,7 +6,12 @@
 set -euo pipefail
 # Each action's mark is its own: @uri maps no two of them to one, nor to an end of the comment.
 mark="<!-- unknot-compare: $(jq -rn --arg mark "$MARK" '$mark | @uri') -->"
-body=$(printf '%s\n%s' "$mark" "$(head -c 60000 "$REPORT")")
+# A comment can show no file of the runner: the plot of the pairs is in the artifact.
+report=$(head -c 60000 "$REPORT")
+if [ -n "${ARTIFACT:-}" ]; then
+    report=$(printf %s "$report" | sed "s|^- \\[plot of the pairs\\](<.*>)|- [plot of the pairs, results and profiles]($ARTIFACT)|")
+fi
+body=$(printf '%s\n%s' "$mark" "$report")
 fail() { echo "::warning::cannot comment on the pull request: $1"; exit 0; }
 # shellcheck disable=SC2016 # these are GraphQL's variables
 comments='query($owner: String!, $name: String!, $pull: Int!, $endCursor: String) {

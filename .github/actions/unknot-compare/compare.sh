@@ -52,6 +52,8 @@ new=$(command "$head" "$work/head.test")
 # Nothing that decides comes from the tree under test: a noise floor in it could hide anything.
 args=(compare --run --allow-new --floor none --threshold "$THRESHOLD" --bench "$BENCH" --format markdown -o "$work/results")
 if [ -n "$ROUNDS" ]; then args+=(--rounds "$ROUNDS"); else args+=(--budget "$BUDGET"); fi
+[ "${PROFILE:-true}" != true ] || args+=(--profile)
+args+=(--commits "$(git rev-parse --short=12 "$BASE^{commit}"),$(git rev-parse --short=12 HEAD)")
 [ -z "$GATE" ] || args+=(--gate "$GATE")
 code=0
 "$UNKNOT" "${args[@]}" "$old" "$new" >"$work/report.md" || code=$?
@@ -59,5 +61,7 @@ cat "$work/report.md"
 output "exit=$code"
 if [ "$code" != 2 ]; then
     output "report=$work/report.md"
+    output "results=$work/results"
+    output "id=$(basename "$work")" # artifacts of several actions in a job need names of their own
     [ -z "${GITHUB_STEP_SUMMARY:-}" ] || cat "$work/report.md" >>"$GITHUB_STEP_SUMMARY"
 fi
