@@ -48,6 +48,9 @@ func TestABudgetGoesToTheRowsWithoutAVerdict(t *testing.T) {
 	if b.Verdict != Inconclusive || rep.Exit != ExitInconclusive || b.Reason == "" || strings.Contains(b.Reason, "rounds should do") {
 		t.Errorf("B: %s, %s", b.Verdict, b.Reason)
 	}
+	if n := strings.Count(files[0], "# interleaved round="); strings.Count(files[0], "rounds=1 spent") > 1 || !strings.Contains(files[0], fmt.Sprintf("look rounds=%d ", b.Pairs)) {
+		t.Errorf("rounds without a pair: %d pairs of B, %d in all\n%s", b.Pairs, n, files[0][max(0, len(files[0])-200):])
+	}
 	if !(a.Pairs < b.Pairs) {
 		t.Errorf("A has %d pairs, B %d", a.Pairs, b.Pairs)
 	}

@@ -93,7 +93,7 @@ func (v *Interleaver) Measure(ctx context.Context, old, new io.Writer, budget ti
 	if err := s.begin(0, budget); err != nil {
 		return nil, err
 	}
-	open := []string(nil)
+	var open []string // nil for all
 	for start, next := time.Now(), 1; ; {
 		s.progress.Left = max(0, budget-time.Since(start))
 		if err := s.cycle(ctx, open); err != nil {
@@ -191,12 +191,15 @@ func (s *execution) end() error {
 // errNotAlone says that a benchmark did not run when it was to run alone.
 var errNotAlone = errors.New("it cannot run alone")
 
-// cycle is a round of each of these benchmarks, or of the whole commands at first and
+// cycle is a round of each of these benchmarks (of all, if nil), or of the whole commands at first and
 // where benchmarks cannot run alone.
 func (s *execution) cycle(ctx context.Context, names []string) error {
 	s.round++
 	if !s.alone || s.round == 1 || len(s.names) < 2 {
 		return s.pair(ctx, "")
+	}
+	if names == nil {
+		names = s.names
 	}
 	names = slices.Clone(names)
 	s.rnd.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
