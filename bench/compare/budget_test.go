@@ -3,6 +3,7 @@ package compare
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -191,5 +192,32 @@ func TestDisturbedPairs(t *testing.T) {
 	marked := "# interleaved start session=a seed=1 rounds=2 side=old\n# interleaved round=1 slot=1 repeated\nBenchmarkX 1 1 ns/op\n# interleaved round=2 slot=1 repeated disturbed\nBenchmarkX 1 1 ns/op\n# interleaved end session=a\n"
 	if r := compared(t, marked, marked, Options{}); r.Repeated != 2 || r.Disturbed != 1 {
 		t.Errorf("repeated %d, disturbed %d", r.Repeated, r.Disturbed)
+	}
+}
+
+// TestBothSidesOfAPairRunAsOften: as many iterations as take the time, by the fastest
+// run that there was, and a time where nothing is known.
+func TestBothSidesOfAPairRunAsOften(t *testing.T) {
+	dir := t.TempDir()
+	command := func(side string, ns int) string {
+		return fmt.Sprintf(`echo {benchtime} >>%s/%s; case {bench} in .|*A"("*) echo "BenchmarkA-2 10 %d ns/op" ;; esac; case {bench} in .|*B"("*) echo "BenchmarkB-2 10 %d ns/op" ;; esac`, dir, side, ns, 1000*ns)
+	}
+	if err := session(4, command("old", 50), command("new", 40)).Run(t.Context(), new(bytes.Buffer), new(bytes.Buffer)); err != nil {
+		t.Fatal(err)
+	}
+	for _, side := range []string{"old", "new"} {
+		b, err := os.ReadFile(filepath.Join(dir, side))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ran := strings.Fields(string(b))
+		if len(ran) != 7 || ran[0] != "100ms" || strings.Count(string(b), "2500000x") != 3 || strings.Count(string(b), "2500x") != 3 {
+			t.Errorf("%s ran %q", side, ran)
+		}
+	}
+	v := &Interleaver{Benchtime: "7x"}
+	s := v.execution([2]io.Writer{})
+	if s.fastest["A"] = 5; s.benchtime("A") != "7x" || s.benchtime("") != "7x" {
+		t.Errorf("iterations became %s", s.benchtime("A"))
 	}
 }

@@ -64,6 +64,7 @@ func (v *Interleaver) Profile(ctx context.Context, r *Report, flag, dir string) 
 				}
 				command := profiling(v.Commands[side], flag, file)
 				command = strings.ReplaceAll(command, BenchPlaceholder, quoteWord(pattern))
+				command = strings.ReplaceAll(command, BenchtimePlaceholder, v.Benchtime)
 				if v.Progress != nil {
 					v.Progress(Progress{Command: command, Done: 2 * n, Runs: 2 * profiledRuns})
 				}

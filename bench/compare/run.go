@@ -22,6 +22,12 @@ import (
 // by that of the session, or in a confirmation by one that selects the suspects.
 const BenchPlaceholder = "{bench}"
 
+// BenchtimePlaceholder in a command is replaced by the session's time for -benchtime,
+// and where a benchmark runs alone by the number of iterations that take about that
+// long. To find that number is about half of what go test does with a benchmark, so
+// that twice as many pairs fit into a budget; and both sides of a pair do the same.
+const BenchtimePlaceholder = "{benchtime}"
+
 // An Interleaver runs two commands in turn, round by round, each a fresh process
 // each time, and keeps what they print. Where both commands have BenchPlaceholder,
 // each benchmark runs alone, so that the two sides of a pair lie as close together as
@@ -35,6 +41,8 @@ type Interleaver struct {
 	Session string // a name that no other session has
 	// Bench is what BenchPlaceholder becomes.
 	Bench string
+	// Benchtime is what BenchtimePlaceholder becomes: a time, or iterations as 100x.
+	Benchtime string
 	// Timeout bounds each run of a command.
 	Timeout time.Duration
 	// AllowNew accepts it if the old command prints no results: all may be new.
@@ -150,11 +158,12 @@ type execution struct {
 	alone    bool     // benchmarks can run alone
 	names    []string // of the benchmarks, if they do
 	has      [2]map[string]bool
+	fastest  map[string]float64 // ns/op of each benchmark, on either side
 	progress Progress
 }
 
 func (v *Interleaver) execution(sinks [2]io.Writer) *execution {
-	s := &execution{Interleaver: v, sinks: sinks, orders: map[string]*order{}, rnd: rand.New(rand.NewPCG(v.Seed, 0x62656e6368))} // "bench"
+	s := &execution{Interleaver: v, sinks: sinks, fastest: map[string]float64{}, orders: map[string]*order{}, rnd: rand.New(rand.NewPCG(v.Seed, 0x62656e6368))} // "bench"
 	s.alone = strings.Contains(v.Commands[0], BenchPlaceholder) && strings.Contains(v.Commands[1], BenchPlaceholder)
 	return s
 }
@@ -258,19 +267,31 @@ func (s *execution) both(ctx context.Context, name string, sides [2]int) (out [2
 	if name != "" {
 		pattern = Select([]string{name})
 	}
+	benchtime := s.benchtime(name)
 	for _, side := range sides {
 		command := strings.ReplaceAll(s.Commands[side], BenchPlaceholder, quoteWord(pattern))
+		command = strings.ReplaceAll(command, BenchtimePlaceholder, benchtime)
 		command = strings.ReplaceAll(command, ProfilePlaceholder, "")
 		if s.Progress != nil {
 			s.progress.Command = command
 			s.Progress(s.progress)
 		}
 		s.progress.Done++
+		var costs map[string]float64
 		var names []string
-		out[side], names, use[side], err = runCommand(ctx, command, s.Timeout, s.AllowNew && side == 0 || name != "")
+		out[side], costs, use[side], err = runCommand(ctx, command, s.Timeout, s.AllowNew && side == 0 || name != "")
 		switch {
 		case err != nil:
 			return out, use, fmt.Errorf("round %d: %w", s.round, err)
+		}
+		for n, cost := range costs {
+			names = append(names, n)
+			if old := s.fastest[n]; cost > 0 && (old == 0 || cost < old) {
+				s.fastest[n] = cost
+			}
+		}
+		slices.Sort(names)
+		switch {
 		case name == "" && s.alone && s.round == 1:
 			s.has[side] = map[string]bool{}
 			for _, n := range names {
@@ -286,14 +307,24 @@ func (s *execution) both(ctx context.Context, name string, sides [2]int) (out [2
 	return out, use, nil
 }
 
+// benchtime is what a pair's commands have in the place of BenchtimePlaceholder.
+func (s *execution) benchtime(name string) string {
+	d, err := time.ParseDuration(s.Benchtime)
+	cost := s.fastest[name]
+	if err != nil || name == "" || cost == 0 {
+		return s.Benchtime
+	}
+	return fmt.Sprintf("%dx", max(1, int64(d.Seconds()*1e9/cost)))
+}
+
 // quoteWord is quote, but always in quotes: a regular expression is no file name.
 func quoteWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // runCommand returns what a command printed, which has at least one result, unless
-// there may be nothing, with the names of the benchmarks in it, and what else used the
-// machine meanwhile.
-func runCommand(ctx context.Context, command string, timeout time.Duration, nothing bool) ([]byte, []string, hostUse, error) {
-	fail := func(format string, args ...any) ([]byte, []string, hostUse, error) {
+// there may be nothing, with the names of the benchmarks in it and their ns/op, if they
+// have that, and what else used the machine meanwhile.
+func runCommand(ctx context.Context, command string, timeout time.Duration, nothing bool) ([]byte, map[string]float64, hostUse, error) {
+	fail := func(format string, args ...any) ([]byte, map[string]float64, hostUse, error) {
 		return nil, nil, hostUse{}, fmt.Errorf(format, args...)
 	}
 	run, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it took longer than %v", timeout))
@@ -338,16 +369,15 @@ func runCommand(ctx context.Context, command string, timeout time.Duration, noth
 	if err != nil {
 		return fail("run %q: %w%s", command, err, said)
 	}
-	var names []string
+	costs := map[string]float64{}
 	for _, side := range sides {
 		for _, run := range side.runs {
-			if n := string(run.Name.Full()); !slices.Contains(names, n) {
-				names = append(names, n)
-			}
+			cost, _ := run.Value("sec/op")
+			costs[string(run.Name.Full())] = 1e9 * cost
 		}
 	}
 	// Marks are the session's own: a command that prints some does not make its rounds.
-	return bytes.ReplaceAll(sides[0].text, []byte(markPrefix), []byte("# a command's "+markPrefix[2:])), names, use, nil
+	return bytes.ReplaceAll(sides[0].text, []byte(markPrefix), []byte("# a command's "+markPrefix[2:])), costs, use, nil
 }
 
 func lastLine(s string) string {

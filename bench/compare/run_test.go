@@ -19,7 +19,7 @@ import (
 )
 
 func session(rounds int, old, new string) *Interleaver {
-	return &Interleaver{Commands: [2]string{old, new}, Rounds: rounds, Seed: 3, Session: "s", Bench: ".", Timeout: time.Minute,
+	return &Interleaver{Commands: [2]string{old, new}, Rounds: rounds, Seed: 3, Session: "s", Bench: ".", Benchtime: "100ms", Timeout: time.Minute,
 		Machine: "m1", Details: [][2]string{{"kernel", "6.1"}}}
 }
 

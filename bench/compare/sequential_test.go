@@ -57,7 +57,7 @@ type budgeted struct {
 // pair in turn, in the noise of one machine, and every twentieth of the budget all are
 // looked at. Each row costs effect times as much in new.
 func simulateBudget(rnd *rand.Rand, root map[float64]*boundary, rows int, noise, effect, budget float64) (b budgeted) {
-	const run = .22 // s: 100 ms of a benchmark of go test, with its start
+	const run = .13 // s: 100 ms of a benchmark, and the start of a process
 	m := newMachine(rnd, noise)
 	all := make([]*sequence, rows)
 	for i := range all {

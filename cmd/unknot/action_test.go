@@ -105,6 +105,12 @@ func BenchmarkRead(b *testing.B) {
 		!strings.Contains(summary, "❌ regressed") || !strings.Contains(summary, "+15.0%") || !strings.Contains(summary, "1 of 1 suspect rows regressed again") {
 		t.Errorf("slower: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
 	}
+	// As it is by default, but for the time.
+	o, output, summary = run("BASE=HEAD~1", "ROUNDS=", "BUDGET=10s", "PROFILE=true")
+	if o.code != 0 || !strings.Contains(output, "exit=1\n") || !strings.Contains(output, "results=") || !strings.Contains(summary, "with a budget of 10s") ||
+		!strings.Contains(summary, "[plot of the pairs](<") || !regexp.MustCompile(`old is [0-9a-f]{12}, go1\.\S+, new [0-9a-f]{12}, go1\.`).MatchString(summary) {
+		t.Errorf("with a budget: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
+	}
 	if o, output, _ := run("BASE=HEAD"); o.code != 0 || !strings.Contains(output, "exit=0\n") {
 		t.Errorf("the same: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
 	}

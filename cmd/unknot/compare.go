@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,6 +58,8 @@ rounds find more than a few long ones. What seems regressed is measured again in
 fresh rounds, and stays regressed if those agree. In a command, {bench} becomes
 --bench the first time, and then a pattern for go test -bench that selects one
 benchmark: each is interleaved alone, so that a pair's two sides lie close together.
+{benchtime} becomes --benchtime the first time, and then the iterations that take
+about as long, which leaves out the half of each run in which go test finds that out.
 
 With --budget instead of --rounds it measures until it knows: it goes on, with
 those benchmarks only that have no verdict, until each has one or the budget is
@@ -76,7 +79,7 @@ Exit codes: 0 pass or improved, 1 regressed, 2 wrong usage, bad input or a
 command that failed, 3 inconclusive.`,
 		Example: `  unknot compare old.txt new.txt
   unknot compare --run --rounds 20 './old.test -test.bench {bench}' './new.test -test.bench {bench}'
-  unknot compare --run --budget 2m 'cd codec && /tmp/old.test -test.bench {bench}' 'cd codec && /tmp/new.test -test.bench {bench}'
+  unknot compare --run --budget 2m './old.test -test.bench {bench} -test.benchtime {benchtime}' './new.test -test.bench {bench} -test.benchtime {benchtime}'
   unknot compare --format markdown --gate ns/op,allocs/op old.txt new.txt`,
 		Args: cobra.MatchAll(func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
@@ -117,6 +120,7 @@ type sessionFlags struct {
 	seed    uint64
 	timeout time.Duration
 	bench   string
+	time    string
 }
 
 func (s *sessionFlags) add(ints func(*int, string, int, string), uints func(*uint64, string, uint64, string), durations func(*time.Duration, string, time.Duration, string), strings func(*string, string, string, string)) {
@@ -124,17 +128,23 @@ func (s *sessionFlags) add(ints func(*int, string, int, string), uints func(*uin
 	uints(&s.seed, "seed", 0, "of the order of the runs (default a new one, which is reported)")
 	durations(&s.timeout, "timeout", 10*time.Minute, "of each run of a command")
 	strings(&s.bench, "bench", ".", "what {bench} becomes in the commands")
+	strings(&s.time, "benchtime", "100ms", "what {benchtime} becomes in the commands")
 }
 
 func (s *sessionFlags) check() error {
 	if s.rounds < 1 || s.rounds > 10000 {
 		return usageErrorf("--rounds %d: want 1 to 10000", s.rounds)
 	}
+	if d, err := time.ParseDuration(s.time); !iterations.MatchString(s.time) && !(err == nil && d > 0) {
+		return usageErrorf("--benchtime %q: want a time such as 100ms, or iterations such as 100x", s.time)
+	}
 	if s.timeout <= 0 {
 		return usageErrorf("--timeout %v: want more than 0", s.timeout)
 	}
 	return nil
 }
+
+var iterations = regexp.MustCompile(`^[1-9][0-9]{0,17}x$`)
 
 // asExitError makes every other error one of exit code 2: 1 says "regressed".
 func asExitError(err error) error {
@@ -166,7 +176,7 @@ func runCompare(cmd *cobra.Command, f *compareFlags, args []string) error {
 		return err
 	}
 	if !f.run {
-		for _, name := range []string{"rounds", "budget", "seed", "timeout", "bench", "confirm", "output", "profile", "commits"} {
+		for _, name := range []string{"rounds", "budget", "seed", "timeout", "bench", "benchtime", "confirm", "output", "profile", "commits"} {
 			if cmd.Flags().Changed(name) {
 				return usageErrorf("--%s needs --run: files are measured already", name)
 			}
@@ -399,7 +409,7 @@ func (s *sessionFlags) interleaver(cmd *cobra.Command, commands [2]string, round
 	}
 	print, facts := bench.Fingerprint()
 	return &compare.Interleaver{Commands: commands, Rounds: rounds, Seed: seed, Session: fmt.Sprintf("%016x", compare.NewSeed()),
-		Bench: s.bench, Timeout: s.timeout, Machine: print, Details: facts}
+		Bench: s.bench, Benchtime: s.time, Timeout: s.timeout, Machine: print, Details: facts}
 }
 
 // runSession runs a session with a line of progress on a terminal.

@@ -160,6 +160,7 @@ func TestCompareRun(t *testing.T) {
 		{"budget", printer(100000), printer(100000), []string{"--budget", "5s"}, 0, "with a budget of 5s: each row until its verdict", ""},
 		{"budget, slower", printer(100000), printer(112000), []string{"--budget", "5s"}, 1, "1 of 1 suspect rows regressed again in up to 20 fresh rounds", "measuring them again"},
 		{"budget, fails", printer(100000), "exit 9", []string{"--budget", "5s"}, 2, "", "exit status 9"},
+		{"no benchtime", "true", "true", []string{"--benchtime", "soon"}, 2, "", "--benchtime \"soon\": want a time"},
 		{"no budget", "true", "true", []string{"--budget", "10ms"}, 2, "", "--budget 10ms"},
 		{"few rounds", printer(100000), printer(100000), []string{"--rounds", "3"}, 3, "3 rounds are too few", ""},
 	} {
@@ -289,7 +290,7 @@ func TestPlantedRegressionsAreFoundAndNamed(t *testing.T) {
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		commands[i] = file + ` -test.run '^$' -test.bench {bench} {profile} -test.benchtime 20ms`
+		commands[i] = file + ` -test.run '^$' -test.bench {bench} {profile} -test.benchtime {benchtime}`
 	}
 	history := filepath.Join(dir, "history")
 	var o outcome
@@ -297,7 +298,7 @@ func TestPlantedRegressionsAreFoundAndNamed(t *testing.T) {
 	// A machine with much other work needs more time to be sure.
 	for _, budget := range []string{"20s", "1m", "3m"} {
 		_ = os.RemoveAll(history)
-		c := exec.CommandContext(t.Context(), "/proc/self/exe", "compare", "--run", "--budget", budget, "--format", "json", "--floor", "none", "--profile",
+		c := exec.CommandContext(t.Context(), "/proc/self/exe", "compare", "--run", "--budget", budget, "--format", "json", "--floor", "none", "--profile", "--benchtime", "20ms",
 			"--commits", "aaa,bbb", "--history", history, "-o", filepath.Join(dir, "r"), commands[0], commands[1])
 		c.Env = append(os.Environ(), unknotEnv+"=1")
 		timer := time.AfterFunc(10*time.Minute, func() { _ = c.Process.Kill() })

@@ -43,14 +43,14 @@ if [ -n "$(find "$base/${dir#"$root"}" -maxdepth 1 -name '*.go' 2>/dev/null | he
 fi
 
 command() { # directory, binary: as go test does, in the package's own directory
-    printf 'cd %q && %q -test.run "^$" -test.benchmem -test.bench {bench} -test.benchtime %q' \
-        "$(cd "$1" && go list -f '{{.Dir}}' "$PACKAGE")" "$2" "$BENCHTIME"
+    printf 'cd %q && %q -test.run "^$" -test.benchmem -test.bench {bench} -test.benchtime {benchtime}' \
+        "$(cd "$1" && go list -f '{{.Dir}}' "$PACKAGE")" "$2"
 }
 old="echo PASS" # and no results
 [ ! -x "$work/base.test" ] || old=$(command "$base" "$work/base.test")
 new=$(command "$head" "$work/head.test")
 # Nothing that decides comes from the tree under test: a noise floor in it could hide anything.
-args=(compare --run --allow-new --floor none --threshold "$THRESHOLD" --bench "$BENCH" --format markdown -o "$work/results")
+args=(compare --run --allow-new --floor none --threshold "$THRESHOLD" --bench "$BENCH" --benchtime "$BENCHTIME" --format markdown -o "$work/results")
 if [ -n "$ROUNDS" ]; then args+=(--rounds "$ROUNDS"); else args+=(--budget "$BUDGET"); fi
 [ "${PROFILE:-true}" != true ] || args+=(--profile)
 args+=(--commits "$(git rev-parse --short=12 "$BASE^{commit}"),$(git rev-parse --short=12 HEAD)")
