@@ -1,7 +1,9 @@
 package compare
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -48,6 +50,9 @@ type Options struct {
 	Filter string
 	// Ignore are file keys whose values do not tell rows apart.
 	Ignore []string
+	// AllowNew only notes the benchmarks that old lacks: they are new, and there is
+	// nothing to compare them with.
+	AllowNew bool
 	// AllowUneven accepts a row that has more runs on one side.
 	AllowUneven bool
 }
@@ -92,11 +97,12 @@ func Compare(old, new Input, o Options) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("filter %q: %w", o.Filter, err)
 	}
-	sides, units, err := read([]Input{old, new}, filter)
+	sides, units, err := read([]Input{old, new}, filter, o.AllowNew)
 	if err != nil {
 		return nil, err
 	}
-	ignore, splitting := volatile(sides)
+	keys := useKeys(sides, o.AllowUneven)
+	ignore := keys.ignore
 	for _, k := range o.Ignore {
 		if !slices.Contains(ignore, k) {
 			ignore = append(ignore, k)
@@ -112,18 +118,21 @@ func Compare(old, new Input, o Options) (*Report, error) {
 	}
 	rep := &Report{Old: old.Label, New: new.Label, Alpha: o.Alpha, Threshold: o.Threshold, Gate: gate,
 		Machine: machineOf(sides), Mismatch: machines(sides), Benchstat: benchstatCommand(old, new, ignore, o.Filter)}
-	for _, k := range ignore {
-		if !slices.Contains(machineKeys, k) && !slices.Contains(o.Ignore, k) {
-			rep.note("the key %s differs and is ignored: %q, %q", k, sides[0].valuesOf(k)[0], sides[1].valuesOf(k)[0])
-		}
+	for i, s := range sides {
+		rep.Commits[i], rep.Go[i] = s.only("commit"), s.only("go")
 	}
-	for _, k := range splitting {
-		if !slices.Contains(o.Ignore, k) {
-			rep.note("the key %s has no value in common: if it says only when or what was measured, ignore it", k)
-		}
-	}
+	rep.Facts = facts(sides)
+	rep.noteKeys(sides, keys, o.Ignore)
 	planned := map[string]int{}
-	for _, s := range sides {
+	looks := map[string][]look{}
+	for i, s := range sides {
+		for session, d := range s.marks.budget {
+			rep.Budget += Number(d.Seconds() / 2) // it is in both files
+			if i == 1 && !slices.Equal(s.marks.looks[session], sides[0].marks.looks[session]) {
+				return nil, fmt.Errorf("%s and %s do not say the same of when session %s judged: a file was changed", old.Label, new.Label, session)
+			}
+			looks[session] = s.marks.looks[session]
+		}
 		for session, n := range s.marks.planned {
 			planned[session] = max(planned[session], n)
 			if seed := s.marks.seed[session]; rep.Seed == nil {
@@ -131,7 +140,13 @@ func Compare(old, new Input, o Options) (*Report, error) {
 			}
 		}
 	}
-	c := &comparer{o: &o, rep: rep, units: units, planned: planned}
+	c := &comparer{o: &o, rep: rep, units: units, planned: planned, looks: looks, list: list}
+	rep.Disturbed, rep.Repeated = sides[0].marks.disturbed, sides[0].marks.repeated
+	var aside string
+	if o.Floor, aside = o.Floor.usable(o.Now); aside != "" {
+		rep.note("warning: the noise floor is set aside, as %s: θ is the threshold alone (calibrate here)", aside)
+		c.aside = true
+	}
 	if o.Floor.knows(list) {
 		c.floorTrouble = o.Floor.trouble(rep.Machine, o.Now, o.FloorAge)
 	}
@@ -142,6 +157,42 @@ func Compare(old, new Input, o Options) (*Report, error) {
 	c.judge()
 	rep.conclude()
 	return rep, nil
+}
+
+// noteKeys says which keys do not tell rows apart, and which would better not.
+func (r *Report) noteKeys(sides []*results, keys keyUse, asked []string) {
+	for _, k := range keys.ignore {
+		var one [2]string // of which each side has one value
+		single := true
+		for i, s := range sides {
+			values := s.valuesOf(k)
+			one[i] = values[0]
+			single = single && len(values) == 1
+		}
+		switch {
+		case slices.Contains(machineKeys, k), slices.Contains(asked, k), k == "coverage":
+		case single && (k == "commit" || k == "go"): // the report has a line of them
+		case k == "pkg":
+			lacks := sides[b2i(one[1] == "")].label
+			r.note("%s has no %s lines, which are ignored (was it cut out by grep?): %s has %q", lacks, k, sides[b2i(one[0] == "")].label, one[0]+one[1])
+		case single:
+			r.note("the key %s differs and is ignored: %q, %q", k, one[0], one[1])
+		default:
+			r.note("%s: the key %s differs and is ignored, as it tells no benchmarks apart (a line of a log? print those to standard error)", where(sides, k), k)
+		}
+	}
+	for _, k := range keys.splitting {
+		if !slices.Contains(asked, k) {
+			r.note("%s: the key %s has no value in common: if it says only when or what was measured, or is a line of a log, --ignore %s", where(sides, k), k, k)
+		}
+	}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (r *Report) note(format string, args ...any) {
@@ -200,7 +251,10 @@ type comparer struct {
 	rep          *Report
 	units        benchfmt.UnitMetadataMap
 	planned      map[string]int
+	looks        map[string][]look // of sessions with a budget
+	list         []*cell
 	floorTrouble string // why the floor cannot be used
+	aside        bool   // there is one that does not count at all
 	rows         []*judged
 	floors       int // rows with a floor
 }
@@ -208,8 +262,11 @@ type comparer struct {
 // judged is a row on its way to its verdict.
 type judged struct {
 	*Row
-	pair  pair
-	exact bool
+	pair   pair
+	rounds []round // of the pairs
+	exact  bool
+	new    bool   // old lacks it, and may
+	looks  []look // of its session, if that had a budget
 	// trouble is why there can be no verdict; shaky is why there can be no pass.
 	trouble, shaky string
 }
@@ -236,12 +293,13 @@ func (c *comparer) add(cell *cell, all bool, gate []string) {
 		if j.New == nil {
 			side = c.rep.New
 		}
-		j.trouble = "missing in " + side
+		j.trouble = "missing in " + side + elsewhere(cell, c.list, b2i(j.New == nil))
 		j.Gated = j.Gated || all
+		j.new = j.Old == nil && c.o.AllowNew
 		return
 	}
 	var lost int
-	j.pair, lost = cell.pair(better, c.planned)
+	j.pair, j.rounds, lost = cell.pair(better, c.planned)
 	j.Paired = j.pair.paired
 	if j.Paired {
 		j.Pairs = len(j.pair.x)
@@ -252,20 +310,20 @@ func (c *comparer) add(cell *cell, all bool, gate []string) {
 			return
 		}
 	}
-	// The interval is of new/old, whichever is better.
-	center, lo, hi := j.pair.effect(c.o.Alpha)
-	if better > 0 {
-		center, lo, hi = 1/center, 1/hi, 1/lo
+	j.estimate(j.pair, c.o.Alpha)
+	for i, r := range j.rounds {
+		if j.pair.x[i] > 0 && j.pair.y[i] > 0 {
+			j.ratios, j.numbers = append(j.ratios, math.Log(j.pair.y[i]/j.pair.x[i])), append(j.numbers, r.number)
+		}
 	}
-	j.Change, j.Lo, j.Hi = Number(center-1), Number(lo-1), Number(hi-1)
-	if j.exact {
-		// The values of a row that is exact have no distribution.
-		j.Change, j.Lo, j.Hi = Number(float64(j.New.Center)/float64(j.Old.Center)-1), nan, nan
-	}
-	if math.IsNaN(float64(j.Change)) && j.Old.Center == j.New.Center {
-		j.Change = 0
+	sessions := map[string]bool{}
+	for _, r := range j.rounds {
+		sessions[r.session] = true
+		j.looks = c.looks[r.session]
 	}
 	switch {
+	case j.looks != nil && len(sessions) > 1:
+		j.trouble = "of several sessions with a budget each, which cannot be put together"
 	case len(c.rep.Mismatch) > 0:
 		j.trouble = "measured on different machines"
 	case better == 0:
@@ -278,6 +336,50 @@ func (c *comparer) add(cell *cell, all bool, gate []string) {
 		j.trouble = "declared exact (assume=exact), and its values vary"
 	}
 	c.floor(j)
+}
+
+// estimate is the change, with an interval that is of new/old whichever is better.
+func (j *judged) estimate(p pair, alpha float64) {
+	center, lo, hi := p.effect(alpha)
+	if j.Better == "higher" {
+		center, lo, hi = 1/center, 1/hi, 1/lo
+	}
+	j.Change, j.Lo, j.Hi = Number(center-1), Number(lo-1), Number(hi-1)
+	if j.exact {
+		// The values of a row that is exact have no distribution.
+		nan := Number(math.NaN())
+		j.Change, j.Lo, j.Hi = Number(float64(j.New.Center)/float64(j.Old.Center)-1), nan, nan
+	}
+	if math.IsNaN(float64(j.Change)) && j.Old.Center == j.New.Center {
+		j.Change = 0
+	}
+}
+
+// elsewhere says where on the side that lacks a row something like it is, and by
+// which flag the two can be one.
+func elsewhere(lost *cell, list []*cell, side int) string {
+	procs := func(c *cell) string { return procsSuffix.ReplaceAllString(c.name.StringValues(), "") }
+	for _, c := range list {
+		if c == lost || c.unit != lost.unit || len(c.values[side]) == 0 || len(c.values[1-side]) > 0 {
+			continue
+		}
+		if c.name != lost.name {
+			if c.config == lost.config && procs(c) == procs(lost) {
+				return fmt.Sprintf(", which has %s: was it run with another GOMAXPROCS?", c.name.StringValues())
+			}
+			continue
+		}
+		var keys, differ []string
+		for _, f := range lost.config.Projection().FlattenedFields() {
+			if a, b := lost.config.Get(f), c.config.Get(f); a != b {
+				keys, differ = append(keys, f.Name), append(differ, fmt.Sprintf("%s %q and not %q", f.Name, b, a))
+			}
+		}
+		if len(keys) > 0 {
+			return fmt.Sprintf(", which has it with %s: if both are one, --ignore %s", strings.Join(differ, ", "), strings.Join(keys, ","))
+		}
+	}
+	return ""
 }
 
 // floor raises θ to what this machine can tell apart.
@@ -312,6 +414,7 @@ func (c *comparer) noteFloor() {
 		}
 	}
 	switch {
+	case c.aside:
 	case c.o.Floor == nil:
 		c.rep.note("no noise floor is recorded for this machine: θ is the threshold alone (calibrate records one)")
 	case c.floorTrouble != "":
@@ -335,20 +438,25 @@ func summarize(assume benchmath.Assumption, values []float64) *Summary {
 // the rest another, so that looking at more does not make the gate blinder.
 func (c *comparer) judge() {
 	for _, gated := range []bool{true, false} {
-		var family []*judged
+		var family, sequential []*judged
 		for _, j := range c.rows {
 			if j.Gated != gated {
 				continue
 			}
 			switch {
+			case j.new:
+				j.Verdict, j.Reason = New, "nothing to compare it with"
 			case j.trouble != "":
 				j.Verdict, j.Reason = Inconclusive, j.trouble
 			case j.exact:
 				c.judgeExact(j)
+			case j.looks != nil:
+				sequential = append(sequential, j)
 			default:
 				family = append(family, j)
 			}
 		}
+		c.judgeLooks(sequential)
 		worse, better := make([]float64, len(family)), make([]float64, len(family))
 		for i, j := range family {
 			factor := 1 + float64(j.Theta)
@@ -365,9 +473,8 @@ func (c *comparer) judge() {
 func (c *comparer) judgeOne(j *judged, tests int) {
 	factor := 1 + float64(j.Theta)
 	within := j.pair.below(factor)
-	constant := slices.Max(j.pair.x) == slices.Min(j.pair.x) && slices.Equal(j.pair.x, j.pair.y)
-	if constant {
-		within = 0 // the same value each time on both sides, 0 included
+	if j.pair.constant() {
+		within = 0
 	}
 	j.PWithin = Number(within)
 	atAll := j.pair.exceeds(1)
@@ -393,21 +500,99 @@ func (c *comparer) judgeOne(j *judged, tests int) {
 	}
 }
 
+// judgeLooks judges rows of sessions that looked at them again and again.
+func (c *comparer) judgeLooks(rows []*judged) {
+	var all []*sequence
+	of := map[*sequence]*judged{}
+	ends := map[look]bool{}
+	for _, j := range rows {
+		s := &sequence{pair: j.pair, theta: float64(j.Theta), shaky: j.shaky != ""}
+		all, of[s] = append(all, s), j
+		for _, l := range j.looks {
+			ends[l] = true
+		}
+	}
+	f := newFamily(c.o.Alpha, all)
+	looks := slices.SortedFunc(maps.Keys(ends), func(a, b look) int { return cmp.Or(cmp.Compare(a.spent, b.spent), cmp.Compare(a.rounds, b.rounds)) })
+	for _, l := range looks {
+		f.look(func(s *sequence) int {
+			n := 0
+			for n < len(of[s].rounds) && of[s].rounds[n].number <= l.rounds {
+				n++
+			}
+			return n
+		}, l.spent)
+	}
+	for _, s := range all {
+		j := of[s]
+		factor := 1 + s.theta
+		now := s.at(max(s.n, 1))
+		atAll := now.exceeds(1)
+		j.worse = &atAll
+		j.PWorse, j.PBetter, j.PWithin = Number(now.exceeds(factor)), Number(now.below(1/factor)), Number(now.below(factor))
+		j.Level = Number(s.level)
+		if s.level > 0 {
+			j.estimate(now, s.level)
+		} else {
+			j.Lo, j.Hi = Number(math.NaN()), Number(math.NaN())
+		}
+		switch j.Verdict = s.verdict; {
+		case s.verdict == Inconclusive:
+			j.Reason = j.shaky
+		case s.verdict == "":
+			j.Verdict, j.Reason, j.open = Inconclusive, c.unspent(j, s), true
+		}
+	}
+}
+
+// unspent says why a budget was not enough.
+func (c *comparer) unspent(j *judged, s *sequence) string {
+	budget := time.Duration(float64(c.rep.Budget) * float64(time.Second))
+	if s.level == 0 || !(float64(j.Hi) < 1e6) {
+		return fmt.Sprintf("%d rounds are too few to show anything: give it more than --budget %v, or make each run shorter", s.n, budget)
+	}
+	enough := func(rounds float64) string {
+		d := time.Duration(float64(budget) * rounds / float64(s.n)).Round(time.Second)
+		if d > time.Minute {
+			d = (d + 29*time.Second).Round(time.Minute)
+		}
+		return fmt.Sprintf("; --budget %v should do", d)
+	}
+	return j.why(s.at(s.n), s.level, "rounds", enough)
+}
+
 // undecided says why neither "worse than θ" nor "not worse than θ" was shown.
 func (c *comparer) undecided(j *judged) string {
+	what := "runs a side"
+	if j.Paired {
+		what = "rounds"
+	}
+	return j.why(j.pair, c.o.Alpha, what, func(n float64) string { return fmt.Sprintf("; about %.0f %s should do", n, what) })
+}
+
+func (j *judged) why(p pair, alpha float64, what string, enough func(runs float64) string) string {
 	reason := "too noisy to tell whether it is worse by more than " + percent(float64(j.Theta))
-	center, _, hi := j.pair.effect(c.o.Alpha)
-	limit, center, hi := math.Log1p(float64(j.Theta)), math.Log(center), math.Log(hi)
-	if d := limit - center; d > 0 && hi > limit {
-		// The interval shrinks with the root of the number of runs.
-		n := float64(len(j.pair.x)) * math.Pow((hi-center)/d, 2)
-		if n = math.Ceil(n/5) * 5; n <= 1000 {
-			what := "runs a side"
-			if j.Paired {
-				what = "rounds"
-			}
-			reason += fmt.Sprintf("; about %.0f %s should do", n, what)
-		}
+	center, lo, hi := p.effect(alpha)
+	limit, change, half := math.Log1p(float64(j.Theta)), math.Log(center), math.Log(hi/center)
+	if change > limit {
+		half = math.Log(center / lo)
+	}
+	// The interval shrinks with the root of the number of runs. As long as it is wider
+	// than θ it does not say where the change lies, and there may be none.
+	distance, have, wide := math.Abs(limit-change), float64(len(p.x)), half > limit
+	if wide {
+		distance = limit
+	}
+	n := math.Ceil(have*math.Pow(half/distance, 2)/5) * 5
+	switch most := max(1000, 5*have); {
+	case math.IsNaN(half) || math.IsInf(half, 0):
+	case n <= most && n > have:
+		reason += enough(n)
+	case n > most && !wide:
+		reason = fmt.Sprintf("the change, %s, is about %s itself: more %s would hardly tell; choose a --threshold on one side of it",
+			signed(center-1), percent(float64(j.Theta)), what)
+	case n > most:
+		reason += fmt.Sprintf(", and more %s would hardly do: make each run longer (-benchtime), or the machine quieter", what)
 	}
 	return reason
 }

@@ -117,10 +117,16 @@ func TestInputsThatAreNotWhole(t *testing.T) {
 		"infinite":           {good + "BenchmarkX 100 1e999 ns/op\n", "parsing measurement"},
 		"failed":             {good + "--- FAIL: BenchmarkY\nFAIL\n", "failed benchmark run"},
 		"panicked":           {good + "panic: boom\n", "failed benchmark run"},
+		"another direction":  {"Unit ns/op better=higher\n" + good, "which way is better"},
+		"and for MB/s":       {"Unit MB/s better=lower\n" + good, "which way is better"},
+		"an exact time":      {"Unit ns/op assume=exact\n" + good, "never exact"},
 		"unit contradiction": {"Unit a better=lower\nUnit a better=higher\n" + good, "already set"},
 		"session cut off":    {session + good, "does not end"},
 		"session within one": {session + good + session + good, "does not end"},
-		"a line without end": {good + strings.Repeat("x", 1<<17) + "\n", "token too long"},
+		"a result too long":  {good + "BenchmarkX" + strings.Repeat("x", 1<<17) + " 1 1 ns/op\n", ".txt:11: a result of 131092 bytes"},
+		"compressed":         {"\x1f\x8b\x08\n", "compressed (gzip): decompress"},
+		"a result in pieces": {good + "BenchmarkY-2 \tlistening on :80\n", ".txt:11: \"listening on :80\" stands where BenchmarkY-2 has"},
+		"failed events":      {"{\"Action\":\"output\",\"Output\":\"BenchmarkX 1 1 ns/op\\n\"}\n{\"Action\":\"fail\"}\n", "failed benchmark run"},
 		"binary":             {"\x00\x01\xff\n", "no benchmark results"},
 		"all of it filtered": {sample(1, 10, "Y", 100., "ns/op"), "filter leaves"},
 	} {
@@ -282,9 +288,9 @@ func TestTrap7ABaselineOfZero(t *testing.T) {
 func interleavedFiles(rounds int, value func(round, side int) float64) (old, new string) {
 	var b [2]bytes.Buffer
 	for side := range b {
-		_ = markStart(&b[side], "s1", 7, rounds, "x")
+		_ = markStart(&b[side], "s1", 7, rounds, 0, "x")
 		for n := range rounds {
-			_ = markRound(&b[side], n+1, side+1)
+			_ = markRound(&b[side], n+1, side+1, "")
 			fmt.Fprintf(&b[side], "BenchmarkX 100 %v ns/op\n", value(n, side))
 		}
 		_ = markEnd(&b[side], "s1")
@@ -406,6 +412,8 @@ func TestFloor(t *testing.T) {
 		{"another machine's", 100, floor(.01, "b", 0), Inconclusive, .05, "another machine"},
 		{"and plainly worse", 130, floor(.01, "b", 0), Inconclusive, .05, "another machine"},
 		{"stale", 100, floor(.01, "a", 31*24*time.Hour), Inconclusive, .05, "stale"},
+		{"without a machine", 110, floor(.9, "", 0), Regressed, .05, ""},
+		{"of the future", 110, floor(.9, "a", -time.Hour), Regressed, .05, ""},
 		{"nearly stale", 100, floor(.01, "a", 29*24*time.Hour), Pass, .05, ""},
 	} {
 		r := compared(t, old, at(c.new), c.o)
@@ -416,6 +424,11 @@ func TestFloor(t *testing.T) {
 	}
 	if r := compared(t, old, at(100), Options{}); !strings.Contains(strings.Join(r.Notes, "\n"), "no noise floor is recorded") {
 		t.Errorf("%v", r.Notes)
+	}
+	for says, o := range map[string]Options{"of which machine": floor(.9, "", 0), "is in the future": floor(.9, "a", -time.Hour)} {
+		if r := compared(t, old, at(100), o); !strings.Contains(strings.Join(r.Notes, "\n"), "set aside, as it") || !strings.Contains(strings.Join(r.Notes, "\n"), says) {
+			t.Errorf("%s: %v", says, r.Notes)
+		}
 	}
 	other := floor(.04, "a", 0)
 	other.Floor.Rows[0].Pkg = "elsewhere"

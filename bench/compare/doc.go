@@ -4,7 +4,9 @@
 //	results → rows (unit of a benchmark) → test against θ → Holm → verdict → exit code
 //
 // [Compare] reads two inputs, [Interleaver] measures them, [Calibrate] finds the
-// noise floor, [Report.Confirm] holds regressions against fresh rounds.
+// noise floor, [Report.Confirm] holds regressions against fresh rounds,
+// [Interleaver.Profile] asks pprof where those come from, and [Trends] looks at many
+// comparisons. What is read may be other than plain text: clean.go has what.
 //
 // # The question
 //
@@ -54,6 +56,20 @@
 // Many short rounds beat few long ones. Where that 7.9% was measured, the median
 // of four repetitions in each run left it at 7.7%: the noise outlasts the run.
 //
+// # With a budget
+//
+// [Interleaver.Measure] adds rounds until each row has a verdict or the time is spent,
+// by group-sequential tests: sequential.go says which and by whom. The choice was
+// between those and tests that are valid at any time (e-processes). The latter need no
+// plan of looks, and pay for that with power; a budget is a plan of looks, and noisy rows
+// need the power. The files keep the looks, so that [Compare] judges as Measure did.
+// TestErrorRatesWithABudget simulates the rates.
+//
+// Pairs that the host disturbed more than is usual are measured again, once. Only signs
+// of the host count (the CPU time of other processes, and steal), which are the same
+// whatever the pair's values are: to choose among pairs by their values would choose
+// the result.
+//
 // # Confirmation
 //
 // What seems regressed is measured again in fresh rounds, judged on their own:
@@ -61,6 +77,9 @@
 // than old. To ask them for the whole proof again would cost power (0.972² instead
 // of 0.972 in the table) and prove nothing new; they are there for what is gone when
 // one looks again.
+//
+// After a session with a budget, whose rounds are many, the fresh ones are few, and need
+// only not contradict.
 //
 // # Traps of the format and its libraries
 //

@@ -75,12 +75,27 @@ func (f *Floor) Encode() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// trouble says why the floor says nothing about results of this machine now. A
-// machine without a fingerprint is no mismatch.
+// usable returns the floor, or nil and why it is set aside: what does not say of
+// which machine it is and when it was made says nothing about this one. To raise
+// θ by it would let anybody who can write a file switch the gate off.
+func (f *Floor) usable(now time.Time) (*Floor, string) {
+	switch {
+	case f == nil:
+		return nil, ""
+	case f.Machine == "":
+		return nil, "it does not say of which machine it is"
+	case f.Date.After(now):
+		return nil, fmt.Sprintf("its date, %s, is in the future", f.Date.UTC().Format(time.DateOnly))
+	}
+	return f, ""
+}
+
+// trouble says why the floor says nothing about results of this machine now.
+// Results without a fingerprint are no mismatch.
 func (f *Floor) trouble(machine string, now time.Time, age time.Duration) string {
 	switch {
 	case f == nil:
-	case machine != "" && f.Machine != "" && machine != f.Machine:
+	case machine != "" && machine != f.Machine:
 		return fmt.Sprintf("the noise floor is of another machine (%s, not %s): calibrate here", f.Machine, machine)
 	case now.Sub(f.Date) > age:
 		return fmt.Sprintf("the noise floor is stale, of %s: calibrate again", f.Date.UTC().Format(time.DateOnly))
@@ -116,21 +131,20 @@ func Calibrate(a, b Input, rounds int) (*Floor, error) {
 	if err != nil {
 		return nil, err
 	}
-	sides, _, err := read([]Input{a, b}, filter)
+	sides, _, err := read([]Input{a, b}, filter, false)
 	if err != nil {
 		return nil, err
 	}
 	if diff := machines(sides); diff != nil {
 		return nil, fmt.Errorf("calibrate: more than one machine: %s", strings.Join(diff, "; "))
 	}
-	ignore, _ := volatile(sides)
-	list, err := cells(sides, ignore)
+	list, err := cells(sides, useKeys(sides, false).ignore)
 	if err != nil {
 		return nil, err
 	}
 	f := &Floor{Format: floorFormat, Machine: machineOf(sides), Rounds: rounds}
 	for _, c := range list {
-		p, _ := c.pair(-1, sides[0].marks.planned)
+		p, _, _ := c.pair(-1, sides[0].marks.planned)
 		if !p.paired {
 			return nil, errors.New("calibrate: the results are not of one interleaved session")
 		}

@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Marks are the comment lines by which an interleaved session says which run
@@ -18,6 +19,11 @@ import (
 //	# interleaved start session=9f2c… seed=42 rounds=50 side=old
 //	# interleaved round=1 slot=2
 //	# interleaved end session=9f2c…
+//
+// A round may stand there several times: once for each benchmark, where these run one
+// by one. A session with a budget (budget=2m0s in its start) says when it judged:
+//
+//	# interleaved look rounds=7 spent=0.2013
 //
 // A file with a start and no end was cut off.
 const markPrefix = "# interleaved "
@@ -34,19 +40,22 @@ type round struct {
 
 // marks are what the comments of one file say.
 type marks struct {
-	lines   []int // where each of rounds begins
-	rounds  []round
-	slots   []int
-	planned map[string]int // session → rounds
-	seed    map[string]uint64
-	details map[string]string // of the machine
-	failed  string            // a line that says that a benchmark failed
+	lines               []int // where each of rounds begins
+	rounds              []round
+	slots               []int
+	disturbed, repeated int
+	planned             map[string]int // session → rounds, 0 where it had a budget
+	budget              map[string]time.Duration
+	looks               map[string][]look
+	seed                map[string]uint64
+	details             map[string]string // of the machine
+	failed              string            // a line that says that a benchmark failed
 }
 
 // parseMarks reads the comments of a file. Comments that merely look like marks
 // are not.
 func parseMarks(label string, data []byte) (*marks, error) {
-	m := &marks{planned: map[string]int{}, seed: map[string]uint64{}, details: map[string]string{}}
+	m := &marks{budget: map[string]time.Duration{}, looks: map[string][]look{}, planned: map[string]int{}, seed: map[string]uint64{}, details: map[string]string{}}
 	session, open := "", ""
 	sc := bufio.NewScanner(bytes.NewReader(data))
 	n := 0
@@ -57,7 +66,7 @@ func parseMarks(label string, data []byte) (*marks, error) {
 			if k, v, ok := strings.Cut(line[len(machinePrefix):], ": "); ok {
 				m.details[k] = v
 			}
-		case strings.HasPrefix(line, "FAIL"), strings.HasPrefix(line, "--- FAIL"), strings.HasPrefix(line, "panic: "):
+		case line == "FAIL", strings.HasPrefix(line, "FAIL\t"), strings.HasPrefix(line, "FAIL "), strings.HasPrefix(line, "--- FAIL"), strings.HasPrefix(line, "panic: "):
 			if m.failed == "" {
 				m.failed = fmt.Sprintf("%s:%d: %s", label, n+1, line)
 			}
@@ -86,14 +95,28 @@ func parseMarks(label string, data []byte) (*marks, error) {
 				session = kv["session"]
 				open = session
 				m.planned[session] = number("rounds")
+				if d, err := time.ParseDuration(kv["budget"]); err == nil && d > 0 {
+					m.budget[session] = d
+				}
 				m.seed[session], _ = strconv.ParseUint(kv["seed"], 10, 64)
 			case words[0] == "end":
 				session, open = "", ""
 				m.lines, m.rounds, m.slots = append(m.lines, n+1), append(m.rounds, round{}), append(m.slots, 0)
+			case words[0] == "look" && session != "":
+				spent, err := strconv.ParseFloat(kv["spent"], 64)
+				if err != nil || !(spent > 0 && spent <= 1) {
+					return nil, fmt.Errorf("%s:%d: a look with spent=%s: want more than 0 and at most 1: the file was changed", label, n+1, kv["spent"])
+				}
+				m.looks[session] = append(m.looks[session], look{number("rounds"), spent})
 			case number("round") > 0 && session != "":
 				m.lines = append(m.lines, n+1)
 				m.rounds = append(m.rounds, round{session, number("round")})
 				m.slots = append(m.slots, number("slot"))
+				for word, count := range map[string]*int{"disturbed": &m.disturbed, "repeated": &m.repeated} {
+					if _, ok := kv[word]; ok {
+						*count++
+					}
+				}
 			}
 		}
 	}
@@ -115,13 +138,22 @@ func (m *marks) at(line int) round {
 	return m.rounds[i]
 }
 
-func markStart(w io.Writer, session string, seed uint64, rounds int, side string) error {
-	_, err := fmt.Fprintf(w, "%sstart session=%s seed=%d rounds=%d side=%s\n", markPrefix, session, seed, rounds, side)
+func markStart(w io.Writer, session string, seed uint64, rounds int, budget time.Duration, side string) error {
+	planned := fmt.Sprintf("rounds=%d", rounds)
+	if budget > 0 {
+		planned = fmt.Sprintf("budget=%v", budget)
+	}
+	_, err := fmt.Fprintf(w, "%sstart session=%s seed=%d %s side=%s\n", markPrefix, session, seed, planned, side)
 	return err
 }
 
-func markRound(w io.Writer, number, slot int) error {
-	_, err := fmt.Fprintf(w, "%sround=%d slot=%d\n", markPrefix, number, slot)
+func markRound(w io.Writer, number, slot int, note string) error {
+	_, err := fmt.Fprintf(w, "%sround=%d slot=%d%s\n", markPrefix, number, slot, note)
+	return err
+}
+
+func markLook(w io.Writer, l look) error {
+	_, err := fmt.Fprintf(w, "%slook rounds=%d spent=%.4f\n", markPrefix, l.rounds, l.spent)
 	return err
 }
 

@@ -31,23 +31,23 @@ func ReadFile(path string) (Input, error) {
 // results are the parsed runs of one side.
 type results struct {
 	label string
+	text  []byte
 	runs  []*benchfmt.Result
 	marks *marks
 }
 
 // read parses both sides with one reader, which then knows the units of both.
 // Whatever makes a file less than a whole set of results is an error: a gate
-// must not pass on what is left of one.
-func read(inputs []Input, filter *benchproc.Filter) (sides []*results, units benchfmt.UnitMetadataMap, err error) {
+// must not pass on what is left of one. The first may have no results if nothing
+// says that: what is new has nothing to be compared with.
+func read(inputs []Input, filter *benchproc.Filter, nothing bool) (sides []*results, units benchfmt.UnitMetadataMap, err error) {
 	rd := new(benchfmt.Reader)
-	for _, in := range inputs {
+	for i, in := range inputs {
 		r := &results{label: in.Label}
-		switch {
-		case len(in.Data) == 0:
-			return nil, nil, fmt.Errorf("%s: the file is empty", in.Label)
-		case in.Data[len(in.Data)-1] != '\n':
-			return nil, nil, fmt.Errorf("%s: the last line has no end: the file is truncated", in.Label)
+		if in.Label, in.Data, err = clean(in.Label, in.Data); err != nil {
+			return nil, nil, err
 		}
+		r.text = in.Data
 		if r.marks, err = parseMarks(in.Label, in.Data); err != nil {
 			return nil, nil, err
 		}
@@ -60,6 +60,10 @@ func read(inputs []Input, filter *benchproc.Filter) (sides []*results, units ben
 			switch rec := rd.Result().(type) {
 			case *benchfmt.SyntaxError:
 				return nil, nil, fmt.Errorf("not Go benchmark format: %w", rec)
+			case *benchfmt.UnitMetadata:
+				if err := contradiction(rec); err != nil {
+					return nil, nil, err
+				}
 			case *benchfmt.Result:
 				found = true
 				run := rec.Clone()
@@ -74,6 +78,7 @@ func read(inputs []Input, filter *benchproc.Filter) (sides []*results, units ben
 			return nil, nil, err
 		}
 		switch {
+		case len(r.runs) == 0 && i == 0 && nothing:
 		case !found:
 			return nil, nil, fmt.Errorf("%s: no benchmark results in it (lines such as \"BenchmarkX 100 12.5 ns/op\")", in.Label)
 		case len(r.runs) == 0:
@@ -82,6 +87,20 @@ func read(inputs []Input, filter *benchproc.Filter) (sides []*results, units ben
 		sides = append(sides, r)
 	}
 	return sides, rd.Units(), nil
+}
+
+// contradiction refuses a declaration by which one side could make a regression of
+// Go's own units an improvement, or a time one number that may not vary.
+func contradiction(u *benchfmt.UnitMetadata) error {
+	own := benchfmt.UnitMetadataMap(nil).GetBetter(u.Unit)
+	file, line := u.Pos()
+	switch {
+	case own != 0 && u.Key == "better" && u.Value != map[int]string{-1: "lower", 1: "higher"}[own]:
+		return fmt.Errorf("%s:%d: Unit %s %s=%s: of Go's own units it is known which way is better: remove the line", file, line, u.OrigUnit, u.Key, u.Value)
+	case (u.Unit == "sec/op" || u.Unit == "B/s") && u.Key == "assume" && u.Value == "exact":
+		return fmt.Errorf("%s:%d: Unit %s assume=exact: a time is never exact: remove the line", file, line, u.OrigUnit)
+	}
+	return nil
 }
 
 // keys whose values must be the same on both sides for a comparison to mean
@@ -100,6 +119,31 @@ func (r *results) valuesOf(key string) (values []string) {
 	return values
 }
 
+// only is the value of a key that has one, "" if there are more.
+func (r *results) only(key string) string {
+	if v := r.valuesOf(key); len(v) == 1 {
+		return v[0]
+	}
+	return ""
+}
+
+// facts are those of the machine that a reader knows it by.
+func facts(sides []*results) string {
+	var words []string
+	for _, name := range []string{"cpu", "cpus-online", "kernel"} {
+		for _, s := range sides {
+			if v := s.marks.details[name]; v != "" {
+				if name == "cpus-online" {
+					v = "CPUs " + v
+				}
+				words = append(words, strings.Join(strings.Fields(v), " "))
+				break
+			}
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
 // fileKeys are all file keys of all runs, in the order of their appearance.
 func fileKeys(sides []*results) (keys []string) {
 	seen := map[string]bool{}
@@ -116,30 +160,103 @@ func fileKeys(sides []*results) (keys []string) {
 	return keys
 }
 
-// volatile are the keys that say when or what was measured (commit, date): one
-// value on each side, and not the same. They must not split the tables. The
-// package is never among them: benchmarks of two packages are not the same.
+// A keyUse is what the keys of both sides are taken for.
+type keyUse struct {
+	ignore    []string // they tell no rows apart
+	splitting []string // and these may not either, which is not for us to guess
+}
+
+// useKeys decides which keys tell rows apart. A key does that, such as pkg or path,
+// unless it says when or how was measured (commit, date), or is none at all: what a
+// program logs as "word: text" has the form of a key, and so have go test's coverage
+// lines. Such a key would put results into tables of their own, each without its like
+// on the other side. It is ignored where nothing is lost by that:
 //
-// Splitting are the keys that vary within a side and have no value in common, so
-// that no row of one side has its like on the other. They may be volatile too (a
-// date that changes with each run), or name things that were compared with
-// nothing; which of them is not for us to guess.
-func volatile(sides []*results) (keys, splitting []string) {
+//   - it has one value on each side, and not the same (but for pkg: benchmarks of two
+//     packages are not the same), or
+//   - its values differ between the sides, and without it no side has one benchmark
+//     with two of them, and what both sides have they ran as often.
+func useKeys(sides []*results, uneven bool) (u keyUse) {
+	var doubtful []string
+	if len(sides[0].runs) == 0 || len(sides[1].runs) == 0 {
+		return u
+	}
 	for _, k := range fileKeys(sides) {
-		if k == "pkg" {
-			continue
-		}
 		a, b := sides[0].valuesOf(k), sides[1].valuesOf(k)
-		common := slices.ContainsFunc(a, func(v string) bool { return slices.Contains(b, v) })
+		same := len(a) == len(b) && !slices.ContainsFunc(a, func(v string) bool { return !slices.Contains(b, v) })
+		unset := len(a) == 1 && a[0] == "" || len(b) == 1 && b[0] == ""
 		switch {
-		case common:
-		case len(a) == 1 && len(b) == 1:
-			keys = append(keys, k)
+		case k == "coverage" && (len(a) > 1 || len(b) > 1 || !same):
+			u.ignore = append(u.ignore, k)
+		case same, slices.Contains(machineKeys, k) && len(a)*len(b) > 1:
+		case k == "pkg" && !unset:
+		case k != "pkg" && len(a) == 1 && len(b) == 1:
+			u.ignore = append(u.ignore, k)
 		default:
-			splitting = append(splitting, k)
+			doubtful = append(doubtful, k)
 		}
 	}
-	return keys, splitting
+	if needless(sides, u.ignore, doubtful, uneven) {
+		u.ignore, doubtful = append(u.ignore, doubtful...), nil
+	}
+	for _, k := range doubtful {
+		switch {
+		case needless(sides, u.ignore, []string{k}, uneven):
+			u.ignore = append(u.ignore, k)
+		case !slices.ContainsFunc(sides[0].valuesOf(k), func(v string) bool { return slices.Contains(sides[1].valuesOf(k), v) }):
+			u.splitting = append(u.splitting, k)
+		}
+	}
+	return u
+}
+
+// needless says whether the results of both sides can do without some keys.
+func needless(sides []*results, ignore, without []string, uneven bool) bool {
+	var runs [2]map[string]int
+	for i, s := range sides {
+		runs[i] = map[string]int{}
+		value := map[[2]string]string{}
+		for _, run := range s.runs {
+			id := string(run.Name.Full())
+			for _, c := range run.Config {
+				if c.File && !slices.Contains(ignore, c.Key) && !slices.Contains(without, c.Key) {
+					id += fmt.Sprintf(" %q:%q", c.Key, c.Value)
+				}
+			}
+			runs[i][id]++
+			for _, k := range without {
+				v, at := run.GetConfig(k), [2]string{id, k}
+				if old := value[at]; v != "" && old != "" && v != old {
+					return false
+				} else if v != "" {
+					value[at] = v
+				}
+			}
+		}
+	}
+	common := 0
+	for id, n := range runs[0] {
+		if m := runs[1][id]; m > 0 {
+			common++
+			if n != m && !uneven {
+				return false
+			}
+		}
+	}
+	return common > 0
+}
+
+// where is the place in which a key first has a value: file and line.
+func where(sides []*results, key string) string {
+	for _, s := range sides {
+		n := 0
+		for line := range bytes.Lines(s.text) {
+			if n++; bytes.HasPrefix(line, []byte(key+":")) {
+				return fmt.Sprintf("%s:%d", s.label, n)
+			}
+		}
+	}
+	return "nowhere"
 }
 
 // machines says in what way the results are of more than one machine; nil if
@@ -244,22 +361,23 @@ func cells(sides []*results, ignore []string) ([]*cell, error) {
 	return list, nil
 }
 
-// pair orients the cell by cost and, where both sides are of one interleaved
-// session, reduces each round to the medians of its two sides. Lost is how many
-// rounds of the session have not both sides.
-func (c *cell) pair(better int, planned map[string]int) (p pair, lost int) {
+// pair orients the cell by cost and, where both sides are of interleaved sessions,
+// reduces each round to the medians of its two sides. The rounds are those, and lost
+// is how many have not both sides.
+func (c *cell) pair(better int, planned map[string]int) (p pair, rounds []round, lost int) {
 	old, new := c.values[0], c.values[1]
-	if a, b, n, ok := c.byRound(planned); ok {
-		old, new, p.paired, lost = a, b, true, n
+	if a, b, rs, n, ok := c.byRound(planned); ok {
+		old, new, p.paired, rounds, lost = a, b, true, rs, n
 	}
+	p.counts = isCounts(c.values[0], c.values[1])
 	p.x, p.y = old, new
 	if better > 0 {
 		p.x, p.y = new, old
 	}
-	return p, lost
+	return p, rounds, lost
 }
 
-func (c *cell) byRound(planned map[string]int) (old, new []float64, lost int, ok bool) {
+func (c *cell) byRound(planned map[string]int) (old, new []float64, rounds []round, lost int, ok bool) {
 	var order []round
 	var groups [2]map[round][]float64
 	sessions := map[string]bool{}
@@ -267,7 +385,7 @@ func (c *cell) byRound(planned map[string]int) (old, new []float64, lost int, ok
 		groups[side] = map[round][]float64{}
 		for i, r := range c.rounds[side] {
 			if r == (round{}) {
-				return nil, nil, 0, false
+				return nil, nil, nil, 0, false
 			}
 			if groups[0][r] == nil && groups[1][r] == nil {
 				order = append(order, r)
@@ -276,15 +394,16 @@ func (c *cell) byRound(planned map[string]int) (old, new []float64, lost int, ok
 			groups[side][r] = append(groups[side][r], c.values[side][i])
 		}
 	}
+	all := 0
 	for s := range sessions {
-		lost += planned[s]
+		all += planned[s]
 	}
 	for _, r := range order {
 		if a, b := groups[0][r], groups[1][r]; a != nil && b != nil {
-			old, new = append(old, median(a)), append(new, median(b))
+			old, new, rounds = append(old, median(a)), append(new, median(b)), append(rounds, r)
 		}
 	}
-	return old, new, max(0, lost-len(old)), len(old) > 0
+	return old, new, rounds, max(all, len(order)) - len(old), len(old) > 0
 }
 
 func median(v []float64) float64 {

@@ -2,7 +2,10 @@ package compare
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
+	"slices"
+	"strings"
 )
 
 // A Verdict is what a comparison says of one unit of one benchmark, or of all.
@@ -15,6 +18,8 @@ const (
 	Regressed Verdict = "regressed"
 	// Improved: with confidence 1-alpha new is better than old by more than θ.
 	Improved Verdict = "improved"
+	// New: old has it not, and Options.AllowNew says that this is well.
+	New Verdict = "new"
 	// Inconclusive: none of these was shown; Reason says why.
 	Inconclusive Verdict = "inconclusive"
 )
@@ -76,12 +81,18 @@ type Row struct {
 	PWorse  Number `json:"p_worse"`
 	PBetter Number `json:"p_better"`
 	PWithin Number `json:"p_within"`
+	// Level is, in a session with a budget, what the p-values (here not adjusted)
+	// were held against at the look that decided; the interval has this level too.
+	Level Number `json:"level,omitempty"`
 
 	Verdict Verdict `json:"verdict"`
 	Reason  string  `json:"reason,omitempty"`
 
-	worse *float64 // the p-value for "worse at all"; nil where there is no test
-	fresh *Row     // in the confirmation
+	ratios  []float64 // ln of new's cost by old's in each pair
+	numbers []int     // of their rounds
+	open    bool      // more rounds may give it a verdict
+	worse   *float64  // the p-value for "worse at all"; nil where there is no test
+	fresh   *Row      // in the confirmation
 }
 
 func (r *Row) key() [3]string { return [3]string{r.Config, r.Benchmark, r.Unit} }
@@ -100,20 +111,53 @@ type Report struct {
 	Threshold float64  `json:"threshold"`
 	Gate      []string `json:"gate"` // units
 	Machine   string   `json:"machine,omitempty"`
+	// Facts are of the machine: CPU, number of CPUs, kernel. Commits and Go are of the
+	// two sides, by the keys commit and go of the results. All as far as they are known.
+	Facts   string    `json:"facts,omitempty"`
+	Commits [2]string `json:"commits"`
+	Go      [2]string `json:"go"`
 	// Mismatch says in what way the machines differ.
 	Mismatch  []string `json:"mismatch,omitempty"`
 	Notes     []string `json:"notes,omitempty"`
 	Rows      []*Row   `json:"rows"`
 	Benchstat string   `json:"benchstat"` // the command that shows the same medians
 
+	// Budget is how many seconds a session with a budget had. Of its pairs Repeated
+	// were measured again, as the host disturbed them, and Disturbed are so even then.
+	Budget    Number `json:"budget,omitempty"`
+	Disturbed int    `json:"disturbed,omitempty"`
+	Repeated  int    `json:"repeated,omitempty"`
+
 	Confirmation *Confirmation `json:"confirmation,omitempty"`
+	Profiles     []*Profile    `json:"profiles,omitempty"`
+	PlotFile     string        `json:"plot,omitempty"` // what Plot wrote
+}
+
+// names are the commits and Go versions of both sides.
+func (r *Report) names() string {
+	var sides [2]string
+	for i := range sides {
+		sides[i] = strings.Join(slices.DeleteFunc([]string{r.Commits[i], r.Go[i]}, func(s string) bool { return s == "" }), ", ")
+	}
+	switch {
+	case sides[0]+sides[1] == "":
+		return ""
+	case sides[0] == sides[1]:
+		return "both " + sides[0]
+	}
+	for i := range sides {
+		if sides[i] == "" {
+			sides[i] = "unknown"
+		}
+	}
+	return fmt.Sprintf("old is %s, new %s", sides[0], sides[1])
 }
 
 // A Confirmation is what fresh rounds said of the rows that seemed regressed.
 type Confirmation struct {
 	Old       string `json:"old"`
 	New       string `json:"new"`
-	Rounds    int    `json:"rounds"`
+	Rounds    int    `json:"rounds"` // at most, with a budget
 	Confirmed int    `json:"confirmed"`
 	Suspects  int    `json:"suspects"`
 }
@@ -147,6 +191,8 @@ func (r *Report) conclude() {
 		r.Verdict, r.Exit = Improved, ExitPass
 	case count[Pass] > 0:
 		r.Verdict, r.Exit = Pass, ExitPass
+	case count[New] > 0:
+		r.Verdict, r.Exit, r.Reason = New, ExitPass, "all of it is new, and nothing was compared"
 	default:
 		r.Verdict, r.Exit, r.Reason = Inconclusive, ExitInconclusive, "no row is gated"
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 func session(rounds int, old, new string) *Interleaver {
-	return &Interleaver{Commands: [2]string{old, new}, Rounds: rounds, Seed: 3, Session: "s", Bench: ".", Timeout: time.Minute,
+	return &Interleaver{Commands: [2]string{old, new}, Rounds: rounds, Seed: 3, Session: "s", Bench: ".", Benchtime: "100ms", Timeout: time.Minute,
 		Machine: "m1", Details: [][2]string{{"kernel", "6.1"}}}
 }
 
@@ -49,12 +49,12 @@ func TestInterleavedFiles(t *testing.T) {
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	command := func(name string, v int) string {
-		return fmt.Sprintf(`echo %s >>%s; echo commit: %s; printf 'BenchmarkX/b={bench}-2 1 %d ns/op 2 B/op\nPASS\n'`, name, log, name, v)
+		return fmt.Sprintf(`echo %s >>%s; echo commit: %s; printf 'BenchmarkX/b=.-2 1 %d ns/op 2 B/op\nPASS\n'`, name, log, name, v)
 	}
 	var out [2]bytes.Buffer
 	var seen []int
 	v := session(6, command("old", 100), command("new", 100))
-	v.Progress = func(done, total int, _ string) { seen = append(seen, done, total) }
+	v.Progress = func(p Progress) { seen = append(seen, p.Done, p.Runs) }
 	if err := v.Run(t.Context(), &out[0], &out[1]); err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func alive(pid int) bool {
 func TestAnInterruptEndsTheSession(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	v := session(3, "sleep 1000", "sleep 1000")
-	v.Progress = func(int, int, string) { cancel() }
+	v.Progress = func(Progress) { cancel() }
 	if err := v.Run(ctx, new(bytes.Buffer), new(bytes.Buffer)); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}

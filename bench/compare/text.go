@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"golang.org/x/perf/benchunit"
 )
@@ -99,7 +100,7 @@ func (r *Report) summary() string {
 		}
 	}
 	var parts []string
-	for _, v := range []Verdict{Regressed, Inconclusive, Improved, Pass} {
+	for _, v := range []Verdict{Regressed, Inconclusive, Improved, Pass, New} {
 		if count[v] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", count[v], v))
 		}
@@ -116,14 +117,31 @@ func (r *Report) summary() string {
 
 // remarks are the notes, with what the report must say of itself before them.
 func (r *Report) remarks() (lines []string) {
+	if names := r.names(); names != "" {
+		lines = append(lines, names)
+	}
+	if r.Facts != "" {
+		lines = append(lines, "on "+r.Facts)
+	}
 	if len(r.Mismatch) > 0 {
 		lines = append(lines, "the machines differ: "+strings.Join(r.Mismatch, "; "))
 	}
 	if r.Seed != nil {
-		lines = append(lines, fmt.Sprintf("interleaved, order seed %d", *r.Seed))
+		line := fmt.Sprintf("interleaved, order seed %d", *r.Seed)
+		if r.Budget > 0 {
+			line += fmt.Sprintf(", with a budget of %v: each row until its verdict", time.Duration(float64(r.Budget)*float64(time.Second)))
+		}
+		lines = append(lines, line)
+	}
+	if r.Repeated > 0 {
+		line := fmt.Sprintf("pairs that other processes or machines disturbed, and that were measured again: %d", r.Repeated)
+		if r.Disturbed > 0 {
+			line += fmt.Sprintf(" (%d were disturbed again)", r.Disturbed)
+		}
+		lines = append(lines, line)
 	}
 	if c := r.Confirmation; c != nil {
-		lines = append(lines, fmt.Sprintf("confirmation: %d of %d suspect rows regressed again in %d fresh rounds (%s, %s)", c.Confirmed, c.Suspects, c.Rounds, c.Old, c.New))
+		lines = append(lines, fmt.Sprintf("confirmation: %d of %d suspect rows regressed again in %s%d fresh rounds (%s, %s)", c.Confirmed, c.Suspects, map[bool]string{true: "up to "}[r.Budget > 0], c.Rounds, c.Old, c.New))
 	} else if len(r.Regressed()) > 0 {
 		lines = append(lines, "not confirmed by fresh rounds (a session with --run measures regressions again)")
 	}
@@ -164,9 +182,19 @@ func (r *Report) Text(w io.Writer) error {
 			fmt.Fprintf(&b, "  [%d] %s\n", i+1, s)
 		}
 	})
+	for _, p := range r.Profiles {
+		fmt.Fprintf(&b, "\n%s, time that new spends more (cum: below the function too):\n", p.Benchmark)
+		for _, l := range p.Top {
+			fmt.Fprintf(&b, "  %s\n", l)
+		}
+		fmt.Fprintf(&b, "  such as: %s\n", p.Command)
+	}
 	b.WriteByte('\n')
 	for _, l := range r.remarks() {
 		fmt.Fprintf(&b, "note: %s\n", l)
+	}
+	if r.PlotFile != "" {
+		fmt.Fprintf(&b, "plot of the pairs: %s\n", r.PlotFile)
 	}
 	fmt.Fprintf(&b, "same medians: %s\n%s\n", r.Benchstat, r.summary())
 	_, err := w.Write(b.Bytes())
@@ -215,7 +243,7 @@ func (r *Report) JSON(w io.Writer) error {
 // Markdown writes the report for a comment on a pull request.
 func (r *Report) Markdown(w io.Writer) error {
 	var b bytes.Buffer
-	icon := map[Verdict]string{Pass: "✅", Improved: "🚀", Regressed: "❌", Inconclusive: "❔"}
+	icon := map[Verdict]string{Pass: "✅", Improved: "🚀", Regressed: "❌", Inconclusive: "❔", New: "🆕"}
 	fmt.Fprintf(&b, "### %s Benchmarks: %s\n", icon[r.Verdict], escape(r.summary()))
 	last := ""
 	tables(r.Rows, func(config string, gated bool, rows []*Row) {
@@ -245,9 +273,19 @@ func (r *Report) Markdown(w io.Writer) error {
 			b.WriteString("\n</details>\n")
 		}
 	})
+	for _, p := range r.Profiles {
+		fmt.Fprintf(&b, "\n<details><summary>%s: where new spends more time</summary>\n\n```\n", escape(p.Benchmark))
+		for _, l := range p.Top {
+			fmt.Fprintf(&b, "%s\n", strings.ReplaceAll(l, "`", "'"))
+		}
+		b.WriteString("```\n\n</details>\n")
+	}
 	b.WriteByte('\n')
 	for _, l := range r.remarks() {
 		fmt.Fprintf(&b, "- %s\n", escape(l))
+	}
+	if r.PlotFile != "" {
+		fmt.Fprintf(&b, "- [plot of the pairs](<%s>)\n", strings.NewReplacer("<", "%3C", ">", "%3E", "\n", "%0A").Replace(r.PlotFile))
 	}
 	fmt.Fprintf(&b, "- same medians: `%s`\n", strings.ReplaceAll(r.Benchstat, "`", "'"))
 	_, err := w.Write(b.Bytes())

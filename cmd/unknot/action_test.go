@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -93,7 +95,7 @@ func BenchmarkRead(b *testing.B) {
 		tmp := t.TempDir()
 		out, sum := filepath.Join(tmp, "output"), filepath.Join(tmp, "summary")
 		o = action(t, filepath.Join(repo, "mod"), "compare.sh", append([]string{"UNKNOT=" + self, unknotEnv + "=1", "GITHUB_OUTPUT=" + out, "GITHUB_STEP_SUMMARY=" + sum,
-			"RUNNER_TEMP=" + tmp, "ROUNDS=6", "BENCHTIME=1x", "GOFLAGS=-mod=mod", "GOWORK=off"}, env...)...)
+			"RUNNER_TEMP=" + tmp, "ROUNDS=6", "PROFILE=false", "BENCHTIME=1x", "GOFLAGS=-mod=mod", "GOWORK=off"}, env...)...)
 		a, _ := os.ReadFile(out)
 		b, _ := os.ReadFile(sum)
 		return o, string(a), string(b)
@@ -103,11 +105,48 @@ func BenchmarkRead(b *testing.B) {
 		!strings.Contains(summary, "❌ regressed") || !strings.Contains(summary, "+15.0%") || !strings.Contains(summary, "1 of 1 suspect rows regressed again") {
 		t.Errorf("slower: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
 	}
+	// As it is by default, but for the time.
+	o, output, summary = run("BASE=HEAD~1", "ROUNDS=", "BUDGET=10s", "PROFILE=true")
+	if o.code != 0 || !strings.Contains(output, "exit=1\n") || !strings.Contains(output, "results=") || !strings.Contains(summary, "with a budget of 10s") ||
+		!strings.Contains(summary, "[plot of the pairs](<") || !regexp.MustCompile(`old is [0-9a-f]{12}, go1\.\S+, new [0-9a-f]{12}, go1\.`).MatchString(summary) {
+		t.Errorf("with a budget: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
+	}
 	if o, output, _ := run("BASE=HEAD"); o.code != 0 || !strings.Contains(output, "exit=0\n") {
 		t.Errorf("the same: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
 	}
 	if o, output, _ := run("BASE=HEAD~1", "BENCH=NoSuch"); !strings.Contains(output, "exit=2\n") || strings.Contains(output, "report=") {
 		t.Errorf("no benchmarks: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
+	}
+	// The first benchmark of a package, and of a package that base has not, are notes.
+	git("checkout", "-q", "-b", "first")
+	write("sub/s.go", "package sub\n")
+	git("add", ".")
+	git("commit", "-qm", "a package without tests")
+	write("sub/s_test.go", strings.Replace(strings.Replace(bench, "package p", "package sub", 1), "testdata/cost", "../testdata/cost", 1))
+	write("more/m_test.go", strings.Replace(strings.Replace(bench, "package p", "package more", 1), "testdata/cost", "../testdata/cost", 1))
+	git("add", ".")
+	git("commit", "-qm", "its first benchmark, and another package")
+	for _, p := range []string{"./sub", "./more"} {
+		if o, output, summary := run("BASE=HEAD~1", "PACKAGE="+p); o.code != 0 || !strings.Contains(output, "exit=0\n") || !strings.Contains(summary, "new: nothing to compare it with") {
+			t.Errorf("first benchmark in %s: status %d, outputs %q\n%s%s", p, o.code, output, o.stdout, o.stderr)
+		}
+	}
+	if o, output, _ := run("BASE=HEAD~1", "PACKAGE=strings"); o.code == 0 || strings.Contains(output, "exit=") || !strings.Contains(o.stderr, "which is not below") {
+		t.Errorf("another's package: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
+	}
+	// A noise floor in the tree under test says nothing, whatever it says.
+	git("checkout", "-q", "-b", "disarms")
+	write(filepath.Join("results", machineSlug(), "floor.json"), `{"format": 1, "machine": "", "date": "2100-01-01T00:00:00Z", "command": "x", "seed": 1,
+ "comparisons": 10, "rounds": 20, "rows": [{"pkg": "example.com/p", "benchmark": "Read-`+strconv.Itoa(runtime.GOMAXPROCS(0))+`", "unit": "sec/op", "floor": 0.9}]}`)
+	write("testdata/cost", "150\n")
+	git("add", ".")
+	git("commit", "-qm", "disarm the gate")
+	o, output, summary = run("BASE=HEAD~1")
+	if o.code != 0 || !strings.Contains(output, "exit=1\n") || !strings.Contains(summary, "no noise floor") {
+		t.Errorf("a floor in the head: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
+	}
+	if o := action(t, repo, "verdict.sh", "EXIT=1"); o.code != 1 {
+		t.Errorf("the disarming pull request: status %d", o.code)
 	}
 	for _, env := range []string{"BASE=", "BASE=nowhere"} {
 		if o, output, _ := run(env); o.code == 0 || strings.Contains(output, "exit=") {
@@ -152,7 +191,11 @@ func TestActionComments(t *testing.T) {
 	gh := `#!/bin/sh
 echo "$*" >>"$GH_LOG"
 [ -z "$GH_FAILS" ] || exit 1
-case "$*" in *--paginate*) printf '[{"id": 7, "body": "hello"}, {"id": 8, "body": "%s\\nold table"}]' "$GH_HAS";; esac
+case "$*" in *--paginate*)
+	printf '{"data": {"repository": {"pullRequest": {"comments": {"nodes": ['
+	printf '{"id": "IC_7", "viewerDidAuthor": true, "body": "hello"}, {"id": "IC_8", "viewerDidAuthor": %s, "body": "%s\\nold table"}' "$GH_MINE" "$GH_HAS"
+	printf ']}}}}}' ;;
+esac
 `
 	if err := os.WriteFile(filepath.Join(dir, "gh"), []byte(gh), 0o755); err != nil {
 		t.Fatal(err)
@@ -161,17 +204,39 @@ case "$*" in *--paginate*) printf '[{"id": 7, "body": "hello"}, {"id": 8, "body"
 	if err := os.WriteFile(report, []byte("| a table |\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for i, c := range []struct{ has, fails, log, out string }{
-		{"<!-- unknot-compare: ./p . -->", "", "--method PATCH repos/o/r/issues/comments/8 -f body=<!-- unknot-compare: ./p . -->\n| a table | --silent", ""},
-		{"", "", "api repos/o/r/issues/3/comments -f body=<!-- unknot-compare: ./p . -->\n| a table | --silent", ""},
-		{"", "1", "", "::warning::"},
+	const listing, editing, adding = "api graphql --paginate", "updateIssueComment", "api repos/o/r/issues/3/comments -f body="
+	if err := os.WriteFile(report, []byte("| a table |\n- [plot of the pairs](</tmp/x/pairs.svg>)\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct{ has, mine, mark, fails, log, out string }{
+		{"<!-- unknot-compare: .%2Fp%20. -->", "true", "./p .", "", editing + "… -f id=IC_8 -f body=<!-- unknot-compare: .%2Fp%20. -->\n| a table |", ""},
+		{"", "true", "./p .", "", adding + "<!-- unknot-compare: .%2Fp%20. -->\n| a table |", ""},
+		// Whoever else has written the mark could edit the report.
+		{"<!-- unknot-compare: .%2Fp%20. -->", "false", "./p .", "", adding, ""},
+		// Actions whose marks look alike have a comment each.
+		{"<!-- unknot-compare: .%2Fab%20. -->", "true", "./a-b .", "", adding + "<!-- unknot-compare: .%2Fa-b%20. -->", ""},
+		{"<!-- unknot-compare: .%2Fa-b%20. -->", "true", "./ab .", "", adding + "<!-- unknot-compare: .%2Fab%20. -->", ""},
+		{"", "true", "./a --><b .", "", adding + "<!-- unknot-compare: .%2Fa%20--%3E%3Cb%20. -->", ""},
+		{"", "true", "./p .", "1", "", "::warning::"},
 	} {
 		log := filepath.Join(dir, fmt.Sprint("log", i))
-		o := action(t, ".", "comment.sh", "PATH="+dir+":"+os.Getenv("PATH"), "GH_LOG="+log, "GH_HAS="+c.has, "GH_FAILS="+c.fails,
-			"REPO=o/r", "PULL=3", "REPORT="+report, "MARK=./p .")
+		o := action(t, ".", "comment.sh", "PATH="+dir+":"+os.Getenv("PATH"), "GH_LOG="+log, "GH_HAS="+c.has, "GH_MINE="+c.mine, "GH_FAILS="+c.fails,
+			"REPO=o/r", "PULL=3", "REPORT="+report, "MARK="+c.mark, "ARTIFACT=https://x/1?a=b")
 		b, _ := os.ReadFile(log)
-		if o.code != 0 || !strings.Contains(string(b), c.log) || !strings.Contains(o.stdout, c.out) {
-			t.Errorf("%d: status %d, %q\nasked\n%s%s", i, o.code, o.stdout, b, o.stderr)
+		asked := string(b)
+		if o.code != 0 || !strings.HasPrefix(asked, listing) || !strings.Contains(o.stdout, c.out) {
+			t.Errorf("%d: status %d, %q\nasked\n%s%s", i, o.code, o.stdout, asked, o.stderr)
+		}
+		if c.fails == "" && !strings.Contains(asked, "\n- [plot of the pairs, results and profiles](https://x/1?a=b)") {
+			t.Errorf("%d: no link to the artifact in\n%s", i, asked)
+		}
+		for part := range strings.SplitSeq(c.log, "…") {
+			if !strings.Contains(asked, part) {
+				t.Errorf("%d: asked\n%swant %s", i, asked, c.log)
+			}
+		}
+		if strings.Contains(asked, editing) && strings.HasPrefix(c.log, adding) {
+			t.Errorf("%d: another's comment is edited\n%s", i, asked)
 		}
 	}
 }
@@ -187,16 +252,19 @@ func TestActionIsWhole(t *testing.T) {
 		Inputs map[string]struct{ Description, Default string }
 		Runs   struct {
 			Using string
-			Steps []struct{ Run, Shell string }
+			Steps []struct{ Run, Shell, Uses string }
 		}
 	}
 	if err := yaml.Unmarshal(text, &a); err != nil {
 		t.Fatal(err)
 	}
-	if a.Runs.Using != "composite" || len(a.Runs.Steps) != 3 {
+	if a.Runs.Using != "composite" || len(a.Runs.Steps) != 4 {
 		t.Errorf("%+v", a.Runs)
 	}
 	for _, s := range a.Runs.Steps {
+		if s.Uses != "" {
+			continue // what others made: the artifact
+		}
 		script, ok := strings.CutPrefix(s.Run, `bash "$ACTION/`)
 		if _, err := os.Stat(filepath.Join(actionDir, strings.TrimSuffix(script, `"`))); !ok || err != nil || s.Shell != "bash" {
 			t.Errorf("step %+v: %v", s, err)

@@ -59,6 +59,7 @@ var subcommands = []func() *cobra.Command{
 	newStormCmd,
 	newTuneCmd,
 	newTraceCmd,
+	newTrendCmd,
 	newDoctorCmd,
 	newVersionCmd,
 }
