@@ -18,7 +18,7 @@ type unknot struct {
 
 func newUnknot(s Spec) (Supervisor, error) {
 	cfg := engine.Config{
-		Handler: engine.HandlerFunc(func(r *engine.Request) {
+		Handler: engine.HandlerFunc(func(r engine.Request) {
 			s.work(r.Data().Args[5])
 			_ = r.Return(answerVal) // ErrGone is counted by the engine
 		}),

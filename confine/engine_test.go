@@ -45,7 +45,7 @@ func confinedEngine(c Config, ec engine.Config) (*engine.Engine, <-chan *Status,
 }
 
 // answer is a handler that computes.
-func answer(r *engine.Request) { _ = r.Return(42) }
+func answer(r engine.Request) { _ = r.Return(42) }
 
 // runEngine runs e until the function that it returns is called.
 func runEngine(e *engine.Engine) (stop func() error) {
@@ -263,7 +263,7 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 	},
 }
 
-func theHandlerThatDials(r *engine.Request) {
+func theHandlerThatDials(r engine.Request) {
 	_, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	_ = r.Fail(err.(unix.Errno))
 }

@@ -1,34 +1,75 @@
 package engine_test
 
 import (
+	"errors"
+	"fmt"
 	"runtime"
 	"testing"
 
 	"github.com/unknot/unknot/engine"
+	"golang.org/x/sys/unix"
 )
 
-// Nothing is allocated for a notification: what a long storm allocates is what
-// the engine does once, or once in a while, whatever the number of calls.
+// Nothing is allocated for a notification, whatever the handler does with it: what a
+// long storm allocates is what the engine does once, or once in a while, whatever the
+// number of calls.
 func TestNoAllocationsPerNotification(t *testing.T) {
 	const threads, calls = 4, 2000
-	for name, cfg := range paths(engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })) {
-		t.Run(name, func(t *testing.T) {
-			e, stop := start(t, cfg)
-			c := startTarget(t, threads, calls)
-			mustAdd(t, e, c)
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			c.release()
-			if r := c.results(); r.OK != threads*calls {
-				t.Errorf("target saw %+v", r)
+	var kept engine.Request
+	for _, h := range []struct {
+		name   string
+		handle engine.HandlerFunc
+	}{
+		{"return", func(r engine.Request) { _ = r.Return(1) }},
+		{"fail", func(r engine.Request) { _ = r.Fail(unix.EPERM) }},
+		{"continue", func(r engine.Request) { _ = r.Continue() }},
+		{"no answer", func(engine.Request) {}},
+		{"two answers", func(r engine.Request) {
+			if r.Return(1) != nil || !errors.Is(r.Return(2), engine.ErrAnswered) {
+				panic("no second answer")
 			}
-			runtime.ReadMemStats(&after)
-			if n := after.Mallocs - before.Mallocs; n > threads*calls/20 {
-				t.Errorf("%d allocations for %d notifications", n, threads*calls)
+		}},
+		{"look at everything", func(r engine.Request) {
+			if r.Data().NR != unix.SYS_GETPPID || r.PID() == 0 || r.ID() == 0 || r.Source() == nil || r.Waited() < 0 || !r.Alive() {
+				panic("odd request")
 			}
-			if err := stop(); err != nil {
-				t.Error(err)
+			_ = r.Return(1)
+		}},
+		{"spent", func(r engine.Request) { // one worker
+			_, err := kept.AddFD(0, true)
+			if kept.Return(1) != engine.ErrSpent || err != engine.ErrSpent || kept.Data().NR != 0 || kept.Alive() {
+				panic("not spent")
 			}
-		})
+			kept = r
+			_ = r.Return(1)
+		}},
+	} {
+		for name, cfg := range paths(h.handle) {
+			t.Run(fmt.Sprint(h.name, "/", name), func(t *testing.T) {
+				cfg.DefaultErrno = unix.EPERM
+				if h.name == "spent" {
+					cfg.Workers = 1
+				}
+				e, stop := start(t, cfg)
+				c := startTarget(t, threads, calls)
+				mustAdd(t, e, c)
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				c.release()
+				if r := c.results(); r.OK+r.errno(unix.EPERM) != threads*calls {
+					t.Errorf("target saw %+v", r)
+				}
+				runtime.ReadMemStats(&after)
+				if n := after.Mallocs - before.Mallocs; n > threads*calls/20 {
+					t.Errorf("%d allocations for %d notifications", n, threads*calls)
+				}
+				if err := stop(); err != nil {
+					t.Error(err)
+				}
+				if got := checkBalance(t, e); got.Panicked != 0 {
+					t.Errorf("counters: %+v", got)
+				}
+			})
+		}
 	}
 }

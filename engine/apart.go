@@ -31,7 +31,7 @@ func (w *worker) apart(at int64) {
 	shared := false
 	w.busy.Zero()
 	for _, o := range (*w.e.workers.Load())[1:] {
-		if o == w || phaseOf(o.state.Load()) != running {
+		if o == w || phaseOf(o.req.state.Load()) != running {
 			continue
 		}
 		if c := int(o.cpu.Load()); c >= 0 {

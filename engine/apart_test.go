@@ -19,7 +19,7 @@ func moved(phase uint64) (n int, ok bool) {
 		if ok = len(osthread.Allowed()) > 1; !ok {
 			return
 		}
-		a.state.Store(phase)
+		a.req.state.Store(phase)
 		for range 100 {
 			here := osthread.CPU()
 			a.cpu.Store(int32(here))

@@ -19,7 +19,7 @@ func TestWorkersAskWhereItIsWorthIt(t *testing.T) {
 		{100 * time.Microsecond, 200 * time.Microsecond, 0, true},
 		{100 * time.Microsecond, 50 * time.Microsecond, 50 * time.Microsecond, false},
 	} {
-		cfg := Config{Handler: HandlerFunc(func(*Request) {}), CheckAfter: c.after}
+		cfg := Config{Handler: HandlerFunc(func(Request) {}), CheckAfter: c.after}
 		e, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)

@@ -12,7 +12,7 @@ func TestTheKeeperAdjustsTheClock(t *testing.T) {
 	if source, err := mono.Source(); mono.Counter == "" || err != nil || source != mono.Counter {
 		t.Skipf("the kernel tells the time by %q (%v), not by a counter that is read here", source, err)
 	}
-	e, err := New(Config{Handler: HandlerFunc(func(*Request) {})})
+	e, err := New(Config{Handler: HandlerFunc(func(Request) {})})
 	if err != nil {
 		t.Skip(err)
 	}

@@ -24,7 +24,7 @@ func TestCrowdIsTriedWithLulls(t *testing.T) {
 			e, stop := start(t, engine.Config{
 				Inline: c.inline, Workers: 2, Queue: 512, Placement: engine.Near,
 				WakeUp:  engine.Async, // or other trials come first
-				Handler: engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) }),
+				Handler: engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) }),
 			})
 			response{
 				counter: func(c engine.Counters) uint64 { return c.Lulls },

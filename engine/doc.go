@@ -22,7 +22,8 @@
 // The engine owns its listeners from [Engine.Add] on and closes each after the
 // last answer on it. Whatever a handler does (panic, runtime.Goexit, no answer,
 // two answers, an answer after its deadline), each notification gets exactly
-// one answer, and what was odd is counted.
+// one answer, and what was odd is counted. A [Request] that was kept after its
+// handler returned is spent: it reaches no other call.
 //
 // # Traps
 //

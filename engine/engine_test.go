@@ -76,7 +76,7 @@ func paths(h engine.Handler) map[string]engine.Config {
 
 func TestEveryCallIsAnswered(t *testing.T) {
 	var n atomic.Int64
-	h := engine.HandlerFunc(func(r *engine.Request) {
+	h := engine.HandlerFunc(func(r engine.Request) {
 		if r.Data().NR != unix.SYS_GETPPID || r.PID() == 0 || !r.Alive() {
 			t.Errorf("request of pid %d, call %d", r.PID(), r.Data().NR)
 		}
@@ -134,7 +134,7 @@ func TestContinueAndDescriptors(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer null.Close()
-			cfg.Handler = engine.HandlerFunc(func(r *engine.Request) {
+			cfg.Handler = engine.HandlerFunc(func(r engine.Request) {
 				var err error
 				if n.Add(1) == 1 {
 					err = r.ReturnFD(int(null.Fd()), true)
@@ -172,29 +172,29 @@ func TestOddHandlersYieldACountedDefaultAnswer(t *testing.T) {
 	type count = func(engine.Counters) uint64
 	for _, odd := range []struct {
 		name    string
-		handle  func(*engine.Request)
+		handle  func(engine.Request)
 		counted count
 		answer  syscall.Errno
 	}{
-		{"panic", func(*engine.Request) { panic("odd") }, func(c engine.Counters) uint64 { return c.Panicked }, unix.ENOSYS},
-		{"no answer", func(*engine.Request) {}, func(c engine.Counters) uint64 { return c.Unanswered }, unix.ENOSYS},
-		{"bad answer", func(r *engine.Request) {
+		{"panic", func(engine.Request) { panic("odd") }, func(c engine.Counters) uint64 { return c.Panicked }, unix.ENOSYS},
+		{"no answer", func(engine.Request) {}, func(c engine.Counters) uint64 { return c.Unanswered }, unix.ENOSYS},
+		{"bad answer", func(r engine.Request) {
 			if r.Fail(512) == nil || r.Fail(5000) == nil {
 				t.Error("an errno that programs cannot know was accepted")
 			}
 		}, func(c engine.Counters) uint64 { return c.Unanswered }, unix.ENOSYS},
-		{"two answers", func(r *engine.Request) {
+		{"two answers", func(r engine.Request) {
 			_ = r.Fail(unix.EACCES)
 			if err := r.Return(0); !errors.Is(err, engine.ErrAnswered) {
 				t.Errorf("second answer: %v", err)
 			}
 		}, func(c engine.Counters) uint64 { return c.Twice }, unix.EACCES},
-		{"panic after the answer", func(r *engine.Request) {
+		{"panic after the answer", func(r engine.Request) {
 			_ = r.Fail(unix.EACCES)
 			panic("odd")
 		}, func(c engine.Counters) uint64 { return c.Panicked }, unix.EACCES},
-		{"goexit", func(*engine.Request) { runtime.Goexit() }, func(c engine.Counters) uint64 { return c.Panicked }, unix.ENOSYS},
-		{"late", func(r *engine.Request) {
+		{"goexit", func(engine.Request) { runtime.Goexit() }, func(c engine.Counters) uint64 { return c.Panicked }, unix.ENOSYS},
+		{"late", func(r engine.Request) {
 			for r.Alive() { // until the engine has answered for us
 				time.Sleep(time.Millisecond)
 			}
@@ -250,7 +250,7 @@ func TestOverloadDropsTheOldestAndLosesNothing(t *testing.T) {
 	for _, kind := range []engine.WorkerKind{engine.ThreadWorkers, engine.GoroutineWorkers} {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			e, stop := start(t, engine.Config{
-				Handler: engine.HandlerFunc(func(r *engine.Request) {
+				Handler: engine.HandlerFunc(func(r engine.Request) {
 					for end := time.Now().Add(50 * time.Microsecond); time.Now().Before(end); {
 					}
 					_ = r.Return(1)
@@ -298,7 +298,7 @@ func TestStopAnswersWhatIsHeld(t *testing.T) {
 	release := make(chan struct{})
 	var entered atomic.Int64
 	e, stop := start(t, engine.Config{
-		Handler: engine.HandlerFunc(func(r *engine.Request) {
+		Handler: engine.HandlerFunc(func(r engine.Request) {
 			entered.Add(1)
 			<-release
 			_ = r.Return(1)
@@ -325,7 +325,7 @@ func TestStopAnswersWhatIsHeld(t *testing.T) {
 }
 
 func TestStopUnderAStormLetsTargetsEnd(t *testing.T) {
-	for name, cfg := range paths(engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })) {
+	for name, cfg := range paths(engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) })) {
 		t.Run(name, func(t *testing.T) {
 			e, stop := start(t, cfg)
 			c := startTarget(t, 32, 1<<30)
@@ -347,7 +347,7 @@ func TestStopUnderAStormLetsTargetsEnd(t *testing.T) {
 }
 
 func TestListenersComeAndGo(t *testing.T) {
-	for name, cfg := range paths(engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })) {
+	for name, cfg := range paths(engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) })) {
 		t.Run(name, func(t *testing.T) {
 			e, stop := start(t, cfg)
 			before := openFDs(t)
@@ -416,7 +416,7 @@ func openFDs(t *testing.T) int {
 func TestKilledTargetsAreStaleNotLost(t *testing.T) {
 	release := make(chan struct{})
 	e, stop := start(t, engine.Config{
-		Handler: engine.HandlerFunc(func(r *engine.Request) {
+		Handler: engine.HandlerFunc(func(r engine.Request) {
 			<-release
 			_ = r.Return(1)
 		}),
@@ -445,7 +445,7 @@ func TestKilledTargetsAreStaleNotLost(t *testing.T) {
 func TestHookRunsOnTheReceiveThread(t *testing.T) {
 	tid := make(chan int, 1)
 	cfg := engine.Config{
-		Handler: engine.HandlerFunc(func(r *engine.Request) {
+		Handler: engine.HandlerFunc(func(r engine.Request) {
 			tid <- unix.Gettid()
 			_ = r.Return(1)
 		}),
@@ -478,7 +478,7 @@ func TestHookRunsOnTheReceiveThread(t *testing.T) {
 }
 
 func TestBadConfigs(t *testing.T) {
-	h := engine.HandlerFunc(func(*engine.Request) {})
+	h := engine.HandlerFunc(func(engine.Request) {})
 	for _, cfg := range []engine.Config{
 		{},
 		{Handler: h, Queue: -1},
@@ -508,7 +508,7 @@ func TestBadConfigs(t *testing.T) {
 func TestNoDescriptorLeaks(t *testing.T) {
 	before := openFDs(t)
 	for range 50 {
-		e, err := engine.New(engine.Config{Handler: engine.HandlerFunc(func(*engine.Request) {}), Workers: 1})
+		e, err := engine.New(engine.Config{Handler: engine.HandlerFunc(func(engine.Request) {}), Workers: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,25 +52,25 @@ func supervised(h engine.HandlerFunc) (val uintptr, errno unix.Errno) {
 }
 
 func ExampleRequest_Return() {
-	val, errno := supervised(func(r *engine.Request) { _ = r.Return(42) })
+	val, errno := supervised(func(r engine.Request) { _ = r.Return(42) })
 	fmt.Println(val, int(errno))
 	// Output: 42 0
 }
 
 func ExampleRequest_Fail() {
-	_, errno := supervised(func(r *engine.Request) { _ = r.Fail(unix.EPERM) })
+	_, errno := supervised(func(r engine.Request) { _ = r.Fail(unix.EPERM) })
 	fmt.Println(errno)
 	// Output: operation not permitted
 }
 
 func ExampleRequest_Continue() {
-	val, _ := supervised(func(r *engine.Request) { _ = r.Continue() })
+	val, _ := supervised(func(r engine.Request) { _ = r.Continue() })
 	fmt.Println(int(val) == os.Getppid())
 	// Output: true
 }
 
 func ExampleRequest_ReturnFD() {
-	val, _ := supervised(func(r *engine.Request) {
+	val, _ := supervised(func(r engine.Request) {
 		f, err := os.Open(os.DevNull)
 		if err != nil {
 			_ = r.Fail(unix.EIO)

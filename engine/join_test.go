@@ -31,7 +31,7 @@ func TestReceiveThreadJoinsItsTargets(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.cfg.Queue = 64
-			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })
+			c.cfg.Handler = engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) })
 			e, stop := start(t, c.cfg)
 			response{
 				counter: func(c engine.Counters) uint64 { return c.Joined },
@@ -65,7 +65,7 @@ func TestManyTargetsAreTriedOnOneCPU(t *testing.T) {
 		{"asynchronous", engine.Config{Inline: true, WakeUp: engine.Async}, 32, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })
+			c.cfg.Handler = engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) })
 			e, stop := start(t, c.cfg)
 			response{
 				counter: func(c engine.Counters) uint64 { return c.Gathered },

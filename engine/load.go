@@ -305,7 +305,7 @@ func (l *lookout) look(e *Engine, period time.Duration) {
 		l.idle = 0
 	}
 	if e.bench.up() != everybody {
-		state := (*e.workers.Load())[1].state.Load()
+		state := (*e.workers.Load())[1].req.state.Load()
 		switch {
 		case state == l.state && phaseOf(state) == running:
 			e.spread(now() + benchOff)

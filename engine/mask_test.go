@@ -37,7 +37,7 @@ func TestAMaskThatDefeatsSyncWakeUpIsLogged(t *testing.T) {
 			log := &warnings{first: make(chan struct{})}
 			calls := 0 // one receive thread
 			e, stop := start(t, engine.Config{
-				Handler: engine.HandlerFunc(func(r *engine.Request) {
+				Handler: engine.HandlerFunc(func(r engine.Request) {
 					if calls++; calls == 150 && c.warn { // the target shall be there to be looked at
 						select {
 						case <-log.first:

@@ -13,7 +13,7 @@ import (
 
 // busy answers after it has computed for a while.
 func busy(d time.Duration) engine.HandlerFunc {
-	return func(r *engine.Request) {
+	return func(r engine.Request) {
 		for end := time.Now().Add(d); time.Now().Before(end); {
 		}
 		_ = r.Return(1)
@@ -70,7 +70,7 @@ func TestPoliciesLoseNothing(t *testing.T) {
 func TestCallsThatAreTooOldAreDropped(t *testing.T) {
 	enough := make(chan struct{})
 	e, stop := start(t, engine.Config{
-		Handler: engine.HandlerFunc(func(r *engine.Request) {
+		Handler: engine.HandlerFunc(func(r engine.Request) {
 			<-enough
 			_ = r.Return(1)
 		}),
@@ -130,7 +130,7 @@ func TestLoneWorkerIsRelieved(t *testing.T) {
 	var n atomic.Int64
 	enough := make(chan struct{})
 	e, stop := start(t, engine.Config{
-		Handler: engine.HandlerFunc(func(r *engine.Request) {
+		Handler: engine.HandlerFunc(func(r engine.Request) {
 			if n.Add(1) == 20000 {
 				<-enough
 			}
@@ -158,7 +158,7 @@ func TestLoneWorkerIsRelieved(t *testing.T) {
 
 // A receive thread that blocks in RECV must still see what others want of it.
 func TestBlockedReceiveIsInterrupted(t *testing.T) {
-	for name, cfg := range paths(engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })) {
+	for name, cfg := range paths(engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) })) {
 		t.Run(name, func(t *testing.T) {
 			for range 20 {
 				e, stop := start(t, cfg)

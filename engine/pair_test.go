@@ -28,7 +28,7 @@ func TestPairFollowsTheLoad(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.cfg.Queue = 64
-			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) })
+			c.cfg.Handler = engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) })
 			e, stop := start(t, c.cfg)
 			response{
 				counter: func(c engine.Counters) uint64 { return c.Paired },

@@ -113,7 +113,7 @@ func TestPriorityFollowsTheLoad(t *testing.T) {
 			var log syncBuffer
 			c.cfg.Queue = 64
 			c.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
-			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) {
+			c.cfg.Handler = engine.HandlerFunc(func(r engine.Request) {
 				c.work()
 				_ = r.Return(1)
 			})

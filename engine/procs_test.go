@@ -34,7 +34,7 @@ func TestProcsFollowHandlers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.cfg.Queue = 64
-			c.cfg.Handler = engine.HandlerFunc(func(r *engine.Request) {
+			c.cfg.Handler = engine.HandlerFunc(func(r engine.Request) {
 				c.work()
 				_ = r.Return(1)
 			})
@@ -68,7 +68,7 @@ func TestProcsFollowHandlers(t *testing.T) {
 func TestProcsOfSomebodyElse(t *testing.T) {
 	had := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(had)
-	e, stop := start(t, engine.Config{Workers: 3, Handler: engine.HandlerFunc(func(r *engine.Request) {
+	e, stop := start(t, engine.Config{Workers: 3, Handler: engine.HandlerFunc(func(r engine.Request) {
 		time.Sleep(100 * time.Microsecond)
 		_ = r.Return(1)
 	})})

@@ -12,13 +12,13 @@ import (
 
 // A Handler decides about notifications. It answers by one of the Request's
 // methods and returns; the workers call it concurrently.
-type Handler interface{ Handle(*Request) }
+type Handler interface{ Handle(Request) }
 
 // HandlerFunc makes a Handler of a function.
-type HandlerFunc func(*Request)
+type HandlerFunc func(Request)
 
 // Handle calls f.
-func (f HandlerFunc) Handle(r *Request) { f(r) }
+func (f HandlerFunc) Handle(r Request) { f(r) }
 
 var (
 	// ErrAnswered says that the notification has had its answer, from the
@@ -26,9 +26,12 @@ var (
 	ErrAnswered = errors.New("answered already")
 	// ErrGone says that the target died, or was interrupted and will notify again.
 	ErrGone = errors.New("target gone")
+	// ErrSpent says that the handler of the request has returned: the request
+	// is nobody's any more, and was answered.
+	ErrSpent = errors.New("request spent: its handler has returned")
 )
 
-// The phases of a worker's state word, whose other bits number the request. The
+// The phases of a slot's state word, whose other bits number the request. The
 // handler and the deadline race to answer by a compare-and-swap from running.
 const (
 	idle      = iota // no request
@@ -42,65 +45,145 @@ const (
 
 func phaseOf(state uint64) uint64 { return state & (1<<phaseBits - 1) }
 
-// A Request is one notification in its handler's hands. It is the handler's
-// until Handle returns and must not be kept longer.
-type Request struct {
+// A slot is where a worker keeps the request that it has in hand, one after the other.
+//
+// What is not atomic is written by the worker, while the slot is idle and nobody
+// reads. It is read by whoever won the right to answer, or is among the readers.
+type slot struct {
+	state   atomic.Uint64 // request number and phase
+	readers atomic.Int32  // who copies from the slot; the worker waits for them before it writes
+
 	notif notify.Notif
 	src   *Source
 	stats *syscallEntry
 
 	receivedAt, dispatchedAt int64
-	answeredFrom, endedAt    int64 // begin and end of SEND
-	state                    *atomic.Uint64
+	answeredFrom, endedAt    int64  // begin and end of SEND
 	seq                      uint64 // the state word of this request, phase running
 	t                        *tally
 }
 
-// ID is the kernel's number of the notification.
-func (r *Request) ID() uint64 { return r.notif.ID }
-
-// PID is the trapped thread's id in our pid namespace; 0 if it is not visible.
-// Its /proc files are the target's only while Alive says so afterwards.
-func (r *Request) PID() int { return int(r.notif.PID) }
-
-// Data is the trapped system call.
-func (r *Request) Data() *notify.Data { return &r.notif.Data }
-
-// Source is where the notification came from.
-func (r *Request) Source() *Source { return r.src }
-
-// Waited is the time from receive to dispatch.
-func (r *Request) Waited() time.Duration {
-	return max(0, time.Duration(r.dispatchedAt-r.receivedAt)) // the clock may jump back a little
+// A Request is one notification in its handler's hands, until Handle returns. It
+// may be copied, and its methods called from any goroutine. Once Handle has
+// returned it is spent, for ever: what answers or adds a descriptor fails with
+// [ErrSpent], the rest returns zero values. Neither reaches another call, although the
+// engine uses its memory again. The zero Request is spent.
+//
+// Take what shall outlive Handle out of the Request before it returns: Data, PID
+// and ID are copies.
+type Request struct {
+	s   *slot
+	seq uint64 // the slot's state word of this request, phase running
 }
 
-// Alive reports whether the target still waits for the answer.
-func (r *Request) Alive() bool { return r.src.l.IDValid(r.notif.ID) == nil }
+// hold keeps the slot from its next request until release, and reports whether
+// it still has this one.
+//
+// Not taken: a copy of the notification in each Request, which would be small no
+// more; a look before and after the copy, which the race detector rightly calls a race.
+func (r Request) hold() bool {
+	if r.spent() {
+		return false
+	}
+	r.s.readers.Add(1)
+	if r.spent() { // between the two looks
+		r.s.readers.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (r Request) release() { r.s.readers.Add(-1) }
+
+// spent reports whether the slot has moved on from this request.
+func (r Request) spent() bool {
+	if r.s == nil {
+		return true
+	}
+	state := r.s.state.Load()
+	return state>>phaseBits != r.seq>>phaseBits || phaseOf(state) == idle
+}
+
+// notif is the notification; all zero once spent.
+func (r Request) notif() (n notify.Notif) {
+	if r.hold() {
+		n = r.s.notif
+		r.release()
+	}
+	return n
+}
+
+// ID is the kernel's number of the notification; 0 once spent.
+func (r Request) ID() uint64 { return r.notif().ID }
+
+// PID is the trapped thread's id in our pid namespace; 0 if it is not visible,
+// or once spent. Its /proc files are the target's only while Alive says so afterwards.
+func (r Request) PID() int { return int(r.notif().PID) }
+
+// Data is a copy of the trapped system call; all zero once spent, and then of no
+// architecture (its Arch is 0, which no call has).
+func (r Request) Data() (d notify.Data) {
+	if r.hold() {
+		d = r.s.notif.Data
+		r.release()
+	}
+	return d
+}
+
+// Source is where the notification came from; nil once spent.
+func (r Request) Source() (src *Source) {
+	if r.hold() {
+		src = r.s.src
+		r.release()
+	}
+	return src
+}
+
+// Waited is the time from receive to dispatch; 0 once spent.
+func (r Request) Waited() (d time.Duration) {
+	if r.hold() {
+		d = max(0, time.Duration(r.s.dispatchedAt-r.s.receivedAt)) // the clock may jump back a little
+		r.release()
+	}
+	return d
+}
+
+// Alive reports whether the target still waits for the answer; never once spent.
+func (r Request) Alive() bool {
+	src, id, ok := r.target()
+	return ok && src.l.IDValid(id) == nil
+}
+
+// target is what ioctls of this request name, and whether it is not spent.
+func (r Request) target() (src *Source, id uint64, ok bool) {
+	if r.hold() {
+		src, id, ok = r.s.src, r.s.notif.ID, true
+		r.release()
+	}
+	return src, id, ok
+}
 
 // Return answers with the call's result.
-func (r *Request) Return(val int64) error {
-	return r.answer(&notify.Resp{ID: r.notif.ID, Val: val})
-}
+func (r Request) Return(val int64) error { return r.answer(notify.Resp{Val: val}) }
 
 // Fail answers with an errno.
-func (r *Request) Fail(errno syscall.Errno) error {
-	resp := errnoResp(r.notif.ID, errno)
-	return r.answer(&resp)
-}
+func (r Request) Fail(errno syscall.Errno) error { return r.answer(errnoResp(0, errno)) }
 
 // Continue has the kernel run the call. Not a security decision: see the package's traps.
-func (r *Request) Continue() error {
-	return r.answer(&notify.Resp{ID: r.notif.ID, Flags: notify.RespContinue})
-}
+func (r Request) Continue() error { return r.answer(notify.Resp{Flags: notify.RespContinue}) }
 
 // AddFD installs a copy of our descriptor fd in the target, close-on-exec if
 // asked, and returns its number there. The notification still waits for its answer.
-func (r *Request) AddFD(fd int, cloexec bool) (int, error) {
-	a := notify.AddFD{ID: r.notif.ID, SrcFD: uint32(fd)}
+func (r Request) AddFD(fd int, cloexec bool) (int, error) {
+	src, id, ok := r.target()
+	if !ok {
+		return -1, ErrSpent
+	}
+	a := notify.AddFD{ID: id, SrcFD: uint32(fd)}
 	if cloexec {
 		a.NewFDFlags = unix.O_CLOEXEC
 	}
-	n, err := r.src.l.AddFD(&a)
+	n, err := src.l.AddFD(&a)
 	if notify.OutcomeOf(err) == notify.Stale {
 		err = ErrGone
 	}
@@ -109,7 +192,7 @@ func (r *Request) AddFD(fd int, cloexec bool) (int, error) {
 
 // ReturnFD installs a copy of fd in the target and answers with its number, in
 // two steps, which is safe on every kernel that has ADDFD.
-func (r *Request) ReturnFD(fd int, cloexec bool) error {
+func (r Request) ReturnFD(fd int, cloexec bool) error {
 	n, err := r.AddFD(fd, cloexec)
 	if err != nil {
 		return err
@@ -124,56 +207,75 @@ func errnoResp(id uint64, errno syscall.Errno) notify.Resp {
 	return notify.Resp{ID: id, Error: -int32(errno)}
 }
 
-// answer sends resp unless there is an answer already.
-func (r *Request) answer(resp *notify.Resp) error {
+// answer sends resp unless there is an answer already. The right to is won by
+// one step on the state word, which holds the request's number: the slot cannot
+// move on before the answer is out, so it is this request's notification.
+func (r Request) answer(resp notify.Resp) error {
 	if err := resp.Check(); err != nil {
+		if r.spent() {
+			return r.refused()
+		}
 		return err
 	}
-	if !r.state.CompareAndSwap(r.seq, r.seq-running+answering) {
-		r.t.twice.Add(1)
-		return ErrAnswered
+	s := r.s
+	if s == nil || !s.state.CompareAndSwap(r.seq, r.seq-running+answering) {
+		return r.refused()
 	}
+	resp.ID = s.notif.ID
 	start := now()
-	err := r.src.l.Send(resp) // here, not in a function of its own: see notify.Listener.Recv
-	err = r.sent(resp, err, start)
-	r.state.Store(r.seq - running + answered)
+	err := s.src.l.Send(&resp) // here, not in a function of its own: see notify.Listener.Recv
+	err = s.sent(&resp, err, start)
+	s.state.Store(r.seq - running + answered)
 	return err
 }
 
+// refused counts an answer that came too late.
+func (r Request) refused() error {
+	if r.s == nil {
+		return ErrSpent
+	}
+	if r.spent() {
+		r.s.t.spent.Add(1)
+		return ErrSpent
+	}
+	r.s.t.twice.Add(1)
+	return ErrAnswered
+}
+
 // sent counts an answer by what SEND, begun at the given time, made of it.
-func (r *Request) sent(resp *notify.Resp, err error, start int64) error {
+func (s *slot) sent(resp *notify.Resp, err error, start int64) error {
 	end := now()
-	r.answeredFrom, r.endedAt = start, end
-	r.t.answer.Record(end - start)
-	r.t.service.Record(end - r.dispatchedAt)
+	s.answeredFrom, s.endedAt = start, end
+	s.t.answer.Record(end - start)
+	s.t.service.Record(end - s.dispatchedAt)
 	switch notify.OutcomeOf(err) {
 	case notify.Done:
 		if resp.Flags&notify.RespContinue != 0 {
-			r.t.continued.Add(1)
+			s.t.continued.Add(1)
 		}
-		if s := r.stats; s != nil {
-			s.answered.Add(1)
-			s.total.Record(end - r.receivedAt)
+		if st := s.stats; st != nil {
+			st.answered.Add(1)
+			st.total.Record(end - s.receivedAt)
 		}
-		r.t.answered.Add(1)
+		s.t.answered.Add(1)
 	case notify.Stale:
-		if s := r.stats; s != nil {
-			s.stale.Add(1)
+		if st := s.stats; st != nil {
+			st.stale.Add(1)
 		}
-		r.t.stale.Add(1)
+		s.t.stale.Add(1)
 		err = ErrGone
 	default:
-		r.t.failed.Add(1)
+		s.t.failed.Add(1)
 	}
-	r.src.done()
+	s.src.done()
 	return err
 }
 
 // sendDefault answers for the handler. The caller has won the right to.
-func (r *Request) sendDefault(errno syscall.Errno) {
-	resp := errnoResp(r.notif.ID, errno)
+func (s *slot) sendDefault(errno syscall.Errno) {
+	resp := errnoResp(s.notif.ID, errno)
 	start := now()
-	if r.sent(&resp, r.src.l.Send(&resp), start) == nil {
-		r.t.defaulted.Add(1)
+	if s.sent(&resp, s.src.l.Send(&resp), start) == nil {
+		s.t.defaulted.Add(1)
 	}
 }

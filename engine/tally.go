@@ -27,6 +27,7 @@ type tally struct {
 	late       atomic.Uint64
 	unanswered atomic.Uint64
 	twice      atomic.Uint64
+	spent      atomic.Uint64
 	recvStale  atomic.Uint64
 	recvFailed atomic.Uint64
 	aged       atomic.Uint64
@@ -59,6 +60,7 @@ type Counters struct {
 	Late       uint64 // handlers that exceeded their deadline
 	Unanswered uint64 // handlers that returned without an answer
 	Twice      uint64 // answers refused because there was one already
+	Spent      uint64 // answers refused because the handler had returned: it kept its Request
 
 	Aged      uint64 // of Dropped and Held: waited longer than Config.MaxAge
 	Switches  uint64 // changes of a listener's wake-up mode since it was added
@@ -134,7 +136,7 @@ func (e *Engine) count(c *Counters) {
 	c.Priority = uint64(e.priority.Load())
 	c.Held = uint64(e.held.Load())
 	for _, w := range *e.workers.Load() {
-		if p := phaseOf(w.state.Load()); p != idle && p != answered {
+		if p := phaseOf(w.req.state.Load()); p != idle && p != answered {
 			c.InHandlers++
 		}
 	}
@@ -150,6 +152,7 @@ func (e *Engine) count(c *Counters) {
 		c.Late += t.late.Load()
 		c.Unanswered += t.unanswered.Load()
 		c.Twice += t.twice.Load()
+		c.Spent += t.spent.Load()
 		c.Vanished += t.recvStale.Load()
 		c.RecvFailed += t.recvFailed.Load()
 		c.Aged += t.aged.Load()

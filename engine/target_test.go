@@ -19,7 +19,8 @@ import (
 )
 
 // targetEnv marks the test binary's second life as a target: a process whose
-// threads make trapped calls. Its value is "threads calls".
+// threads make trapped calls. Its value is "threads calls". Each call has a number of
+// its own, from 1 on, as its first argument.
 const targetEnv = "UNKNOT_TEST_TARGET"
 
 func TestMain(m *testing.M) {
@@ -35,12 +36,18 @@ func TestMain(m *testing.M) {
 }
 
 // results are what the target's threads saw: how often each errno came, the
-// values returned, and the errno-free calls.
+// values returned, and the errno-free calls. A value of at least echoBase is an echo,
+// and Strayed is how many of these were of another call's number.
 type results struct {
-	OK     int
-	Errnos map[int]int
-	Values map[int64]int
+	OK      int
+	Errnos  map[int]int
+	Values  map[int64]int
+	Echoed  int
+	Strayed int
 }
+
+// echoBase is added to a call's number by handlers that echo it.
+const echoBase = 1 << 40
 
 // target is the child: filter, listener to the parent, wait for its word, call.
 func target(threads, calls int) {
@@ -76,14 +83,21 @@ func target(threads, calls int) {
 	res := results{Errnos: map[int]int{}, Values: map[int64]int{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for range threads {
+	for i := range threads {
 		wg.Go(func() {
 			mine := map[int64]int{}
-			for range calls {
-				v, _, e := unix.Syscall(unix.SYS_GETPPID, 0, 0, 0)
-				if e != 0 {
+			echoed, strayed := 0, 0
+			for j := range calls {
+				n := uintptr(1 + i + j*threads)
+				v, _, e := unix.Syscall(unix.SYS_GETPPID, n, 0, 0)
+				switch {
+				case e != 0:
 					mine[-int64(e)]++
-				} else {
+				case v == n+echoBase:
+					echoed++
+				case v > echoBase:
+					strayed++
+				default:
 					mine[int64(v)]++
 				}
 				if e == unix.ENOSYS {
@@ -92,6 +106,9 @@ func target(threads, calls int) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
+			res.OK += echoed + strayed
+			res.Echoed += echoed
+			res.Strayed += strayed
 			for v, n := range mine {
 				if v < 0 {
 					res.Errnos[int(-v)] += n

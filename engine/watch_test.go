@@ -42,7 +42,7 @@ func TestBusyListenerLeavesEpoll(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := engine.Config{
 				Inline: c.inline, Workers: 2, Queue: 64,
-				Handler: engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(1) }),
+				Handler: engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) }),
 			}
 			e, stop := start(t, cfg)
 			const calls = 40_000

@@ -19,15 +19,14 @@ import (
 type worker struct {
 	e     *Engine
 	index int
-	req   Request
+	req   slot
 
-	state    atomic.Uint64 // request number and phase
-	started  atomic.Int64  // when the request was dispatched; written before state says running
-	replaced atomic.Bool   // the deadline gave our place to another: end
-	tid      atomic.Int32  // of its thread; 0: it has none of its own
-	typical  atomic.Int64  // ns that a handler takes, SEND not included; 0: none yet
-	at       int32         // Engine.placement as last followed
-	taken    uint32        // calls
+	started  atomic.Int64 // when the request was dispatched; written before state says running
+	replaced atomic.Bool  // the deadline gave our place to another: end
+	tid      atomic.Int32 // of its thread; 0: it has none of its own
+	typical  atomic.Int64 // ns that a handler takes, SEND not included; 0: none yet
+	at       int32        // Engine.placement as last followed
+	taken    uint32       // calls
 
 	// Of apart, its own but for cpu, which is where it last looked, -1 if it does not know.
 	cpu       atomic.Int32
@@ -40,7 +39,6 @@ type worker struct {
 func (e *Engine) newWorker(index int) *worker {
 	w := &worker{e: e, index: index, at: anywhere}
 	w.req.t = &e.tallies[index]
-	w.req.state = &w.state
 	w.cpu.Store(-1)
 	return w
 }
@@ -145,20 +143,21 @@ func (w *worker) dropAged() {
 func (w *worker) serve(check bool, at int64) bool {
 	r := &w.req
 	r.dispatchedAt, r.answeredFrom, r.endedAt = at, at, at
-	r.seq = (w.state.Load()>>phaseBits+1)<<phaseBits | running
+	r.seq = (r.state.Load()>>phaseBits+1)<<phaseBits | running
 	w.started.Store(r.dispatchedAt)
-	w.state.Store(r.seq)
+	r.state.Store(r.seq)
 	r.t.wait.Record(r.dispatchedAt - r.receivedAt)
 	if r.stats != nil {
 		r.stats.wait.Record(r.dispatchedAt - r.receivedAt)
 	}
 	if check && notify.OutcomeOf(r.src.l.IDValid(r.notif.ID)) == notify.Stale {
-		if w.state.CompareAndSwap(r.seq, r.seq-running+answering) {
+		if r.state.CompareAndSwap(r.seq, r.seq-running+answering) {
 			r.t.stale.Add(1)
 			if r.stats != nil {
 				r.stats.stale.Add(1)
 			}
 			r.src.done()
+			r.state.Store(r.seq - running + answered)
 		}
 	} else {
 		w.call()
@@ -167,12 +166,19 @@ func (w *worker) serve(check bool, at int64) bool {
 	return w.finish()
 }
 
-// finish ends the request and reports whether the worker still has its place.
+// finish ends the request, which has its answer or is about to get it from
+// somebody else, and reports whether the worker still has its place.
 func (w *worker) finish() bool {
-	for phaseOf(w.state.Load()) == late {
-		runtime.Gosched() // who answered in our stead still looks at the request
+	r := &w.req
+	// Who answers in our stead, the deadline or another goroutine of the
+	// handler's, still looks at the slot.
+	for r.state.Load() != r.seq-running+answered {
+		runtime.Gosched()
 	}
-	w.state.Store(w.req.seq - running + idle)
+	r.state.Store(r.seq - running + idle)
+	for r.readers.Load() != 0 { // for the time of a copy
+		runtime.Gosched()
+	}
 	return !w.replaced.Load()
 }
 
@@ -189,14 +195,14 @@ func (w *worker) call() {
 		if goexit {
 			p = "runtime.Goexit"
 		}
-		w.e.cfg.Logger.Error("handler panicked", "panic", p, "pid", w.req.PID(), "syscall", w.req.notif.Data.NR, "stack", string(debug.Stack()))
+		w.e.cfg.Logger.Error("handler panicked", "panic", p, "pid", w.req.notif.PID, "syscall", w.req.notif.Data.NR, "stack", string(debug.Stack()))
 		w.settle(true)
 		// After Goexit this goroutine ends when we return, whatever we do.
 		if goexit && w.finish() {
 			w.e.replace(w)
 		}
 	}()
-	w.e.cfg.Handler.Handle(&w.req)
+	w.e.cfg.Handler.Handle(Request{&w.req, w.req.seq})
 	returned = true
 }
 
@@ -204,32 +210,33 @@ func (w *worker) call() {
 func (w *worker) settle(panicked bool) {
 	r := &w.req
 	// The look first, as it is cheaper: nearly always there is an answer.
-	if w.state.Load() != r.seq || !w.state.CompareAndSwap(r.seq, r.seq-running+answering) {
+	if r.state.Load() != r.seq || !r.state.CompareAndSwap(r.seq, r.seq-running+answering) {
 		return
 	}
 	if !panicked {
 		r.t.unanswered.Add(1)
 	}
 	r.sendDefault(w.e.cfg.DefaultErrno)
-	w.state.Store(r.seq - running + answered)
+	r.state.Store(r.seq - running + answered)
 }
 
 // expire answers for the handler if it still runs a request that was
 // dispatched before the given time, and reports whether it did.
 func (w *worker) expire(before int64) bool {
-	state := w.state.Load()
-	if phaseOf(state) != running || w.started.Load() > before || !w.state.CompareAndSwap(state, state-running+late) {
+	r := &w.req
+	state := r.state.Load()
+	if phaseOf(state) != running || w.started.Load() > before || !r.state.CompareAndSwap(state, state-running+late) {
 		return false
 	}
 	// The request is ours until the phase moves on from late.
-	w.req.t.late.Add(1)
-	w.e.cfg.Logger.Warn("handler is late, answered for it", "pid", w.req.PID(), "syscall", w.req.notif.Data.NR, "errno", w.e.cfg.DefaultErrno)
-	w.req.sendDefault(w.e.cfg.DefaultErrno)
+	r.t.late.Add(1)
+	w.e.cfg.Logger.Warn("handler is late, answered for it", "pid", r.notif.PID, "syscall", r.notif.Data.NR, "errno", w.e.cfg.DefaultErrno)
+	r.sendDefault(w.e.cfg.DefaultErrno)
 	return true
 }
 
 // leaveLate ends the phase that expire began.
-func (w *worker) leaveLate() { w.state.Store(w.state.Load() - late + answered) }
+func (w *worker) leaveLate() { w.req.state.Add(answered - late) }
 
 // replace gives w's place in the queue path to a fresh worker.
 func (e *Engine) replace(w *worker) {

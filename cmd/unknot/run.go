@@ -155,7 +155,7 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 		return cfg, bad("format", strconv.Quote(s.Format), "text or json")
 	}
 	cfg = engine.Config{
-		Handler: engine.HandlerFunc(func(r *engine.Request) { _ = r.Continue() }), // ErrGone is counted
+		Handler: engine.HandlerFunc(func(r engine.Request) { _ = r.Continue() }), // ErrGone is counted
 		Queue:   s.Queue, Workers: s.Workers, DropBatch: min(s.DropBatch, s.Queue), BySyscall: true,
 	}
 	errno, ok := errnoByName(s.DropErrno)
