@@ -238,7 +238,7 @@ func (r Request) refused() error {
 		r.s.t.spent.Add(1)
 		return ErrSpent
 	}
-	r.s.t.twice.Add(1)
+	r.s.t.duplicate.Add(1)
 	return ErrAnswered
 }
 

@@ -33,7 +33,7 @@
 #ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
 #endif
-enum { MAXL = 512, MAXT = 64, SUB = 4, BUCKETS = 64 << SUB };
+enum { MAXL = 512, MAXT = 1024, SUB = 4, BUCKETS = 64 << SUB };
 
 struct listener { uint64_t hist[BUCKETS], calls; };
 static struct { volatile int go, stop; struct listener l[MAXL]; } *sh;

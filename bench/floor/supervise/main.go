@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/unknot/unknot/confine"
 	"github.com/unknot/unknot/engine"
@@ -32,6 +33,9 @@ func run() error {
 	listeners := flag.Int("listeners", 1, "how many are handed over")
 	path := flag.String("path", "inline", "of a notification: inline, queue")
 	workers := flag.Int("workers", 2, "of the queue path")
+	wakeUp := flag.String("wake-up", "auto", "auto, sync, async")
+	cpu := flag.Int("cpu", -1, "pin the receive thread there; -1: as the engine likes")
+	work := flag.Duration("work", 0, "for how long a handler computes")
 	confined := flag.Bool("confine", false, "confine the receive threads (level shared)")
 	verbose := flag.Bool("v", false, "log what the engine does, and its counters at the end")
 	flag.Parse()
@@ -39,7 +43,17 @@ func run() error {
 		return fmt.Errorf("name one socket: supervise [flags] SOCKET")
 	}
 	cfg := engine.Config{Inline: *path == "inline", Workers: *workers, Queue: 512,
-		Handler: engine.HandlerFunc(func(r *engine.Request) { _ = r.Return(42) })}
+		Handler: engine.HandlerFunc(func(r engine.Request) {
+			for end := time.Now().Add(*work); *work > 0 && time.Now().Before(end); {
+			}
+			_ = r.Return(42)
+		}), CPU: engine.CPU(*cpu + 1)}
+	switch *wakeUp {
+	case "sync":
+		cfg.WakeUp = engine.Sync
+	case "async":
+		cfg.WakeUp = engine.Async
+	}
 	if *verbose {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

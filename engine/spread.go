@@ -8,15 +8,14 @@ import (
 )
 
 // A worker looks around at most so often; it costs it two system calls.
-const apartEvery = int64(500 * time.Microsecond)
+const spreadEvery = int64(500 * time.Microsecond)
 
-// apart keeps two workers that compute from one CPU. The kernel wakes workers near the
-// receive thread and may leave two there for hundreds of ms while another CPU is
-// two thirds idle: short wake-ups, of the targets and of Go's own threads, keep that one from
-// looking for work (seen on Linux 6.18 with two virtual CPUs: 340 ms of a storm whose
-// handlers computed for 300 µs, and waits of 20 ms instead of 2). So a worker that was preempted and
+// spread keeps two workers that compute from one CPU. The kernel wakes workers near the
+// receive thread and may leave two there for long while another CPU is
+// mostly idle: short wake-ups, of the targets and of Go's own threads, keep that one from
+// looking for work. So a worker that was preempted and
 // finds another one at work on its CPU moves to a CPU without one, if it may.
-func (w *worker) apart(at int64) {
+func (w *worker) spread(at int64) {
 	w.lookedAt = at
 	cpu := osthread.CPU()
 	w.cpu.Store(int32(cpu))
@@ -30,7 +29,7 @@ func (w *worker) apart(at int64) {
 	w.preempted = preempted
 	shared := false
 	w.busy.Zero()
-	for _, o := range (*w.e.workers.Load())[1:] {
+	for _, o := range w.rx.crew.all()[1:] {
 		if o == w || phaseOf(o.req.state.Load()) != running {
 			continue
 		}

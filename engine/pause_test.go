@@ -2,31 +2,31 @@ package engine
 
 import "testing"
 
-// TestRestsAreNumbered: who knew of one rest cannot end another.
-func TestRestsAreNumbered(t *testing.T) {
-	var r rest
+// TestPausesAreNumbered: who knew of one pause cannot end another.
+func TestPausesAreNumbered(t *testing.T) {
+	var r pause
 	if r.on() {
-		t.Fatal("a rest before the first")
+		t.Fatal("a pause before the first")
 	}
 	first := r.begin()
 	if n, on := r.now(); !on || n != first {
 		t.Fatal(n, on)
 	}
 	if !r.end(first) || r.end(first) {
-		t.Error("a rest ends once")
+		t.Error("a pause ends once")
 	}
 	second := r.begin()
 	if r.end(first) {
-		t.Error("the second rest was ended as the first")
+		t.Error("the second pause was ended as the first")
 	}
 	third := r.begin()
 	if !r.on() || third == second || r.end(second) {
-		t.Error("a rest that begins during another is a new one")
+		t.Error("a pause that begins during another is a new one")
 	}
 	if !r.end(third) {
 		t.Error("it does not end")
 	}
 	if r.on() {
-		t.Error("still a rest")
+		t.Error("still a pause")
 	}
 }

@@ -9,10 +9,9 @@ import (
 // moved is of how many of 100 tries a worker that looks around left its CPU, on which
 // another worker is in the given phase.
 func moved(phase uint64) (n int, ok bool) {
-	e := &Engine{tallies: make([]tally, 3)}
-	a, b := e.newWorker(1), e.newWorker(2)
-	all := []*worker{e.newWorker(0), a, b}
-	e.workers.Store(&all)
+	rx := &receiver{tallies: make([]tally, 3)}
+	a, b := rx.newWorker(1), rx.newWorker(2)
+	rx.crew.init([]*worker{rx.newWorker(0), a, b})
 	done := make(chan struct{})
 	osthread.Start(func() {
 		defer close(done)
@@ -24,7 +23,7 @@ func moved(phase uint64) (n int, ok bool) {
 			here := osthread.CPU()
 			a.cpu.Store(int32(here))
 			b.preempted = -1 // it was, since the last look
-			b.apart(0)
+			b.spread(0)
 			if osthread.CPU() != here {
 				n++
 			}
@@ -35,7 +34,7 @@ func moved(phase uint64) (n int, ok bool) {
 	return n, ok
 }
 
-func TestWorkersPart(t *testing.T) {
+func TestWorkersSpread(t *testing.T) {
 	n, ok := moved(running)
 	if !ok {
 		t.Skip("one CPU, nowhere to go")
