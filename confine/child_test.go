@@ -67,6 +67,7 @@ type rig struct {
 	work     func()    // with each answer
 	table    []Rule    // every rule there is
 	beforeMe func()    // runs unconfined on the thread first
+	word     muslLock
 }
 
 // newRig makes the descriptors, and a target: a thread of this process that

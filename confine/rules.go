@@ -105,6 +105,8 @@ func (f *facts) rules() []Rule {
 	}{{futexWaitPrivate, "WAIT"}, {futexWakePrivate, "WAKE"}} {
 		add(Rule{Key: "futex/" + op.name, Syscall: "futex", When: []Cond{is32(1, op.op, "FUTEX_"+op.name+"_PRIVATE")}, Why: "parks and wakes: locks, goroutines, threads", Test: "serve"})
 	}
+	add(Rule{Key: "futex/WAIT-shared", Syscall: "futex", When: []Cond{is32(1, futexWait, "FUTEX_WAIT, not private"), is64(3, 0, "no timeout")},
+		Why: "the thread's end under musl: it waits for the lock of the list of threads, which the kernel gives up when another thread has ended", Test: "goexit-musl"})
 	add(Rule{Syscall: "sched_yield", Why: "spinning locks and the garbage collector (osyield)", Test: "gc"})
 	add(Rule{Syscall: "nanosleep", Why: "a panic stops the others first (usleep in freezetheworld)", Test: "panic"})
 	add(Rule{Syscall: "getpid", Why: "goes before tgkill (signalM)", Test: "gc"})
@@ -207,6 +209,7 @@ func savedID(kind string) (saved int) {
 
 // From include/uapi/linux/futex.h.
 const (
+	futexWait        = 0
 	futexWaitPrivate = 0 | 128
 	futexWakePrivate = 1 | 128
 )

@@ -136,6 +136,8 @@ var scenarios = map[string]scenario{
 
 	// How it ends.
 	"goexit": {thread: func(*rig) error { return nil }},
+	// Before it ends it waits as musl's pthread_exit does while another thread ends (__tl_lock).
+	"goexit-musl": {thread: func(r *rig) error { return r.word.wait() }, beside: func(r *rig) error { return r.word.wake() }},
 	// Threads that ended left so many stacks with the C library that it unmaps
 	// some when ours ends.
 	"goexit-last": {thread: waitForStop, beside: func(r *rig) error {

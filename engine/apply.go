@@ -41,6 +41,13 @@ func (e *Engine) setWakeUp(l *notify.Listener) error {
 	return nil
 }
 
+// resetWakeUp takes the flag away from a listener that is handed back, if it was set.
+func (e *Engine) resetWakeUp(l *notify.Listener) {
+	if e.cfg.WakeUp != Async && !e.control.noSync.Load() {
+		_ = l.SetFlags(0)
+	}
+}
+
 // applied is what was made of a receiver's plans, by the controller.
 type applied struct {
 	plan   placement.Plan

@@ -194,7 +194,8 @@ type Config struct {
 	// PrivateFiles says that ThreadHook leaves the thread a file table of its own
 	// (unshare with CLONE_FILES). It then holds a second copy of each listener, and
 	// closes it when the listener is removed, so that later calls fail with ENOSYS
-	// at once and not only when Run ends. Never say so of a shared table.
+	// at once and not only when Run ends. Never say so of a shared table. Listeners
+	// must be added before Run: the thread does not have later ones.
 	PrivateFiles bool
 	// Cookies are the words that ioctls on the engine's listeners carry in
 	// their unused arguments; see notify.Listener.SetCookies.

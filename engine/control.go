@@ -79,7 +79,7 @@ func (e *Engine) steer(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case s := <-e.control.hangups:
-			go e.retire(s, true)
+			go func() { _ = e.retire(context.Background(), s, true) }()
 		case <-e.control.asks:
 			e.step(&pilots)
 		case at := <-tick.C:

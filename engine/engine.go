@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +34,8 @@ type lifecycle struct {
 	failed   chan error  // of a receive thread; capacity 1
 	running  members     // workers
 	retirers sync.WaitGroup
+	halted   atomic.Bool   // nothing more is received
+	givenUp  chan struct{} // closed when the stop waits for nobody any more; all is answered
 }
 
 type engineState uint8
@@ -42,9 +46,16 @@ const (
 	over
 )
 
-// ErrStopTimeout says that handlers still ran when the stop's time was up.
-// Their notifications were answered for them.
-var ErrStopTimeout = errors.New("handlers still run after the stop timeout")
+var (
+	// ErrStopTimeout says that handlers still ran when the stop's time was up.
+	// Their notifications were answered for them.
+	ErrStopTimeout = errors.New("handlers still run after the stop timeout")
+	// ErrPrivateFiles says that a running engine cannot take a listener, because
+	// its receive thread has a file table of its own; see [Config.PrivateFiles].
+	ErrPrivateFiles = errors.New("the receive thread has a file table of its own, which new descriptors do not reach")
+
+	errRetiring = fmt.Errorf("it is being removed: %w", os.ErrClosed)
+)
 
 // New returns an engine that does nothing until Run. An engine that will not be
 // run must be closed by Run with a context that has ended.
@@ -57,7 +68,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	e := &Engine{cfg: cfg, cpus: cpus}
-	e.life.failed = make(chan error, 1)
+	e.life.failed, e.life.givenUp = make(chan error, 1), make(chan struct{})
 	e.registry.byFD = map[int]*Source{}
 	e.control.init()
 	e.receivers.init(&e.cfg, cpus)
@@ -83,6 +94,9 @@ func New(cfg Config) (*Engine, error) {
 // workers finish what was, for at most the stop timeout; what is left then is
 // answered for them. Last, the listeners are closed, and with them later calls
 // of the targets fail with ENOSYS. An engine runs once.
+//
+// Run returns when the stop timeout is up, whatever handlers do. One of an inline engine that
+// never returns keeps its receive thread, and with [Config.PrivateFiles] its copies of the listeners.
 //
 // The error is that of a receive thread or its hook, or wraps [ErrStopTimeout].
 // That ctx ended is no error.
@@ -134,6 +148,7 @@ func (e *Engine) stop() error {
 	e.registry.mu.Lock()
 	e.life.stopping = true // no receiver is opened any more
 	e.registry.mu.Unlock()
+	e.life.halted.Store(true)
 	all := e.receivers.all()
 	for _, rx := range all {
 		rx.end()
@@ -155,12 +170,11 @@ func (e *Engine) stop() error {
 		wait(rx.ended)
 	}
 	if e.cfg.Inline {
-		e.expireAll(now())
 		for _, rx := range all {
 			select {
 			case <-rx.ended:
 			default: // its thread sees the stop when the handler returns
-				return fmt.Errorf("engine: stop: %w: the inline handler", ErrStopTimeout)
+				return errors.Join(e.answerAll(), fmt.Errorf("engine: stop: %w: the inline handler", ErrStopTimeout))
 			}
 		}
 		return e.receiverError()
@@ -180,21 +194,25 @@ func (e *Engine) stop() error {
 	for src := range e.registry.each {
 		e.dropAll(src)
 	}
-	// A worker may be about to start on the last request it took: look again
-	// until nobody works or only handlers that were answered for do.
-	for giveUp := time.Now().Add(e.cfg.StopTimeout); ; time.Sleep(100 * time.Microsecond) {
-		e.expireAll(now())
-		if e.allAnswered() {
-			break
-		}
-		if time.Now().After(giveUp) {
-			return errors.Join(err, fmt.Errorf("engine: stop: not every notification is accounted for: %+v", e.Counters()))
-		}
-	}
+	err = errors.Join(err, e.answerAll())
 	if n := e.life.running.count(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("engine: stop: %w: %d of them", ErrStopTimeout, n))
 	}
 	return err
+}
+
+// answerAll answers for all handlers. A worker may be about to start on the last
+// request it took: look again until nobody works or only handlers that were answered for do.
+func (e *Engine) answerAll() error {
+	for giveUp := time.Now().Add(e.cfg.StopTimeout); ; time.Sleep(100 * time.Microsecond) {
+		e.expireAll(now())
+		if e.allAnswered() {
+			return nil
+		}
+		if time.Now().After(giveUp) {
+			return fmt.Errorf("engine: stop: not every notification is accounted for: %+v", e.Counters())
+		}
+	}
 }
 
 // dropAll drops what is in the ring of a source that is not received from any more.
@@ -231,6 +249,7 @@ func (e *Engine) closeAll() {
 	e.registry.mu.Lock()
 	e.life.state = over
 	e.registry.mu.Unlock()
+	close(e.life.givenUp) // a retirer may wait for a handler that never returns
 	e.life.retirers.Wait()
 	for src := range e.registry.each {
 		if !src.retired {

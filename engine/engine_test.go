@@ -379,7 +379,7 @@ func TestListenersComeAndGo(t *testing.T) {
 			moved := startTarget(t, 4, 2000)
 			s = mustAdd(t, e, moved)
 			moved.release()
-			l, err := e.Release(s)
+			l, err := e.Release(t.Context(), s)
 			if err != nil {
 				t.Fatal(err)
 			}

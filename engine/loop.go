@@ -96,6 +96,9 @@ func (l *loop) run() error {
 				woken = true
 				continue
 			}
+			if rx.e.life.halted.Load() {
+				continue // an inline handler ended after the stop had given it up
+			}
 			src := rx.e.registry.at(int(ev.Fd))
 			if src == nil || src.gone.Load() || src.owner.Load() != rx {
 				gone++
@@ -215,7 +218,7 @@ func (l *loop) poll(deadline int64, timed bool) (stop bool) {
 		return false // EINTR, or the time is up
 	}
 	for i, src := range l.polls {
-		if ev := l.polled[i].Revents; src != nil {
+		if ev := l.polled[i].Revents; src != nil && !l.rx.e.life.halted.Load() {
 			l.ready(src, ev&unix.POLLIN != 0, ev&unix.POLLHUP != 0)
 		}
 	}

@@ -202,7 +202,7 @@ func TestReleasedListenerServesOn(t *testing.T) {
 		for first.Counters().Received < 1000 {
 			time.Sleep(time.Millisecond)
 		}
-		l, err := first.Release(s)
+		l, err := first.Release(t.Context(), s)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"context"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -134,17 +136,28 @@ func (rx *receiver) startWorkers() {
 	}
 }
 
-// barrier has the receive thread go round its loop and waits until it has, or ended.
-func (rx *receiver) barrier(closeFD int, forget *Source) {
+// barrier has the receive thread go round its loop and waits until it has, or ended, or is
+// given up. If ctx ends before, the thread will not do what was asked.
+func (rx *receiver) barrier(ctx context.Context, closeFD int, forget *Source) error {
+	d := &rx.door
 	b := barrier{closeFD, forget, make(chan struct{})}
-	rx.door.mu.Lock()
-	rx.door.barriers = append(rx.door.barriers, b)
-	rx.door.mu.Unlock()
+	d.mu.Lock()
+	d.barriers = append(d.barriers, b)
+	d.mu.Unlock()
 	rx.interrupt()
 	select {
 	case <-b.done:
 	case <-rx.ended:
+	case <-rx.e.life.givenUp:
+	case <-ctx.Done():
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if i := slices.Index(d.barriers, b); i >= 0 {
+			d.barriers = slices.Delete(d.barriers, i, i+1)
+			return ctx.Err()
+		} // else it was done meanwhile
 	}
+	return nil
 }
 
 // end has the receive thread end.

@@ -291,7 +291,7 @@ func TestMovesBackAndForth(t *testing.T) {
 				case "remove":
 					err = e.Remove(t.Context(), s)
 				case "release":
-					l, rerr := e.Release(s)
+					l, rerr := e.Release(t.Context(), s)
 					if err = rerr; err == nil {
 						_, err = e.Add(l)
 					}

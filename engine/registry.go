@@ -141,13 +141,20 @@ func (e *Engine) loads() (rs []placement.Receiver, ss [][]*Source) {
 }
 
 // Add has the engine supervise l, before or while it runs. On success l is the
-// engine's, which closes it; on error it stays the caller's.
+// engine's, which closes it; on error it stays the caller's. While an engine with
+// [Config.PrivateFiles] runs, Add fails with [ErrPrivateFiles].
+//
+// It sets the listener's wake-up flag (SECCOMP_IOCTL_NOTIF_SET_FLAGS), whatever another
+// supervisor left there.
 func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	r := &e.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.life.state == over || e.life.stopping {
 		return nil, fmt.Errorf("engine: add listener: the engine has stopped: %w", os.ErrClosed)
+	}
+	if e.life.state == started && e.cfg.PrivateFiles {
+		return nil, fmt.Errorf("engine: add listener %d: %w: add it before Run, or leave the thread the process's table", l.FD(), ErrPrivateFiles)
 	}
 	if r.byFD[l.FD()] != nil {
 		return nil, fmt.Errorf("engine: add listener %d: it is the engine's already: %w", l.FD(), unix.EEXIST)
@@ -181,7 +188,7 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 // answered, then it is closed. It waits for that, or until ctx ends, after
 // which the rest happens without it. A source that is gone already is no error.
 func (e *Engine) Remove(ctx context.Context, s *Source) error {
-	go e.retire(s, true)
+	go func() { _ = e.retire(context.Background(), s, true) }()
 	select {
 	case <-s.ended:
 		return nil
@@ -190,41 +197,50 @@ func (e *Engine) Remove(ctx context.Context, s *Source) error {
 	}
 }
 
-// Release takes a listener out and hands it back open, once what was received
-// is answered: calls that nobody received keep waiting there for another
-// supervisor.
-func (e *Engine) Release(s *Source) (*notify.Listener, error) {
-	if !e.retire(s, false) {
-		return nil, fmt.Errorf("engine: release listener: it is being removed: %w", os.ErrClosed)
+// Release takes a listener out and hands it back open, with its flags as the kernel makes
+// them, once what was received is answered: calls that nobody received keep waiting
+// there for another supervisor. If ctx ends before that, the listener stays the
+// engine's and is received from again. Neither Release nor Remove can
+// finish while an inline handler calls it.
+func (e *Engine) Release(ctx context.Context, s *Source) (*notify.Listener, error) {
+	if err := e.retire(ctx, s, false); err != nil {
+		return nil, fmt.Errorf("engine: release listener: %w", err)
 	}
 	return s.l, nil
 }
 
-// retire takes s out and reports whether it was this call that did.
-func (e *Engine) retire(s *Source, closeIt bool) bool {
-	s.moves.Lock()
-	defer s.moves.Unlock()
+// retire takes s out, once what was received from it is answered. If ctx ends
+// before, s is as it was before. What is retired already is an error, but a wish
+// to close it is kept for the case that it comes back.
+func (e *Engine) retire(ctx context.Context, s *Source, closeIt bool) error {
 	r := &e.registry
 	r.mu.Lock()
-	if e.life.state == over || s.retired {
+	for s.moved != nil { // to another receiver, which does not take long
+		moved := s.moved
 		r.mu.Unlock()
-		return false
+		<-moved
+		r.mu.Lock()
+	}
+	if e.life.state == over || s.retired {
+		s.unwanted = s.unwanted || closeIt
+		r.mu.Unlock()
+		return errRetiring
 	}
 	s.retired = true
 	s.leaving.Store(true)
 	e.life.retirers.Add(1)
 	defer e.life.retirers.Done()
-	rx := s.owner.Load()
-	rx.unwatch(s)
+	s.owner.Load().unwatch(s)
 	running := e.life.state == started
 	r.mu.Unlock()
 	if running {
-		// The receive thread may hold an event of this listener: wait until it
-		// is past it, then for what it received.
-		rx.barrier(noFD, nil)
-		s.drain(0)
-		if e.cfg.PrivateFiles {
-			rx.barrier(s.l.FD(), nil)
+		err := e.drain(ctx, s)
+		if err == nil && e.cfg.PrivateFiles {
+			err = s.owner.Load().barrier(ctx, s.l.FD(), nil)
+		}
+		if err != nil {
+			e.keepOn(s)
+			return err
 		}
 	}
 	r.mu.Lock()
@@ -233,10 +249,56 @@ func (e *Engine) retire(s *Source, closeIt bool) bool {
 	r.remove(s)
 	if closeIt {
 		_ = s.l.Close()
+	} else {
+		e.resetWakeUp(s.l)
 	}
 	close(s.ended)
 	e.control.reconcile() // who is left may want other threads
-	return true
+	return nil
+}
+
+// drain waits until the receive thread is past an event of the listener that it may
+// hold, and all that it received is answered. When
+// the stop gives up, all is answered, and the thread receives nothing more.
+func (e *Engine) drain(ctx context.Context, s *Source) error {
+	if err := s.owner.Load().barrier(ctx, noFD, nil); err != nil {
+		return err
+	}
+	for s.outstanding() != 0 {
+		select {
+		case <-s.drained:
+		case <-e.life.givenUp:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// keepOn undoes what retire has begun.
+func (e *Engine) keepOn(s *Source) {
+	e.registry.mu.Lock()
+	defer e.registry.mu.Unlock()
+	s.retired = false
+	e.resume(s)
+}
+
+// resume has a listener received from again whose owner is to keep it. The caller holds registry.mu.
+func (e *Engine) resume(s *Source) {
+	s.leaving.Store(false)
+	if e.life.state == over {
+		return // closeAll, which waits for us, closes it
+	}
+	rx := s.owner.Load()
+	err := rx.watch(s.l.FD(), s.index)
+	if err != nil {
+		e.cfg.Logger.Error("listener is removed, as epoll does not take it back", "listener", s.l.FD(), "err", err)
+	}
+	if err != nil || s.unwanted {
+		go func() { _ = e.retire(context.Background(), s, true) }()
+	}
+	rx.interrupt() // it may wait in epoll with calls held
 }
 
 // moveMost bounds for how long calls of a listener that goes to another receiver wait in the kernel
@@ -246,52 +308,44 @@ const moveMost = 100 * time.Millisecond
 // move takes s to another receiver, without losing a call: those that come meanwhile wait in the
 // kernel. It reports whether it did.
 func (e *Engine) move(s *Source, to *receiver) bool {
-	s.moves.Lock()
-	defer s.moves.Unlock()
 	r := &e.registry
 	r.mu.Lock()
 	from := s.owner.Load()
-	if e.life.state != started || e.life.stopping || s.retired || s.gone.Load() || from == to {
+	if e.life.state != started || e.life.stopping || s.retired || s.moved != nil || s.gone.Load() || from == to {
 		r.mu.Unlock()
 		return false
 	}
 	e.life.retirers.Add(1)
 	defer e.life.retirers.Done()
+	s.moved = make(chan struct{})
 	s.leaving.Store(true)
 	from.unwatch(s)
 	r.mu.Unlock()
 
-	from.barrier(noFD, nil) // it holds no event of s any more
-	drained := s.drain(moveMost)
-	if drained {
-		from.barrier(noFD, s) // nor a timer
+	ctx, cancel := context.WithTimeout(context.Background(), moveMost)
+	defer cancel()
+	err := e.drain(ctx, s)
+	if err == nil {
+		err = from.barrier(ctx, noFD, s) // nor does it keep a timer for s
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	defer s.leaving.Store(false)
-	if !drained {
-		if err := from.watch(s.l.FD(), s.index); err != nil {
-			e.giveUp(s, err)
-		}
+	defer func() {
+		close(s.moved)
+		s.moved = nil
+	}()
+	if err != nil || e.life.state == over {
+		e.resume(s)
 		return false
 	}
 	s.part()
-	for _, rx := range []*receiver{to, from} {
-		err := s.join(rx)
-		if err == nil {
-			rx.interrupt() // it may be in RECV on what was its only listener
-			return rx == to
-		}
-		e.cfg.Logger.Error("listener cannot be watched", "listener", s.l.FD(), "receiver", rx.index, "err", err)
+	if err = s.join(to); err == nil {
+		s.leaving.Store(false)
+		to.interrupt() // it may be in RECV on what was its only listener
+		return true
 	}
-	s.owner.Store(to)
-	e.giveUp(s, os.ErrInvalid)
+	e.cfg.Logger.Error("listener stays with its receiver, as the other one cannot watch it", "listener", s.l.FD(), "err", err)
+	s.own(from)
+	e.resume(s)
 	return false
-}
-
-// giveUp has a listener that cannot be watched retired: later calls fail at once instead of waiting for ever.
-func (e *Engine) giveUp(s *Source, err error) {
-	e.cfg.Logger.Error("listener is given up", "listener", s.l.FD(), "err", err)
-	s.gone.Store(true)
-	go e.retire(s, true)
 }

@@ -24,7 +24,8 @@ var (
 	// ErrAnswered says that the notification has had its answer, from the
 	// handler itself or, past its deadline, from the engine.
 	ErrAnswered = errors.New("answered already")
-	// ErrGone says that the target died, or was interrupted and will notify again.
+	// ErrGone says that the target died, or was interrupted and will notify again. It
+	// needs no answer then: a handler may return.
 	ErrGone = errors.New("target gone")
 	// ErrSpent says that the handler of the request has returned: the request
 	// is nobody's any more, and was answered.
@@ -39,6 +40,7 @@ const (
 	answering        // somebody won the right to answer and is in SEND
 	late             // the deadline won the right to answer and is in SEND
 	answered         // the answer is out, the handler has not returned yet
+	vanished         // there is nobody to answer any more, the handler has not returned yet
 
 	phaseBits = 3
 )
@@ -60,7 +62,10 @@ type slot struct {
 	receivedAt, dispatchedAt int64
 	answeredFrom, endedAt    int64  // begin and end of SEND
 	seq                      uint64 // the state word of this request, phase running
-	t                        *tally
+
+	// The same for all requests.
+	t *tally
+	e *Engine
 }
 
 // A Request is one notification in its handler's hands, until Handle returns. It
@@ -68,6 +73,9 @@ type slot struct {
 // returned it is spent, for ever: what answers or adds a descriptor fails with
 // [ErrSpent], the rest returns zero values. Neither reaches another call, although the
 // engine uses its memory again. The zero Request is spent.
+//
+// An answer that the kernel refuses is an error, and the target has the default answer
+// (Config.DefaultErrno) instead.
 //
 // Take what shall outlive Handle out of the Request before it returns: Data, PID
 // and ID are copies.
@@ -170,6 +178,7 @@ func (r Request) Return(val int64) error { return r.answer(notify.Resp{Val: val}
 func (r Request) Fail(errno syscall.Errno) error { return r.answer(errnoResp(0, errno)) }
 
 // Continue has the kernel run the call. Not a security decision: see the package's traps.
+// Before Linux 5.5 the kernel refuses; notify.FeatureContinue tells beforehand.
 func (r Request) Continue() error { return r.answer(notify.Resp{Flags: notify.RespContinue}) }
 
 // AddFD installs a copy of our descriptor fd in the target, close-on-exec if
@@ -213,30 +222,41 @@ func errnoResp(id uint64, errno syscall.Errno) notify.Resp {
 func (r Request) answer(resp notify.Resp) error {
 	if err := resp.Check(); err != nil {
 		if r.spent() {
-			return r.refused()
+			return r.tooLate()
 		}
 		return err
 	}
 	s := r.s
 	if s == nil || !s.state.CompareAndSwap(r.seq, r.seq-running+answering) {
-		return r.refused()
+		return r.tooLate()
 	}
 	resp.ID = s.notif.ID
 	start := now()
 	err := s.src.l.Send(&resp) // here, not in a function of its own: see notify.Listener.Recv
 	err = s.sent(&resp, err, start)
-	s.state.Store(r.seq - running + answered)
+	s.state.Store(r.seq - running + after(err))
 	return err
 }
 
-// refused counts an answer that came too late.
-func (r Request) refused() error {
+// after is the phase after an answer that came to err.
+func after(err error) uint64 {
+	if err == ErrGone {
+		return vanished
+	}
+	return answered
+}
+
+// tooLate counts an answer for which there is no place any more.
+func (r Request) tooLate() error {
 	if r.s == nil {
 		return ErrSpent
 	}
 	if r.spent() {
 		r.s.t.spent.Add(1)
 		return ErrSpent
+	}
+	if r.s.state.Load() == r.seq-running+vanished {
+		return ErrGone // whoever tried another answer did no harm
 	}
 	r.s.t.duplicate.Add(1)
 	return ErrAnswered
@@ -248,6 +268,14 @@ func (s *slot) sent(resp *notify.Resp, err error, start int64) error {
 	s.answeredFrom, s.endedAt = start, end
 	s.t.answer.Record(end - start)
 	s.t.service.Record(end - s.dispatchedAt)
+	err = s.count(resp, err)
+	s.src.done()
+	return err
+}
+
+// count counts an answer by what SEND made of it. One that the kernel refuses is followed by
+// the default answer, so that the target does not wait for ever.
+func (s *slot) count(resp *notify.Resp, err error) error {
 	switch notify.OutcomeOf(err) {
 	case notify.Done:
 		if resp.Flags&notify.RespContinue != 0 {
@@ -255,7 +283,7 @@ func (s *slot) sent(resp *notify.Resp, err error, start int64) error {
 		}
 		if st := s.stats; st != nil {
 			st.answered.Add(1)
-			st.total.Record(end - s.receivedAt)
+			st.total.Record(s.endedAt - s.receivedAt)
 		}
 		s.t.answered.Add(1)
 	case notify.Stale:
@@ -264,18 +292,46 @@ func (s *slot) sent(resp *notify.Resp, err error, start int64) error {
 		}
 		s.t.stale.Add(1)
 		err = ErrGone
-	default:
+	case notify.Over:
 		s.t.failed.Add(1)
+	default:
+		err = s.refused(resp, err)
 	}
-	s.src.done()
 	return err
 }
 
+// refused follows an answer that the kernel refused with the default one, unless it was that.
+func (s *slot) refused(resp *notify.Resp, err error) error {
+	e := s.e
+	def := errnoResp(resp.ID, e.cfg.DefaultErrno)
+	if *resp == def {
+		s.t.failed.Add(1)
+		return err
+	}
+	s.t.refused.Add(1)
+	e.cfg.Logger.Error("the kernel refused an answer, the default one follows", "err", err, "pid", s.notif.PID, "syscall", s.notif.Data.NR, "errno", e.cfg.DefaultErrno)
+	switch s.count(&def, s.src.l.Send(&def)) {
+	case nil:
+		s.t.defaulted.Add(1)
+	case ErrGone:
+		return ErrGone
+	}
+	if resp.Flags&notify.RespContinue != 0 && errors.Is(err, unix.EINVAL) {
+		return errNoContinue
+	}
+	return err
+}
+
+// errNoContinue is what Continue returns before Linux 5.5.
+var errNoContinue error = &notify.UnsupportedError{Feature: notify.FeatureContinue.Name, Since: notify.FeatureContinue.Since, Err: unix.EINVAL}
+
 // sendDefault answers for the handler. The caller has won the right to.
-func (s *slot) sendDefault(errno syscall.Errno) {
-	resp := errnoResp(s.notif.ID, errno)
+func (s *slot) sendDefault() error {
+	resp := errnoResp(s.notif.ID, s.e.cfg.DefaultErrno)
 	start := now()
-	if s.sent(&resp, s.src.l.Send(&resp), start) == nil {
+	err := s.sent(&resp, s.src.l.Send(&resp), start)
+	if err == nil {
 		s.t.defaulted.Add(1)
 	}
+	return err
 }

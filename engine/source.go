@@ -2,10 +2,8 @@ package engine
 
 import (
 	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/policy"
@@ -21,10 +19,13 @@ type Source struct {
 	owner   atomic.Pointer[receiver] // whose listener it is
 	gone    atomic.Bool              // the receive thread is done with it
 	leaving atomic.Bool              // somebody is taking it out, or to another receiver
-	retired bool                     // it is being taken out for good; guarded by registry.mu
-	moves   sync.Mutex               // held while it goes from one receiver to another
 	drained chan struct{}            // capacity 1: all that was received is answered
 	ended   chan struct{}            // closed once the listener is closed or handed back
+
+	// Guarded by registry.mu.
+	retired  bool          // it is being taken out for good
+	unwanted bool          // and somebody else wants it closed
+	moved    chan struct{} // it goes to another receiver; closed when that is over
 
 	received atomic.Uint64 // calls
 	finished atomic.Uint64 // of these, answered or found gone
@@ -126,13 +127,18 @@ func (e *Engine) newSource(l *notify.Listener, index int) *Source {
 	return s
 }
 
-// join makes rx the owner of s, of which nothing is outstanding, and has it watched.
-func (s *Source) join(rx *receiver) error {
+// own makes rx the owner of s, of which nothing is outstanding. The caller holds registry.mu.
+func (s *Source) own(rx *receiver) {
 	if rx.rings != nil {
 		s.ring.Store(rx.rings.Add(rx.e.cfg.Queue, ring.SingleProducer()))
 	}
 	s.owner.Store(rx)
 	rx.setListeners(func(all []*Source) []*Source { return append(all, s) })
+}
+
+// join is own, and has s watched.
+func (s *Source) join(rx *receiver) error {
+	s.own(rx)
 	if err := rx.watch(s.l.FD(), s.index); err != nil {
 		s.part()
 		return err
@@ -182,25 +188,6 @@ func (s *Source) done() {
 		default:
 		}
 	}
-}
-
-// drain waits until all that was received is answered, or for so long, if not 0. The receive
-// thread is past s.
-func (s *Source) drain(most time.Duration) bool {
-	var late <-chan time.Time
-	if most > 0 {
-		t := time.NewTimer(most)
-		defer t.Stop()
-		late = t.C
-	}
-	for s.outstanding() != 0 {
-		select {
-		case <-s.drained:
-		case <-late:
-			return false
-		}
-	}
-	return true
 }
 
 // served is how many calls left the ring for a worker and are done with. Only

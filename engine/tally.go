@@ -25,6 +25,7 @@ type tally struct {
 	unanswered atomic.Uint64
 	duplicate  atomic.Uint64
 	spent      atomic.Uint64
+	refused    atomic.Uint64
 	recvStale  atomic.Uint64
 	recvFailed atomic.Uint64
 	expired    atomic.Uint64
@@ -55,9 +56,10 @@ type Counters struct {
 	Defaulted        uint64 // of Answered: the engine answered for the handler
 	Panicked         uint64 // handlers that panicked or called runtime.Goexit
 	Late             uint64 // handlers that exceeded their deadline
-	Unanswered       uint64 // handlers that returned without an answer
+	Unanswered       uint64 // handlers that returned without an answer, although the target waited for one
 	DuplicateAnswers uint64 // answers refused because there was one already
 	Spent            uint64 // answers refused because the handler had returned: it kept its Request
+	Refused          uint64 // answers that the kernel refused (Continue before Linux 5.5); the default one followed
 
 	Expired uint64 // of Dropped and Held: waited longer than Config.MaxAge
 	Procs   uint64 // what the engine has added to GOMAXPROCS, now
@@ -126,7 +128,7 @@ func (rx *receiver) count(c *Counters) {
 	}
 	c.Held += uint64(rx.held.Load())
 	for _, w := range rx.crew.all() {
-		if p := phaseOf(w.req.state.Load()); p != idle && p != answered {
+		if p := phaseOf(w.req.state.Load()); p != idle && p < answered {
 			c.InHandlers++
 		}
 	}
@@ -143,6 +145,7 @@ func (rx *receiver) count(c *Counters) {
 		c.Unanswered += t.unanswered.Load()
 		c.DuplicateAnswers += t.duplicate.Load()
 		c.Spent += t.spent.Load()
+		c.Refused += t.refused.Load()
 		c.Gone += t.recvStale.Load()
 		c.RecvFailed += t.recvFailed.Load()
 		c.Expired += t.expired.Load()

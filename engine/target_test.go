@@ -32,6 +32,10 @@ func TestMain(m *testing.M) {
 		target(threads, calls)
 		return
 	}
+	if os.Getenv(mediatorEnv) != "" {
+		mediate()
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -41,7 +41,7 @@ type worker struct {
 
 func (rx *receiver) newWorker(index int) *worker {
 	w := &worker{rx: rx, index: index, at: placement.Anywhere}
-	w.req.t = &rx.tallies[index]
+	w.req.t, w.req.e = &rx.tallies[index], rx.e
 	w.cpu.Store(-1)
 	return w
 }
@@ -181,7 +181,7 @@ func (w *worker) serve(check bool, at int64) bool {
 				r.stats.stale.Add(1)
 			}
 			r.src.done()
-			r.state.Store(r.seq - running + answered)
+			r.state.Store(r.seq - running + vanished)
 		}
 	} else {
 		w.call()
@@ -196,7 +196,7 @@ func (w *worker) finish() bool {
 	r := &w.req
 	// Who answers in our stead, the deadline or another goroutine of the
 	// handler's, still looks at the slot.
-	for r.state.Load() != r.seq-running+answered {
+	for phaseOf(r.state.Load()) < answered {
 		runtime.Gosched()
 	}
 	r.state.Store(r.seq - running + idle)
@@ -237,30 +237,34 @@ func (w *worker) answerDefault(panicked bool) {
 	if r.state.Load() != r.seq || !r.state.CompareAndSwap(r.seq, r.seq-running+answering) {
 		return
 	}
-	if !panicked {
+	err := r.sendDefault()
+	if !panicked && err != ErrGone { // a handler may return because its target is gone
 		r.t.unanswered.Add(1)
 	}
-	r.sendDefault(w.rx.e.cfg.DefaultErrno)
-	r.state.Store(r.seq - running + answered)
+	r.state.Store(r.seq - running + after(err))
 }
 
 // expire answers for the handler if it still runs a request that was
-// dispatched before the given time, and reports whether it did.
-func (w *worker) expire(before int64) bool {
+// dispatched before the given time, and reports whether it did: then the request is
+// the caller's until leaveLate.
+func (w *worker) expire(before int64) (then uint64, ok bool) {
 	r := &w.req
 	state := r.state.Load()
 	if phaseOf(state) != running || w.started.Load() > before || !r.state.CompareAndSwap(state, state-running+late) {
-		return false
+		return 0, false
 	}
-	// The request is ours until the phase moves on from late.
 	r.t.late.Add(1)
-	w.rx.e.cfg.Logger.Warn("handler is late, answered for it", "pid", r.notif.PID, "syscall", r.notif.Data.NR, "errno", w.rx.e.cfg.DefaultErrno)
-	r.sendDefault(w.rx.e.cfg.DefaultErrno)
-	return true
+	err := r.sendDefault()
+	if err == ErrGone {
+		w.rx.e.cfg.Logger.Warn("handler is late, its target is gone", "pid", r.notif.PID, "syscall", r.notif.Data.NR)
+	} else {
+		w.rx.e.cfg.Logger.Warn("handler is late, answered for it", "pid", r.notif.PID, "syscall", r.notif.Data.NR, "errno", w.rx.e.cfg.DefaultErrno)
+	}
+	return after(err), true
 }
 
-// leaveLate ends the phase that expire began.
-func (w *worker) leaveLate() { w.req.state.Add(answered - late) }
+// leaveLate ends the phase that expire began; it said what is then.
+func (w *worker) leaveLate(then uint64) { w.req.state.Add(then - late) }
 
 // replace gives w's place in the queue path to a fresh worker.
 func (rx *receiver) replace(w *worker) {
@@ -296,12 +300,12 @@ func (e *Engine) enforceDeadline(ctx context.Context) {
 func (e *Engine) expireAll(before int64) (n int) {
 	for _, rx := range e.receivers.all() {
 		for _, w := range rx.crew.all() {
-			if w.expire(before) {
+			if then, ok := w.expire(before); ok {
 				n++
 				if !e.cfg.Inline {
 					rx.replace(w)
 				}
-				w.leaveLate()
+				w.leaveLate(then)
 			}
 		}
 	}

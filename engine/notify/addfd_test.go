@@ -18,6 +18,9 @@ func TestAddFDSendIsNotInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
+	if err := FeatureAddFDSend.Probe(); err != nil {
+		t.Skip(err)
+	}
 	g := startTarget(t, 0)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

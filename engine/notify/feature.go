@@ -65,6 +65,17 @@ var (
 	FeatureTSyncListener = &Feature{Name: "TSYNC_ESRCH", Since: "5.7", flag: TSync, probe: flagProbe(TSync | tsyncESRCH)}
 )
 
+// Require probes features and returns what is missing: nil, or an error that names each
+// that is, with the first kernel that has it. A program calls it before it installs a
+// filter, since a missing feature shows only when the first call waits for its answer.
+func Require(fs ...*Feature) error {
+	errs := make([]error, 0, len(fs))
+	for _, f := range fs {
+		errs = append(errs, f.Probe())
+	}
+	return errors.Join(errs...)
+}
+
 // Features lists them all, oldest first.
 func Features() []*Feature {
 	return []*Feature{FeatureNotify, FeatureContinue, FeatureTSyncListener, FeatureAddFD, FeatureHangup, FeatureAddFDSend, FeatureWaitKillable, FeatureSyncWakeUp}

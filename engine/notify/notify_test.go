@@ -27,6 +27,20 @@ func TestFeaturesOfThisKernel(t *testing.T) {
 	}
 }
 
+func TestRequireNamesAllThatIsMissing(t *testing.T) {
+	lacks := func(name string) *Feature {
+		return &Feature{Name: name, Since: "9.9", probe: func() error { return unix.EINVAL }}
+	}
+	has := &Feature{Name: "is here", probe: func() error { return nil }}
+	if err := Require(has, FeatureNotify); err != nil {
+		t.Error(err)
+	}
+	err := Require(lacks("one"), has, lacks("two"))
+	if !errors.Is(err, errors.ErrUnsupported) || err.Error() != "one is not available (needs Linux 9.9): invalid argument\ntwo is not available (needs Linux 9.9): invalid argument" {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestAnswersReachTheTarget(t *testing.T) {
 	prog, err := TrapProgram(unix.SYS_GETPPID)
 	if err != nil {

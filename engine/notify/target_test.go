@@ -137,10 +137,14 @@ func (g *tgt) call() *Notif {
 func (g *tgt) recv() *Notif {
 	g.t.Helper()
 	n := new(Notif)
-	if err := g.l.Recv(n); err != nil {
-		g.t.Fatal(err)
+	for {
+		// Our own thread may be signalled, as by the Go runtime.
+		if err := g.l.Recv(n); err == nil {
+			return n
+		} else if OutcomeOf(err) != Retry {
+			g.t.Fatal(err)
+		}
 	}
-	return n
 }
 
 // pending waits until a notification can be received.
