@@ -81,7 +81,7 @@ func TestKeptRequestIsSpent(t *testing.T) {
 func TestLateGoroutinesReachNoOtherCall(t *testing.T) {
 	for name, cfg := range paths(nil) {
 		t.Run(name, func(t *testing.T) {
-			const threads, calls = 4, 1000
+			const threads, calls = 4, 250
 			type left struct {
 				r    engine.Request
 				id   uint64
