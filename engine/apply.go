@@ -13,15 +13,15 @@ import (
 
 // This file alone changes a thread, epoll's watch, a listener's flags or GOMAXPROCS after set-up: one setter for each,
 // which compares what is wanted with what was applied. A worker's own part is in crew.go and spread.go.
-// All of it is the controller's, but for watch, unwatch and setWakeUp, whose callers hold registry.mu.
+// All of it is the controller's, but for attach, detach and setWakeUp, whose callers hold registry.mu.
 
-// watch has epoll watch a descriptor.
-func (rx *receiver) watch(fd, index int) error {
+// attach has epoll watch a descriptor.
+func (rx *receiver) attach(fd, index int) error {
 	return unix.EpollCtl(rx.epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)})
 }
 
-// unwatch takes s off epoll.
-func (rx *receiver) unwatch(s *Source) {
+// detach takes s off epoll.
+func (rx *receiver) detach(s *Source) {
 	_ = unix.EpollCtl(rx.epfd, unix.EPOLL_CTL_DEL, s.l.FD(), nil)
 }
 

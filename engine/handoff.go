@@ -25,9 +25,9 @@ const (
 	handOffMost = 500 * time.Microsecond
 )
 
-// handOver ends the receive thread's turn if it is over: enough of src's calls
+// handOff ends the receive thread's turn if it is over: enough of src's calls
 // wait for the lone worker.
-func (l *loop) handOver(src *Source, at int64) {
+func (l *loop) handOff(src *Source, at int64) {
 	rx := l.rx
 	if !rx.crew.lone() || at < l.handsOff || rx.door.knocks.Load() != l.seen {
 		return

@@ -341,7 +341,7 @@ func (l *loop) receive(src *Source, block bool) bool {
 	c.receivedAt, c.stats = at, stats
 	l.received(src, n, at)
 	l.admit(src, c)
-	l.handOver(src, at)
+	l.handOff(src, at)
 	return true
 }
 

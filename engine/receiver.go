@@ -85,7 +85,7 @@ func (e *Engine) newReceiver(index int) (rx *receiver, err error) {
 		return nil, errorf("create epoll instance: %w", err)
 	}
 	if rx.door.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
-		if err = rx.watch(rx.door.wakefd, wakeIndex); err == nil {
+		if err = rx.attach(rx.door.wakefd, wakeIndex); err == nil {
 			return rx, nil
 		}
 		_ = unix.Close(rx.door.wakefd)

@@ -173,7 +173,7 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	rs, _ := e.loads()
 	rx := e.receivers.all()[placement.Deal(rs, placement.Listener{})]
 	r.place(s)
-	if err := s.join(rx); err != nil {
+	if err := s.enter(rx); err != nil {
 		r.remove(s)
 		return nil, fmt.Errorf("engine: add listener %d: %w", l.FD(), err)
 	}
@@ -230,7 +230,7 @@ func (e *Engine) retire(ctx context.Context, s *Source, closeIt bool) error {
 	s.leaving.Store(true)
 	e.life.retirers.Add(1)
 	defer e.life.retirers.Done()
-	s.owner.Load().unwatch(s)
+	s.owner.Load().detach(s)
 	running := e.life.state == started
 	r.mu.Unlock()
 	if running {
@@ -245,7 +245,7 @@ func (e *Engine) retire(ctx context.Context, s *Source, closeIt bool) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.part()
+	s.exit()
 	r.remove(s)
 	if closeIt {
 		_ = s.l.Close()
@@ -291,7 +291,7 @@ func (e *Engine) resume(s *Source) {
 		return // closeAll, which waits for us, closes it
 	}
 	rx := s.owner.Load()
-	err := rx.watch(s.l.FD(), s.index)
+	err := rx.attach(s.l.FD(), s.index)
 	if err != nil {
 		e.cfg.Logger.Error("listener is removed, as epoll does not take it back", "listener", s.l.FD(), "err", err)
 	}
@@ -319,7 +319,7 @@ func (e *Engine) move(s *Source, to *receiver) bool {
 	defer e.life.retirers.Done()
 	s.moved = make(chan struct{})
 	s.leaving.Store(true)
-	from.unwatch(s)
+	from.detach(s)
 	r.mu.Unlock()
 
 	ctx, cancel := context.WithTimeout(context.Background(), moveMost)
@@ -338,8 +338,8 @@ func (e *Engine) move(s *Source, to *receiver) bool {
 		e.resume(s)
 		return false
 	}
-	s.part()
-	if err = s.join(to); err == nil {
+	s.exit()
+	if err = s.enter(to); err == nil {
 		s.leaving.Store(false)
 		to.interrupt() // it may be in RECV on what was its only listener
 		return true

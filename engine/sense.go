@@ -35,12 +35,12 @@ const (
 	agreeing = 2
 )
 
-// marks is how many bits so many callers mark on average.
-func marks(callers int) int {
+// bitsFor is how many bits so many callers mark on average.
+func bitsFor(callers int) int {
 	return int(math.Round(senseBits * (1 - math.Exp(-float64(callers)/senseBits))))
 }
 
-var mediumMarks, notMediumMarks, highMarks, notHighMarks = marks(mediumFrom), marks(mediumBelow), marks(highFrom), marks(highBelow)
+var mediumBits, notMediumBits, highBits, notHighBits = bitsFor(mediumFrom), bitsFor(mediumBelow), bitsFor(highFrom), bitsFor(highBelow)
 
 // An agreement turns over when windows in a row say otherwise.
 type agreement struct {
@@ -72,8 +72,8 @@ func (s *sense) count(tid uint32, at int64) (full bool) {
 	}
 	gap := time.Duration(at-s.from) / senseWindow
 	s.seen, s.calls, s.from = [len(s.seen)]uint64{}, 0, at
-	s.low.add(n >= mediumMarks, n < notMediumMarks)
-	s.high.add(n > highMarks, n < notHighMarks)
+	s.low.add(n >= mediumBits, n < notMediumBits)
+	s.high.add(n > highBits, n < notHighBits)
 	s.quick.add(gap < busyBelow, gap > calmAbove)
 	c := placement.Low
 	switch {

@@ -136,18 +136,18 @@ func (s *Source) own(rx *receiver) {
 	rx.setListeners(func(all []*Source) []*Source { return append(all, s) })
 }
 
-// join is own, and has s watched.
-func (s *Source) join(rx *receiver) error {
+// enter is own, and has s watched.
+func (s *Source) enter(rx *receiver) error {
 	s.own(rx)
-	if err := rx.watch(s.l.FD(), s.index); err != nil {
-		s.part()
+	if err := rx.attach(s.l.FD(), s.index); err != nil {
+		s.exit()
 		return err
 	}
 	return nil
 }
 
-// part takes s from its owner, which has nothing of it any more.
-func (s *Source) part() {
+// exit takes s from its owner, which has nothing of it any more.
+func (s *Source) exit() {
 	rx := s.owner.Load()
 	rx.setListeners(func(all []*Source) []*Source {
 		return slices.DeleteFunc(all, func(o *Source) bool { return o == s })

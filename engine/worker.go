@@ -107,7 +107,7 @@ func (w *worker) loop() {
 			ended = 0
 		}
 		if e.cfg.MaxAge > 0 && at-r.receivedAt > int64(e.cfg.MaxAge) {
-			w.dropAged()
+			w.dropExpired()
 			continue
 		}
 		if at-w.lookedAt >= spreadEvery && w.at == placement.Anywhere && len(e.cpus) > 1 {
@@ -152,8 +152,8 @@ func (w *worker) checks(waited int64) bool {
 	return waited > int64(c.CheckAfter) && (!c.checksWorth || w.typical.Load() >= checkWorth)
 }
 
-// dropAged drops the request instead of handling it.
-func (w *worker) dropAged() {
+// dropExpired drops the request instead of handling it.
+func (w *worker) dropExpired() {
 	r := &w.req
 	w.rx.held.Add(1)
 	r.t.expired.Add(1)
