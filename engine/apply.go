@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/unknot/unknot/engine/internal/placement"
@@ -64,7 +66,9 @@ type applied struct {
 // apply has threads as the plan says.
 func (rx *receiver) apply(a *applied, p placement.Plan) {
 	if p != a.plan {
-		rx.e.cfg.Logger.Debug("plan", "receiver", rx.index, "plan", p.String())
+		if log := rx.e.cfg.Logger; log.Enabled(context.Background(), slog.LevelDebug) { // else it allocates for nothing
+			log.Debug("plan", "receiver", rx.index, "plan", p.String())
+		}
 		a.plan = p
 	}
 	if !rx.setCPU(a, p.CPU) { // workers stay with it
