@@ -179,7 +179,7 @@ func (rx *receiver) renice(a *applied, tid, nice int) bool {
 	return err == nil
 }
 
-// raiseBy is by how many levels the priority is raised: docs/decisions/03-priority.md.
+// raiseBy is by how many levels the priority is raised: docs/decisions/20-priority.md.
 const raiseBy = 15
 
 // raiseOf is by how many levels a thread with that nice value is raised.

@@ -34,7 +34,7 @@ func OnCPU(n int) CPU { return CPU(n + 1) }
 type WakeUp uint8
 
 const (
-	// AutoWakeUp is Sync where the kernel has it: docs/decisions/02-adaptivity.md.
+	// AutoWakeUp is Sync where the kernel has it: docs/decisions/20-adaptivity.md.
 	AutoWakeUp WakeUp = iota
 	Sync
 	Async

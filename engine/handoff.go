@@ -12,7 +12,7 @@ import (
 // taken the last of them, since to receive further would gain nothing: nobody
 // could work at them, RECV has to walk past each call that is received and not
 // answered, and the ring would overflow although the worker is fast enough. What
-// that gains: docs/decisions/02-adaptivity.md.
+// that gains: docs/decisions/20-adaptivity.md.
 type handOff struct {
 	src  atomic.Pointer[Source] // whose ring shall be emptied; nil: nobody waits
 	over atomic.Uint32          // 1: it was

@@ -146,7 +146,7 @@ func (l *loop) ready(src *Source, in, hup bool) {
 // receiveDirectly receives from an only listener, a busy one, by blocking RECV without epoll. Every epoll_wait walks
 // the kernel's list of notifications until it has seen both a waiting and an
 // answered one, which with hundreds outstanding costs more than RECV itself:
-// docs/decisions/02-adaptivity.md.
+// docs/decisions/20-adaptivity.md.
 //
 // It comes back when somebody interrupts, as the controller does when no calls come; when
 // calls are held (RECV has no timeout); and when RECV says that a target is

@@ -57,15 +57,24 @@ func run() error {
 	if *verbose {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	// As bare supervisors in C do, it receives before the first call is made.
+	ready := make(chan struct{}, 4096)
+	cfg.ThreadHook = func(engine.Thread) error {
+		ready <- struct{}{}
+		return nil
+	}
 	if *confined {
 		plan, err := confine.Prepare(confine.Config{Level: confine.Shared})
 		if err != nil {
 			return err
 		}
 		cfg.Cookies = plan.Cookies()
+		then := cfg.ThreadHook
 		cfg.ThreadHook = func(t engine.Thread) error {
-			_, err := plan.Confine(confine.Thread(t))
-			return err
+			if _, err := plan.Confine(confine.Thread(t)); err != nil {
+				return err
+			}
+			return then(t)
 		}
 	}
 	e, err := engine.New(cfg)
@@ -102,9 +111,14 @@ func run() error {
 		}
 		stop()
 	}()
-	if _, err := conn.Write([]byte{'g'}); err != nil {
-		return err
-	}
+	go func() {
+		for range e.Debug().Receivers {
+			<-ready
+		}
+		if _, err := conn.Write([]byte{'g'}); err != nil {
+			stop()
+		}
+	}()
 	err = e.Run(ctx)
 	if *verbose {
 		fmt.Fprintf(os.Stderr, "%+v\n", e.Counters())

@@ -30,7 +30,7 @@
 // targets, if they may not run on its own (colocate). And where the user asked for it, it is raised
 // in priority while many call and handlers are short.
 //
-// What each of it gains, and what was tried and left out: docs/decisions/02-adaptivity.md.
+// What each of it gains, and what was tried and left out: docs/decisions/20-adaptivity.md.
 package placement
 
 import (
