@@ -1,6 +1,6 @@
 # Bare `make` prints this menu. What follows `##` is its text.
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test lint generate profile bench bench-ring results results-page docs clean
+.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs clean
 
 GO ?= go
 # Stamp the commit into the binary where git can tell it (it cannot in a tree
@@ -44,6 +44,9 @@ bench: build ## run the Go benchmarks of all packages
 
 bench-ring: ## measure the ring against its peers
 	@sh ring/peers/run.sh
+
+floor: deps ## build the yardsticks in C (bench/floor), which nothing else needs
+	@$(MAKE) --no-print-directory -C bench/floor
 
 results: build ## measure all engines and render results/README.md; continues what was interrupted (DURATION=500ms COUNT=6)
 	@PATH="$(CURDIR)/bin:$$PATH" sh scripts/results.sh $(STEPS)

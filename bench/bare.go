@@ -12,63 +12,95 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bare is the floor: one locked, pinned thread, epoll, RECV, SEND.
+// bare is the floor: a locked thread, epoll, RECV, SEND. It has a thread for each listener; as bare-pool
+// one for each CPU, pinned, to which the listeners are dealt in turn.
 type bare struct {
-	s    Spec
-	l    *notify.Listener
-	stop atomic.Bool
-	done chan error
+	s       Spec
+	pool    bool
+	ls      []*notify.Listener
+	threads int
+	procs   int // added to GOMAXPROCS
+	stop    atomic.Bool
+	done    chan error // of each thread
 	tally
 }
 
 func newBare(s Spec) (Supervisor, error) { return &bare{s: s}, nil }
 
-func (b *bare) Serve(l *notify.Listener) error {
-	_ = l.SetFlags(notify.SyncWakeUp) // kernels without it are slower, not wrong
-	b.l, b.done = l, make(chan error, 1)
-	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("bare: epoll: %w", err)
+func newBarePool(s Spec) (Supervisor, error) { return &bare{s: s, pool: true}, nil }
+
+func (b *bare) Serve(ls ...*notify.Listener) error {
+	cpus := osthread.Allowed()
+	b.threads = len(ls)
+	if b.pool {
+		b.threads = min(len(ls), max(1, len(cpus)))
 	}
-	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, l.FD(), &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
-		_ = unix.Close(ep)
-		return fmt.Errorf("bare: epoll: %w", err)
-	}
-	osthread.Start(func() {
-		if cpus := osthread.Allowed(); len(cpus) > 1 {
-			_ = osthread.Pin(cpus[len(cpus)-1]) // like unknot
+	eps := make([]int, 0, b.threads)
+	closeAll := func() {
+		for _, ep := range eps {
+			_ = unix.Close(ep)
 		}
-		b.done <- b.loop(ep)
-		_ = unix.Close(ep)
-	})
+	}
+	for range b.threads {
+		ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+		if err != nil {
+			closeAll()
+			return fmt.Errorf("bare: epoll: %w", err)
+		}
+		eps = append(eps, ep)
+	}
+	for i, l := range ls {
+		_ = l.SetFlags(notify.SyncWakeUp) // kernels without it are slower, not wrong
+		if err := unix.EpollCtl(eps[i%b.threads], unix.EPOLL_CTL_ADD, l.FD(), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
+			closeAll()
+			return fmt.Errorf("bare: epoll: %w", err)
+		}
+	}
+	b.ls, b.done = ls, make(chan error, b.threads)
+	if len(ls) > 1 {
+		b.procs = b.threads // threads in system calls keep their Ps for a while
+		osthread.AddProcs(b.procs)
+	}
+	for i, ep := range eps {
+		osthread.Start(func() {
+			// A lone thread is where unknot's is. Threads of several listeners are the scheduler's, unless a pool's.
+			if len(cpus) > 1 && (b.pool || b.threads == 1) {
+				_ = osthread.Pin(cpus[len(cpus)-1-i%len(cpus)])
+			}
+			b.done <- b.loop(ep)
+			_ = unix.Close(ep)
+		})
+	}
 	return nil
 }
 
 func (b *bare) loop(ep int) error {
-	var ev [1]unix.EpollEvent
+	var ev [16]unix.EpollEvent
 	var n notify.Notif
 	for !b.stop.Load() {
 		k, err := unix.EpollWait(ep, ev[:], 100)
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("bare: wait: %w", err)
 		}
-		if k <= 0 {
-			continue
-		}
-		if ev[0].Events&unix.EPOLLIN == 0 {
-			if ev[0].Events&unix.EPOLLHUP != 0 {
-				return nil
+		for _, ev := range ev[:max(k, 0)] {
+			l := b.ls[ev.Fd]
+			switch {
+			case ev.Events&unix.EPOLLIN != 0:
+			case ev.Events&unix.EPOLLHUP != 0:
+				_ = unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, l.FD(), nil)
+				continue
+			default:
+				continue
 			}
-			continue
-		}
-		if b.l.RecvReady(&n) != nil {
-			continue
-		}
-		b.s.work(n.Data.Args[5])
-		if b.l.Send(&notify.Resp{ID: n.ID, Val: answerVal}) == nil {
-			b.served.Add(1)
-		} else {
-			b.stale.Add(1)
+			if l.RecvReady(&n) != nil {
+				continue
+			}
+			b.s.work(n.Data.Args[5])
+			if l.Send(&notify.Resp{ID: n.ID, Val: answerVal}) == nil {
+				b.served.Add(1)
+			} else {
+				b.stale.Add(1)
+			}
 		}
 	}
 	return nil
@@ -79,10 +111,15 @@ func (b *bare) Waits() *hist.Snapshot { return nil }
 
 func (b *bare) Stop(ctx context.Context) error {
 	b.stop.Store(true)
-	select {
-	case err := <-b.done:
-		return errors.Join(err, b.l.Close())
-	case <-ctx.Done():
-		return fmt.Errorf("bare: %w", ctx.Err())
+	defer osthread.AddProcs(-b.procs)
+	var err error
+	for range b.threads {
+		select {
+		case e := <-b.done:
+			err = errors.Join(err, e)
+		case <-ctx.Done():
+			return fmt.Errorf("bare: %w", ctx.Err())
+		}
 	}
+	return errors.Join(err, closeListeners(b.ls))
 }

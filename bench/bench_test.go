@@ -56,7 +56,7 @@ func each(t *testing.T, f func(t *testing.T, engine, path string)) {
 func TestEveryEngineServesAndLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, engine, path string) {
 		r := onceThat(t, spec(engine, path, 8), func(r *Result) bool { return r.Targets.OK > 0 })
-		if r.Targets.OK == 0 || r.RoundTrip.Count == 0 || (r.Wait == nil) != (engine == "bare") {
+		if r.Targets.OK == 0 || r.RoundTrip.Count == 0 || (r.Wait == nil) != strings.HasPrefix(engine, "bare") {
 			t.Errorf("%v, waits %v", r.Targets, r.Wait)
 		}
 	})
@@ -78,6 +78,55 @@ func onceThat(t *testing.T, s Spec, did func(*Result) bool) (r *Result) {
 		t.Logf("in %v: %v, %d dropped", d, r.Targets, r.Stats.Dropped)
 	}
 	return r
+}
+
+// TestManyListeners: each listener has its part in what is reported, and all parts make the whole.
+func TestManyListeners(t *testing.T) {
+	each(t, func(t *testing.T, engine, path string) {
+		s := spec(engine, path, 2)
+		s.Listeners = 3
+		r := onceThat(t, s, func(r *Result) bool { return r.Slowest() > 0 })
+		if len(r.Listeners) != s.Listeners {
+			t.Fatalf("%d listeners in the result", len(r.Listeners))
+		}
+		var sum, trips uint64
+		for _, l := range r.Listeners {
+			if l.Targets.OK == 0 {
+				t.Error("a listener was not served")
+			}
+			sum += l.Targets.OK
+			trips += l.RoundTrip.Count
+		}
+		if sum != r.Targets.OK || trips != r.RoundTrip.Count {
+			t.Errorf("%d calls and %d round trips of listeners, %d and %d in all", sum, trips, r.Targets.OK, r.RoundTrip.Count)
+		}
+	})
+}
+
+func TestUnitsOfListeners(t *testing.T) {
+	trip := func(ns int64, n int) *hist.Snapshot {
+		var h hist.Hist
+		for range n {
+			h.Record(ns)
+		}
+		return h.Snapshot()
+	}
+	r := &Result{Elapsed: 2 * time.Second, RoundTrip: trip(1, 1), Corrected: trip(1, 1)}
+	if v := r.Slowest(); !math.IsNaN(v) {
+		t.Errorf("slowest of none: %v", v)
+	}
+	r.Listeners = []ListenerResult{
+		{storm.Counts{OK: 4000}, trip(50_000, 4000)},
+		{storm.Counts{OK: 8000}, trip(90_000, 8000)},
+		{storm.Counts{OK: 6000}, trip(20_000, 6000)},
+	}
+	if s, w := r.Slowest(), r.WorstTrip(.999); s != 2000 || w < 85_000 || w > 95_000 {
+		t.Errorf("slowest %v/s, worst p99.9 %v ns", s, w)
+	}
+	r.Listeners[2].RoundTrip = trip(20_000, 100)
+	if w := r.WorstTrip(.999); !math.IsNaN(w) {
+		t.Errorf("99.9%% of 100 calls: %v", w)
+	}
 }
 
 func checkWhole(t *testing.T, r *Result) {
@@ -162,7 +211,7 @@ func TestStopWithTargetsThatLive(t *testing.T) {
 		if _, err := st.Halt(hangDeadline); err != nil {
 			t.Fatal(err)
 		}
-		if err := stopServing(st, sup.Stop); err != nil {
+		if err := stopServing(storms{st}, sup.Stop); err != nil {
 			t.Fatal(err)
 		}
 		st.Close()
@@ -175,7 +224,8 @@ func TestStopWithTargetsThatLive(t *testing.T) {
 // mute receives and never answers.
 type mute struct{ l *notify.Listener }
 
-func (m *mute) Serve(l *notify.Listener) error {
+func (m *mute) Serve(ls ...*notify.Listener) error {
+	l := ls[0]
 	m.l = l
 	go func() {
 		var n notify.Notif
@@ -193,7 +243,7 @@ func (m *mute) Stop(ctx context.Context) error {
 func TestAnEngineThatHangsIsAResult(t *testing.T) {
 	defer func(e []engineKind, d time.Duration) { engines, hangDeadline = e, d }(engines, hangDeadline)
 	hangDeadline = 300 * time.Millisecond
-	engines = []engineKind{{"mute", []string{PathQueue}, func(Spec) (Supervisor, error) { return new(mute), nil }}}
+	engines = []engineKind{{"mute", []string{PathQueue}, func(Spec) (Supervisor, error) { return new(mute), nil }, false}}
 	r, err := Once(t.Context(), spec("mute", PathQueue, 4), 20*time.Millisecond, false)
 	if err != nil || r.Lost != 4 || r.Targets.OK != 0 {
 		t.Errorf("%+v, %v; want 4 lost", r, err)

@@ -9,7 +9,8 @@
 //	        channel, goroutines
 //	seed    the design unknot descends from: blocking receive, bounded queue,
 //	        one drop and one EINTR at a time
-//	bare    the least a Go thread can do: epoll, RECV, SEND; the floor
+//	bare    the least a Go thread can do: epoll, RECV, SEND; the floor. With many
+//	        listeners, a thread for each; as bare-pool a thread for each CPU
 //
 // Every worker of a queue path asks ID_VALID when it starts on a request, which
 // is how bench/trace sees the dispatch.

@@ -24,6 +24,7 @@ var units = []struct {
 }{
 	{"p50-roundtrip-ns", "lower"},
 	{"p99-roundtrip-ns", "lower"},
+	{"p999-roundtrip-ns", "lower"}, // the worst listener's
 	{"p50-corrected-ns", "lower"},
 	{"p99-corrected-ns", "lower"},
 	{"p50-lag-ns", "lower"},
@@ -33,6 +34,7 @@ var units = []struct {
 	{"p50-wait-ns", "lower"},
 	{"p99-wait-ns", "lower"},
 	{"served/s", "higher"},
+	{"slowest-listener/s", "higher"},
 	{"drops/op", "lower"},
 	{"eintr/op", "lower"},
 	{"stale/op", "lower"},
@@ -72,8 +74,12 @@ func (s Spec) Name() string {
 	if s.Stall > 0 {
 		rest += "/stall=" + s.Stall.String()
 	}
-	return fmt.Sprintf("Storm/engine=%s/path=%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%s/policy=%v/pace=%s%s-%d",
-		s.Engine, s.Path, s.Targets, s.Work, s.Queue, s.Workers, batch, s.Policy, pace, rest, runtime.GOMAXPROCS(0))
+	listeners := ""
+	if s.Listeners > 0 {
+		listeners = fmt.Sprintf("/listeners=%d", s.Listeners)
+	}
+	return fmt.Sprintf("Storm/engine=%s/path=%s%s/targets=%d/work=%v/queue=%d/workers=%d/batch=%s/policy=%v/pace=%s%s-%d",
+		s.Engine, s.Path, listeners, s.Targets, s.Work, s.Queue, s.Workers, batch, s.Policy, pace, rest, runtime.GOMAXPROCS(0))
 }
 
 // per returns v for each served call; with none served there is no such number
@@ -118,6 +124,7 @@ func (r *Result) values() []benchfmt.Value {
 	add("ns/op", r.per(float64(r.Elapsed.Nanoseconds())))
 	add("p50-roundtrip-ns", Percentile(r.RoundTrip, .5))
 	add("p99-roundtrip-ns", Percentile(r.RoundTrip, .99))
+	add("p999-roundtrip-ns", r.WorstTrip(.999))
 	add("p50-corrected-ns", Percentile(r.Corrected, .5))
 	add("p99-corrected-ns", Percentile(r.Corrected, .99))
 	if w := r.Open; w != nil {
@@ -132,6 +139,7 @@ func (r *Result) values() []benchfmt.Value {
 		add("p99-wait-ns", Percentile(r.Wait, .99))
 	}
 	add("served/s", float64(r.Targets.OK)/r.Elapsed.Seconds())
+	add("slowest-listener/s", r.Slowest())
 	add("drops/op", r.per(float64(r.Stats.Dropped)))
 	add("eintr/op", r.per(float64(r.Targets.Failed(unix.EINTR))))
 	if r.Load.Hostile != storm.Friendly {

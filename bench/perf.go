@@ -59,7 +59,7 @@ func Perf(ctx context.Context, calls uint64, sync bool) (time.Duration, error) {
 			_, _ = st.Halt(hangDeadline) // so that the next call is Ring's
 		}
 	}
-	serr := stopServing(st, func(ctx context.Context) error {
+	serr := stopServing(storms{st}, func(ctx context.Context) error {
 		select {
 		case err := <-answered:
 			return err

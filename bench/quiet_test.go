@@ -38,7 +38,7 @@ func quietListener(b *testing.B, path string, shared bool) {
 		}
 		return sup
 	}
-	start := func(c storm.Config, serve func(*notify.Listener) error) *storm.Storm {
+	start := func(c storm.Config, serve func(...*notify.Listener) error) *storm.Storm {
 		s, err := storm.Start(ctx, c)
 		if err != nil {
 			b.Fatal(err)
@@ -55,7 +55,7 @@ func quietListener(b *testing.B, path string, shared bool) {
 			b.Errorf("storm: %+v, %v", rep, err)
 		}
 		if sup != nil {
-			if err := stopServing(s, sup.Stop); err != nil {
+			if err := stopServing(storms{s}, sup.Stop); err != nil {
 				b.Error(err)
 			}
 		}
@@ -67,8 +67,8 @@ func quietListener(b *testing.B, path string, shared bool) {
 	sup := supervisor(Spec{Engine: "unknot", Path: path, Targets: 256, Queue: 64, Workers: 2})
 	noisy := start(storm.Config{Targets: 256}, sup.Serve)
 	var own Supervisor
-	serve := func(l *notify.Listener) error {
-		_, err := sup.(*unknot).e.Add(l)
+	serve := func(ls ...*notify.Listener) error {
+		_, err := sup.(*unknot).e.Add(ls[0])
 		return err
 	}
 	if !shared {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"time"
@@ -28,8 +29,10 @@ type Result struct {
 	// loop. A closed loop has no such time: there it is RoundTrip.
 	Corrected *hist.Snapshot
 	// Open is what an open loop's calls with an intended start in the window did, or nil.
-	Open      *storm.Window
-	Little    Little         // of the whole storm
+	Open   *storm.Window
+	Little Little // of the whole storm
+	// Listeners are the parts of each, where [Spec.Listeners] asks for them; else nil.
+	Listeners []ListenerResult
 	Wait      *hist.Snapshot // ns, receive → dispatch; by Clock
 	Clock     string         // ClockEngine, ClockTracepoints
 	OwnWait   *hist.Snapshot // the engine's own clock in the run that Wait is of
@@ -47,6 +50,40 @@ type Result struct {
 		Stats   Stats
 		Targets storm.Counts
 	}
+}
+
+// A ListenerResult is one listener's part of a Result.
+type ListenerResult struct {
+	Targets   storm.Counts
+	RoundTrip *hist.Snapshot
+}
+
+// Slowest is the least that a listener was served, in calls per second; NaN where they
+// are not told apart.
+func (r *Result) Slowest() float64 {
+	least := math.NaN()
+	for _, l := range r.Listeners {
+		if v := float64(l.Targets.OK) / r.Elapsed.Seconds(); !(v >= least) {
+			least = v
+		}
+	}
+	return least
+}
+
+// WorstTrip is the largest of the listeners' quantiles q of the round trip, in ns; NaN where one of them
+// has too few calls for it.
+func (r *Result) WorstTrip(q float64) float64 {
+	worst := math.NaN()
+	for _, l := range r.Listeners {
+		v := Percentile(l.RoundTrip, q)
+		if math.IsNaN(v) {
+			return v
+		}
+		if !(v <= worst) {
+			worst = v
+		}
+	}
+	return worst
 }
 
 // Void is nil, or says why an open loop's result is of no value: there were too few
@@ -158,27 +195,25 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	// interrupt ends the storm in order, not by killing it under its supervisor.
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+WarmUp+s.Stall+5*hangDeadline)
 	defer cancel()
-	load, err := s.Load.Config(s.Targets, s.TargetCPU, WarmUp+d, s.Seed)
+	st, err := startStorms(bound, s, d)
 	if err != nil {
 		return nil, err
 	}
-	st, err := storm.Start(bound, load)
-	if err != nil {
+	defer st.close()
+	if err := sup.Serve(st.listeners()...); err != nil {
+		for _, l := range st.listeners() {
+			_ = l.Close()
+		}
 		return nil, err
 	}
-	defer st.Close()
-	if err := sup.Serve(st.Listener()); err != nil {
-		_ = st.Listener().Close()
-		return nil, err
-	}
-	if err := st.Go(); err != nil {
+	if err := st.start(); err != nil {
 		return nil, errors.Join(err, stopServing(st, sup.Stop))
 	}
 	var interrupted error
-	if load.Open { // the schedule does not wait
+	if s.Load.Arrivals != nil { // the schedule does not wait
 		interrupted = sleep(ctx, storm.Lead()+WarmUp)
 	} else if interrupted = sleep(ctx, WarmUp); interrupted == nil {
-		interrupted = st.Rages(ctx, hangDeadline)
+		interrupted = st.rages(ctx, hangDeadline)
 	}
 	if run.stall != nil {
 		run.stall.at.Store(now() + int64(d)/4)
@@ -189,7 +224,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 		interrupted = sleep(ctx, d)
 	}
 	after.end(st, sup)
-	rep, err := st.Halt(hangDeadline)
+	rep, err := st.halt(hangDeadline)
 	serr := stopServing(st, sup.Stop)
 	if rep != nil && rep.Lost > 0 {
 		serr = nil // the finding itself: an engine that loses calls may not stop either
@@ -197,14 +232,20 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	if err := errors.Join(interrupted, err, serr); err != nil {
 		return nil, fmt.Errorf("engine %s, path %s, %d targets: %w", s.Engine, s.Path, s.Targets, err)
 	}
-	st.Close()
+	st.close()
 	r := &Result{Spec: s, Lost: rep.Lost, Disturbed: rep.Disturbed, Clock: ClockEngine,
 		Elapsed: after.at.Sub(before.at), CPU: after.cpu - before.cpu, TargetCPU: after.targetCPU - before.targetCPU, Allocs: after.allocs - before.allocs}
-	r.Whole.Stats, r.Whole.Targets = sup.Stats(), st.Counts()
-	r.Stats, r.Targets, r.RoundTrip, r.Wait = after.stats, after.counts, after.roundTrip, after.waits
+	r.Whole.Stats, r.Whole.Targets = sup.Stats(), sumCounts(st.counts())
+	r.Stats, r.Wait = after.stats, after.waits
 	r.Stats.sub(before.stats)
-	r.Targets.Sub(before.counts)
-	r.RoundTrip.Sub(before.roundTrip)
+	for i := range st {
+		after.counts[i].Sub(before.counts[i])
+		after.roundTrip[i].Sub(before.roundTrip[i])
+		if s.Listeners > 0 {
+			r.Listeners = append(r.Listeners, ListenerResult{after.counts[i], after.roundTrip[i]})
+		}
+	}
+	r.Targets, r.RoundTrip = sumCounts(after.counts), sumTrips(after.roundTrip)
 	switch {
 	case whole:
 		r.Wait = sup.Waits()
@@ -212,7 +253,7 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 		r.Wait.Sub(before.waits)
 	}
 	r.OwnWait = r.Wait
-	r.Corrected, r.Little = r.RoundTrip, newLittle(r.Whole.Stats, st.Rung(), rep)
+	r.Corrected, r.Little = r.RoundTrip, newLittle(r.Whole.Stats, st.rung(), rep)
 	if rep.Open != nil {
 		from := rep.Open.Origin() + int64(WarmUp)
 		var begun, end int64
@@ -229,10 +270,10 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 }
 
 // stopServing stops a supervisor whose targets are silent.
-func stopServing(st *storm.Storm, stop func(context.Context) error) error {
+func stopServing(st storms, stop func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), hangDeadline)
 	defer cancel()
-	return st.RingUntil(func() error { return stop(ctx) })
+	return st.ringUntil(func() error { return stop(ctx) })
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -249,9 +290,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 // measure is what is read at both ends of a repetition.
 type measure struct {
 	at        time.Time
-	counts    storm.Counts
+	counts    []storm.Counts // of each storm
 	stats     Stats
-	roundTrip *hist.Snapshot
+	roundTrip []*hist.Snapshot
 	waits     *hist.Snapshot
 	services  *hist.Snapshot
 	cpu       time.Duration
@@ -263,25 +304,25 @@ type measure struct {
 // go, so that all of it is of one window. What takes long or allocates, the
 // histograms and the memory statistics (which stop the world), is read outside
 // of it: quantiles do not mind, and our own reading does not count.
-func (m *measure) begin(st *storm.Storm, sup Supervisor) {
+func (m *measure) begin(st storms, sup Supervisor) {
 	m.histograms(st, sup)
 	m.memory()
 	m.window(st, sup)
 }
 
-func (m *measure) end(st *storm.Storm, sup Supervisor) {
+func (m *measure) end(st storms, sup Supervisor) {
 	m.window(st, sup)
 	m.memory()
 	m.histograms(st, sup)
 }
 
-func (m *measure) window(st *storm.Storm, sup Supervisor) {
+func (m *measure) window(st storms, sup Supervisor) {
 	var ru unix.Rusage
-	m.counts, m.at, m.stats = st.Counts(), time.Now(), sup.Stats()
+	m.counts, m.at, m.stats = st.counts(), time.Now(), sup.Stats()
 	if unix.Getrusage(unix.RUSAGE_SELF, &ru) == nil {
 		m.cpu = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 	}
-	m.targetCPU = st.CPU()
+	m.targetCPU = st.cpu()
 }
 
 func (m *measure) memory() {
@@ -290,8 +331,8 @@ func (m *measure) memory() {
 	m.allocs = ms.Mallocs
 }
 
-func (m *measure) histograms(st *storm.Storm, sup Supervisor) {
-	m.roundTrip, m.waits = st.RoundTrip(), sup.Waits()
+func (m *measure) histograms(st storms, sup Supervisor) {
+	m.roundTrip, m.waits = st.roundTrips(), sup.Waits()
 	if s, ok := sup.(interface{ Services() *hist.Snapshot }); ok {
 		m.services = s.Services()
 	}

@@ -26,10 +26,10 @@ import (
 // targets. With goroutines as workers, and without Ps: 0.56, 1.54, 0.87, 0.70 and 0.86.
 type seed struct {
 	s       Spec
-	l       *notify.Listener
+	ls      []*notify.Listener
 	queue   *ring.Queue[seedItem]
 	stop    atomic.Bool
-	done    chan error
+	done    chan error // of each receive thread
 	workers sync.WaitGroup
 
 	clock *mono.Line
@@ -42,19 +42,19 @@ type seed struct {
 const seedChecks = 64
 
 type seedItem struct {
+	l          *notify.Listener
 	id         uint64
 	receivedAt int64
 	arg        uint64 // the sixth
 }
 
 func newSeed(s Spec) (Supervisor, error) {
-	return &seed{s: s, clock: peerClock(), queue: ring.NewQueue[seedItem](s.Queue)}, nil
+	return &seed{s: s, clock: peerClock(), queue: ring.NewQueue[seedItem](s.Queue * s.listeners())}, nil
 }
 
-func (d *seed) Serve(l *notify.Listener) error {
-	d.l, d.done = l, make(chan error, 1)
-	_ = l.SetFlags(notify.SyncWakeUp) // as the original does
-	osthread.AddProcs(d.s.Workers + 1)
+func (d *seed) Serve(ls ...*notify.Listener) error {
+	d.ls, d.done = ls, make(chan error, len(ls))
+	osthread.AddProcs(d.s.Workers + len(ls))
 	for range d.s.Workers {
 		d.workers.Add(1)
 		osthread.Start(func() {
@@ -62,28 +62,31 @@ func (d *seed) Serve(l *notify.Listener) error {
 			d.worker()
 		})
 	}
-	osthread.Start(func() { d.done <- d.receive() })
+	for _, l := range ls {
+		_ = l.SetFlags(notify.SyncWakeUp) // as the original does
+		osthread.Start(func() { d.done <- d.receive(l) })
+	}
 	return nil
 }
 
-func (d *seed) receive() error {
+func (d *seed) receive(l *notify.Listener) error {
 	var n notify.Notif
 	var old [1]seedItem
 	for !d.stop.Load() {
-		if err := d.l.Recv(&n); err != nil {
+		if err := l.Recv(&n); err != nil {
 			switch notify.OutcomeOf(err) {
 			case notify.Retry, notify.Stale:
-				if hungUp(d.l) {
+				if hungUp(l) {
 					return nil // before Stop: since Linux 6.11 it would be ENOENT for ever
 				}
 				continue
 			}
 			return fmt.Errorf("seed: %w", err)
 		}
-		it := [1]seedItem{{n.ID, d.clock.Now(), n.Data.Args[5]}}
+		it := [1]seedItem{{l, n.ID, d.clock.Now(), n.Data.Args[5]}}
 		for d.queue.Push(it[:]) == 0 {
 			if d.queue.TryPop(old[:]) == 1 {
-				d.answer(&notify.Resp{ID: old[0].id, Error: -int32(unix.EINTR)}, &d.dropped)
+				d.answer(old[0].l, &notify.Resp{ID: old[0].id, Error: -int32(unix.EINTR)}, &d.dropped)
 			}
 		}
 	}
@@ -96,17 +99,17 @@ func (d *seed) worker() {
 	for taken := uint32(0); c.Pop(it[:]) == 1; taken++ {
 		d.wait.Record(d.clock.Now() - it[0].receivedAt)
 		check := d.s.CheckAfter == engine.AlwaysCheck || taken%seedChecks == 0
-		if check && notify.OutcomeOf(d.l.IDValid(it[0].id)) == notify.Stale {
+		if check && notify.OutcomeOf(it[0].l.IDValid(it[0].id)) == notify.Stale {
 			d.stale.Add(1)
 			continue
 		}
 		d.s.work(it[0].arg)
-		d.answer(&notify.Resp{ID: it[0].id, Val: answerVal}, &d.served)
+		d.answer(it[0].l, &notify.Resp{ID: it[0].id, Val: answerVal}, &d.served)
 	}
 }
 
-func (d *seed) answer(r *notify.Resp, count *atomic.Uint64) {
-	if d.l.Send(r) != nil {
+func (d *seed) answer(l *notify.Listener, r *notify.Resp, count *atomic.Uint64) {
+	if l.Send(r) != nil {
 		count = &d.stale
 	}
 	count.Add(1)
@@ -115,15 +118,19 @@ func (d *seed) answer(r *notify.Resp, count *atomic.Uint64) {
 func (d *seed) Waits() *hist.Snapshot { return d.wait.Snapshot() }
 
 func (d *seed) Stop(ctx context.Context) error {
-	defer osthread.AddProcs(-d.s.Workers - 1)
+	defer osthread.AddProcs(-d.s.Workers - len(d.ls))
 	d.stop.Store(true)
 	var err error
-	select {
-	case err = <-d.done:
-	case <-ctx.Done():
+	for range d.ls {
+		select {
+		case e := <-d.done:
+			err = errors.Join(err, e)
+			continue
+		case <-ctx.Done():
+		}
 		return fmt.Errorf("seed: the receiver still blocks in RECV: no notification came after the stop: %w", ctx.Err())
 	}
 	d.queue.Close()
 	d.workers.Wait()
-	return errors.Join(err, d.l.Close())
+	return errors.Join(err, closeListeners(d.ls))
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,14 +20,14 @@ import (
 
 // A Supervisor is one run of one engine.
 type Supervisor interface {
-	// Serve takes ownership of l and supervises it until Stop. It returns at once.
-	Serve(l *notify.Listener) error
+	// Serve takes ownership of the listeners and supervises them until Stop. It returns at once.
+	Serve(ls ...*notify.Listener) error
 	// Waits are the times from receive to dispatch so far, in ns, by the
 	// engine's own clock; nil if it has none.
 	Waits() *hist.Snapshot
 	// Stats are the engine's own counts so far.
 	Stats() Stats
-	// Stop receives nothing more, answers what is held and closes the listener.
+	// Stop receives nothing more, answers what is held and closes the listeners.
 	// A receiver that is blocked in RECV notices at the next notification:
 	// silence the targets (storm.Storm.Halt), then ring until Stop returns.
 	Stop(ctx context.Context) error
@@ -54,9 +55,12 @@ func (t *tally) Stats() Stats {
 
 // Spec is what an engine is asked to be.
 type Spec struct {
-	Engine    string
-	Path      string // PathInline, PathQueue
-	Targets   int
+	Engine  string
+	Path    string // PathInline, PathQueue
+	Targets int    // of each listener
+	// Listeners is how many target processes there are, each with a listener of its own; 0 is 1, of which
+	// the name and the units say nothing.
+	Listeners int
 	Work      Work
 	Workers   int
 	Queue     int
@@ -105,24 +109,30 @@ const (
 	PathQueue  = "queue"
 )
 
+func (s *Spec) listeners() int { return max(1, s.Listeners) }
+
 type engineKind struct {
 	name  string
 	paths []string
 	make  func(Spec) (Supervisor, error)
+	many  bool // it is another one only where there are many listeners
 }
 
 // engines in the order in which they are reported.
 var engines = []engineKind{
-	{"unknot", []string{PathInline, PathQueue}, newUnknot},
-	{"chan", []string{PathQueue}, newChan},
-	{"seed", []string{PathQueue}, newSeed},
-	{"bare", []string{PathInline}, newBare},
+	{"unknot", []string{PathInline, PathQueue}, newUnknot, false},
+	{"chan", []string{PathQueue}, newChan, false},
+	{"seed", []string{PathQueue}, newSeed, false},
+	{"bare", []string{PathInline}, newBare, false},
+	{"bare-pool", []string{PathInline}, newBarePool, true},
 }
 
-// EngineNames lists the engines.
-func EngineNames() (names []string) {
+// EngineNames lists the engines; with many, also those that differ from another only with several listeners.
+func EngineNames(many bool) (names []string) {
 	for _, e := range engines {
-		names = append(names, e.name)
+		if many || !e.many {
+			names = append(names, e.name)
+		}
 	}
 	return names
 }
@@ -133,7 +143,7 @@ func findEngine(name string) (engineKind, error) {
 			return e, nil
 		}
 	}
-	return engineKind{}, fmt.Errorf("no engine %q: the engines are %s", name, strings.Join(EngineNames(), ", "))
+	return engineKind{}, fmt.Errorf("no engine %q: the engines are %s", name, strings.Join(EngineNames(true), ", "))
 }
 
 // New makes the supervisor that s describes.
@@ -160,6 +170,13 @@ func peerClock() *mono.Line { return mono.NewLine(mono.Take()) }
 func Paths(name string) ([]string, error) {
 	e, err := findEngine(name)
 	return e.paths, err
+}
+
+func closeListeners(ls []*notify.Listener) (err error) {
+	for _, l := range ls {
+		err = errors.Join(err, l.Close())
+	}
+	return err
 }
 
 // hungUp reports whether no target is left.

@@ -37,9 +37,11 @@ func newUnknot(s Spec) (Supervisor, error) {
 	return &unknot{e: e}, nil
 }
 
-func (u *unknot) Serve(l *notify.Listener) error {
-	if _, err := u.e.Add(l); err != nil {
-		return err
+func (u *unknot) Serve(ls ...*notify.Listener) error {
+	for _, l := range ls {
+		if _, err := u.e.Add(l); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	u.stop, u.done = cancel, make(chan error, 1)

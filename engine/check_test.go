@@ -24,7 +24,7 @@ func TestWorkersAskWhereItIsWorthIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := (*e.workers.Load())[1]
+		w := e.receivers.all()[0].crew.all()[1]
 		w.typical.Store(int64(c.handler))
 		w.taken = 1
 		if got := w.checks(int64(c.waited)); got != c.want {

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"syscall"
 	"time"
 
@@ -15,10 +16,9 @@ import (
 type CPU int
 
 const (
-	// AutoCPU pins to the last CPU that the process may use, but not all the time; see AutoPlacement.
-	// Where the targets of the only listener may not run there, the receive thread tries a CPU of
-	// theirs, and stays there if more gets done, or about as much with a few; not if Config.WakeUp or
-	// Config.Placement is set, or Kind is GoroutineWorkers.
+	// AutoCPU pins each receive thread to a CPU of its own: the one with the fewest receive threads of this
+	// and other engines. Where the targets of the only listener may not run there, the receive thread
+	// goes to a CPU of theirs; with two workers by AutoPlacement it may run anywhere.
 	AutoCPU CPU = 0
 	// AnyCPU does not pin.
 	AnyCPU CPU = -1
@@ -28,16 +28,13 @@ const (
 func OnCPU(n int) CPU { return CPU(n + 1) }
 
 // WakeUp says how the kernel wakes across a listener (SYNC_WAKE_UP, Linux 6.6):
-// Sync keeps waker and woken on one CPU, which is right for few targets; Async
-// lets the scheduler place them, which is right for many. A target that is
+// Sync keeps waker and woken on one CPU; Async
+// lets the scheduler place them. A target that is
 // pinned away from the receive thread's CPU defeats Sync, but see AutoCPU.
 type WakeUp uint8
 
 const (
-	// AutoWakeUp begins with Sync, where the kernel has it, and follows the
-	// number of targets that make calls, for each listener on its own. It is Sync while
-	// two workers run by AutoPlacement. Inline, with AutoCPU, many targets of the only listener that
-	// may run on every CPU are tried with Sync, too, and keep it where more gets done so.
+	// AutoWakeUp is Sync where the kernel has it: docs/decisions/20-adaptivity.md.
 	AutoWakeUp WakeUp = iota
 	Sync
 	Async
@@ -61,8 +58,8 @@ const (
 type Placement uint8
 
 const (
-	// AutoPlacement is Near while handlers take little time and the receive
-	// thread is pinned, else Anywhere. Under some 11 to 125 targets that call all the
+	// AutoPlacement is Near, with one worker, while handlers take little time and the receive
+	// thread is pinned, else Anywhere. With one receiver, under some 11 to 125 targets that call all the
 	// time and may run on all CPUs, two workers run Anywhere, with the receive thread:
 	// more is served, and less of the CPUs is left to others.
 	AutoPlacement Placement = iota
@@ -111,7 +108,7 @@ type Config struct {
 	Inline bool
 
 	Queue     int // capacity of each listener's ring, in notifications; 0: DefaultQueue
-	Workers   int // 0: GOMAXPROCS, without what engines have added
+	Workers   int // of each receiver; 0: GOMAXPROCS, without what engines have added
 	Kind      WorkerKind
 	Placement Placement
 
@@ -132,6 +129,12 @@ type Config struct {
 	// thread that is pinned to it, wait for long: for machines where the CPU is the supervisor's. It takes CAP_SYS_NICE or RLIMIT_NICE; without, nothing changes. Children
 	// of a handler do not inherit it (SCHED_FLAG_RESET_ON_FORK).
 	RaisePriority bool
+
+	// Receivers is how many receive threads there are, each with listeners, workers and a CPU of its own.
+	// 0 follows the listeners: one for a lone listener, else as many as there are listeners, but no more
+	// than CPUs that the process may use, by its mask and its cgroup's quota, and than four. Then an
+	// inline handler runs on several threads at once. With a CPU that is set, or PrivateFiles, there is one.
+	Receivers int
 
 	// Policy says which calls give way when a listener's ring is full.
 	Policy policy.Kind
@@ -224,7 +227,7 @@ func (c *Config) policyConfig() policy.Config {
 }
 
 // fill checks c and sets what was left open.
-func (c *Config) fill() error {
+func (c *Config) fill(cpus []int) error {
 	if c.Handler == nil {
 		return fmt.Errorf("engine: no handler")
 	}
@@ -242,6 +245,18 @@ func (c *Config) fill() error {
 		if l.v < 1 || l.v > l.max {
 			return fmt.Errorf("engine: %s of %d: must be 1 to %d", l.name, l.v, l.max)
 		}
+	}
+	switch {
+	case c.Receivers < 0:
+		return fmt.Errorf("engine: %d receivers: must not be negative; 0 follows the listeners", c.Receivers)
+	case c.Receivers > max(1, len(cpus)):
+		return fmt.Errorf("engine: %d receivers: more than the %d CPUs that this process may use, one for each", c.Receivers, len(cpus))
+	case c.Receivers > 1 && c.CPU != AutoCPU:
+		return fmt.Errorf("engine: %d receivers have a CPU each: leave the CPU to the engine, or have one receiver", c.Receivers)
+	case c.Receivers > 1 && c.PrivateFiles:
+		return fmt.Errorf("engine: %d receivers with private file tables: a listener could not go from one to another; have one receiver", c.Receivers)
+	case c.CPU > 0 && !slices.Contains(cpus, int(c.CPU)-1):
+		return fmt.Errorf("engine: CPU %d: this process may use %v", int(c.CPU)-1, cpus)
 	}
 	p := c.policyConfig()
 	if err := p.Fill(); err != nil {

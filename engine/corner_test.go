@@ -167,7 +167,7 @@ func TestTargetThatIsGoneIsNobodysFault(t *testing.T) {
 				if err := stop(); err != nil {
 					t.Error(err)
 				}
-				if got := checkBalance(t, e); got.Stale != 1 || got.Unanswered+got.Twice+got.Defaulted+got.Spent != 0 {
+				if got := checkBalance(t, e); got.Stale != 1 || got.Unanswered+got.DuplicateAnswers+got.Defaulted+got.Spent != 0 {
 					t.Errorf("counters: %+v", got)
 				}
 			})

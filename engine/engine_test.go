@@ -188,7 +188,7 @@ func TestOddHandlersYieldACountedDefaultAnswer(t *testing.T) {
 			if err := r.Return(0); !errors.Is(err, engine.ErrAnswered) {
 				t.Errorf("second answer: %v", err)
 			}
-		}, func(c engine.Counters) uint64 { return c.Twice }, unix.EACCES},
+		}, func(c engine.Counters) uint64 { return c.DuplicateAnswers }, unix.EACCES},
 		{"panic after the answer", func(r engine.Request) {
 			_ = r.Fail(unix.EACCES)
 			panic("odd")
@@ -489,19 +489,18 @@ func TestBadConfigs(t *testing.T) {
 		{Handler: h, DefaultErrno: 1 << 20},
 		{Handler: h, HandlerDeadline: -1},
 		{Handler: h, CPU: -2},
+		{Handler: h, CPU: engine.OnCPU(4000)},
+		{Handler: h, Receivers: -1},
+		{Handler: h, Receivers: 4000},
+		{Handler: h, Receivers: 2, CPU: engine.AnyCPU},
+		{Handler: h, Receivers: 2, CPU: engine.OnCPU(0)},
+		{Handler: h, Receivers: 2, PrivateFiles: true},
 	} {
 		if _, err := engine.New(cfg); err == nil {
 			t.Errorf("%+v was accepted", cfg)
 		} else {
 			t.Log(err)
 		}
-	}
-	e, err := engine.New(engine.Config{Handler: h, Inline: true, CPU: engine.OnCPU(4000)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Run(context.Background()); err == nil {
-		t.Error("pinned to CPU 4000")
 	}
 }
 

@@ -21,7 +21,7 @@ func TestFinishWaitsForWhoLooksAtTheSlot(t *testing.T) {
 				cancel()
 				_ = e.Run(ctx) // closes it
 			}()
-			w := (*e.workers.Load())[0]
+			w := e.receivers.all()[0].crew.all()[0]
 			s := &w.req
 			s.seq = 7<<phaseBits | running
 			s.state.Store(s.seq - running + phase)

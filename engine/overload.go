@@ -1,29 +1,30 @@
 package engine
 
 import (
+	"slices"
 	"syscall"
 
 	"github.com/unknot/unknot/engine/notify"
 )
 
 // admit gives a received call its place in the ring, by the policy.
-func (rx *receiver) admit(src *Source, c *cell) {
+func (l *loop) admit(src *Source, c *cell) {
 	s := &src.rx
 	h := [1]uint64{handle(src, s.cell[0])}
-	admit, evict := s.policy.Arrive(src.ring.Len())
+	admit, evict := s.policy.Arrive(src.ring.Load().Len())
 	switch {
-	case !admit && src.ring.Push(h[:]) == 1: // room came meanwhile
+	case !admit && src.ring.Load().Push(h[:]) == 1: // room came meanwhile
 	case !admit:
-		rx.hold(src, c) // its cell stays for the next RECV
-		rx.tendTo(src)
+		l.hold(src, c) // its cell stays for the next RECV
+		l.setTimer(src)
 		return
 	default:
-		k := src.ring.PushDrop(h[:], rx.evicted)
+		k := src.ring.Load().PushDrop(h[:], l.evicted)
 		if k > 0 && k < evict {
-			k += src.ring.TryPop(rx.evicted[k:evict])
+			k += src.ring.Load().TryPop(l.evicted[k:evict])
 		}
 		if k > 0 {
-			rx.evict(src, rx.evicted[:k])
+			l.evict(src, l.evicted[:k])
 		}
 	}
 	s.hasCell = false
@@ -31,98 +32,98 @@ func (rx *receiver) admit(src *Source, c *cell) {
 		s.pushedAt[s.pushed%uint64(len(s.pushedAt))] = c.receivedAt
 		s.pushed++
 	}
-	if s.policy.Rests(src.ring.Len()) {
-		s.restUntil = 0
+	if s.policy.Rests(src.ring.Load().Len()) {
+		s.pauseUntil = 0
 		if at, ok := s.policy.RestsUntil(c.receivedAt); ok {
-			s.restUntil = at
+			s.pauseUntil = at
 		}
 		// Announced before the second look: a worker that makes room after
 		// it sees the announcement.
-		n := src.rest.begin()
-		if s.policy.Resumes(src.ring.Len()) {
-			src.rest.end(n)
+		n := src.pause.begin()
+		if s.policy.Resumes(src.ring.Load().Len()) {
+			src.pause.end(n)
 		}
 	}
 	if s.pushedAt != nil {
-		rx.tendTo(src)
+		l.setTimer(src)
 	}
 }
 
 // evict holds the calls of handles that the receive thread has claimed.
-func (rx *receiver) evict(src *Source, hs []uint64) {
+func (l *loop) evict(src *Source, hs []uint64) {
 	for _, h := range hs {
-		rx.hold(src, src.slab.At(uint32(h)))
+		l.hold(src, src.slab.At(uint32(h)))
 		src.slab.Keep(uint32(h))
 	}
-	rx.tendTo(src)
+	l.setTimer(src)
 }
 
 // hold drops the call in a cell, but does not tell it yet.
-func (rx *receiver) hold(src *Source, c *cell) {
+func (l *loop) hold(src *Source, c *cell) {
 	s := &src.rx
 	s.dropped++
-	rx.e.held.Add(1)
-	rx.answer(src, s.policy.Room(1))
+	l.rx.held.Add(1)
+	l.answer(src, s.policy.Room(1))
 	s.policy.Hold(now(), 1)
-	s.held[(s.first+s.policy.Held()-1)%len(s.held)] = rx.e.drops(&c.notif, c.stats, c.receivedAt)
+	s.held[(s.first+s.policy.Held()-1)%len(s.held)] = l.rx.e.drops(&c.notif, c.stats, c.receivedAt)
 }
 
 // answer tells the n oldest held calls.
-func (rx *receiver) answer(src *Source, n int) {
+func (l *loop) answer(src *Source, n int) {
 	s := &src.rx
 	for range n {
 		h := &s.held[s.first]
 		s.first = (s.first + 1) % len(s.held)
-		rx.e.sendDrop(rx.t, src, h)
+		l.rx.sendDrop(l.t, src, h)
 		s.policy.Answered(1)
-		rx.e.held.Add(-1)
+		l.rx.held.Add(-1)
 	}
 }
 
-// tendTo has the loop look after src's held and aging calls.
-func (rx *receiver) tendTo(src *Source) {
-	if !src.rx.tended {
-		src.rx.tended = true
-		rx.tended = append(rx.tended, src)
+// setTimer has the loop look after src's held and aging calls.
+func (l *loop) setTimer(src *Source) {
+	if !src.rx.timed {
+		src.rx.timed = true
+		l.timers = append(l.timers, src)
 	}
 }
 
-// tend answers the held calls whose time has come, drops those that are too old,
+// runTimers answers the held calls whose time has come, drops those that are too old,
 // and reports when it must look again.
-func (rx *receiver) tend() (deadline int64, timed bool) {
-	if len(rx.tended) == 0 {
+func (l *loop) runTimers() (deadline int64, timed bool) {
+	if len(l.timers) == 0 {
 		return 0, false
 	}
 	at := now()
-	kept := rx.tended[:0]
-	for _, src := range rx.tended {
+	kept := l.timers[:0]
+	for _, src := range l.timers {
 		s := &src.rx
-		rx.expire(src, at)
-		n := s.policy.Release(at, src.ring.Len(), src.served(), s.dry)
+		l.expire(src, at)
+		n := s.policy.Release(at, src.ring.Load().Len(), src.served(), s.dry)
 		s.dry = true // unless the next look finds a call
-		if src.retiring.Load() {
+		if src.leaving.Load() {
 			n = s.policy.Held()
 		}
-		rx.answer(src, min(n, tendBatch))
+		l.answer(src, min(n, timerBatch))
 		next, more := s.policy.Deadline()
-		if n > tendBatch {
+		if n > timerBatch {
 			next = at // the rest after the next RECV
 		}
-		if rest, on := src.rest.now(); on && s.restUntil != 0 {
-			if at >= s.restUntil {
-				src.rest.end(rest)
-			} else if !more || s.restUntil < next {
-				next, more = s.restUntil, true
+		if number, on := src.pause.now(); on && s.pauseUntil != 0 {
+			if at >= s.pauseUntil {
+				src.pause.end(number)
+			} else if !more || s.pauseUntil < next {
+				next, more = s.pauseUntil, true
 			}
 		}
-		if oldest, ok := rx.oldest(src); ok {
-			oldest += int64(rx.e.cfg.MaxAge)
+		if oldest, ok := l.oldest(src); ok {
+			oldest += int64(l.rx.e.cfg.MaxAge)
 			if !more || oldest < next {
 				next, more = oldest, true
 			}
 		}
 		if !more {
-			s.tended = false
+			s.timed = false
 			continue
 		}
 		kept = append(kept, src)
@@ -130,15 +131,15 @@ func (rx *receiver) tend() (deadline int64, timed bool) {
 			deadline, timed = next, true
 		}
 	}
-	rx.tended = kept
+	l.timers = kept
 	return deadline, timed
 }
 
 // oldest is when the oldest call in src's ring was received, if calls can be too
 // old. The thread is the only one to push, so it knows what it pushed when.
-func (rx *receiver) oldest(src *Source) (at int64, ok bool) {
+func (l *loop) oldest(src *Source) (at int64, ok bool) {
 	s := &src.rx
-	n := uint64(src.ring.Len())
+	n := uint64(src.ring.Load().Len())
 	if s.pushedAt == nil || n == 0 {
 		return 0, false
 	}
@@ -147,22 +148,28 @@ func (rx *receiver) oldest(src *Source) (at int64, ok bool) {
 
 // expire drops what has been in src's ring for too long. A worker that takes
 // calls at the same moment may have it drop as many that were not quite so old.
-func (rx *receiver) expire(src *Source, at int64) {
+func (l *loop) expire(src *Source, at int64) {
 	for {
-		oldest, ok := rx.oldest(src)
-		if !ok || at-oldest < int64(rx.e.cfg.MaxAge) {
+		oldest, ok := l.oldest(src)
+		if !ok || at-oldest < int64(l.rx.e.cfg.MaxAge) {
 			return
 		}
-		k := src.ring.TryPop(rx.evicted[:1])
-		rx.t.aged.Add(uint64(k))
-		rx.evict(src, rx.evicted[:k])
+		k := src.ring.Load().TryPop(l.evicted[:1])
+		l.t.expired.Add(uint64(k))
+		l.evict(src, l.evicted[:k])
 	}
 }
 
+// forget drops src from the timers: it goes to another receiver, and nothing of it is outstanding.
+func (l *loop) forget(src *Source) {
+	l.timers = slices.DeleteFunc(l.timers, func(s *Source) bool { return s == src })
+	src.rx.timed = false
+}
+
 // answerHeld tells all held calls; the thread is about to end.
-func (rx *receiver) answerHeld() {
-	for _, src := range rx.tended {
-		rx.answer(src, src.rx.policy.Held())
+func (l *loop) answerHeld() {
+	for _, src := range l.timers {
+		l.answer(src, src.rx.policy.Held())
 	}
 }
 

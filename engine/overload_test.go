@@ -96,8 +96,8 @@ func TestCallsThatAreTooOldAreDropped(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if got := checkBalance(t, e); got.Aged != 7 {
-		t.Errorf("counted %d too old: %+v", got.Aged, got)
+	if got := checkBalance(t, e); got.Expired != 7 {
+		t.Errorf("counted %d too old: %+v", got.Expired, got)
 	}
 }
 

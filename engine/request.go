@@ -258,7 +258,7 @@ func (r Request) tooLate() error {
 	if r.s.state.Load() == r.seq-running+vanished {
 		return ErrGone // whoever tried another answer did no harm
 	}
-	r.s.t.twice.Add(1)
+	r.s.t.duplicate.Add(1)
 	return ErrAnswered
 }
 

@@ -68,7 +68,7 @@ func TestKeptRequestIsSpent(t *testing.T) {
 			}
 			got := checkBalance(t, e)
 			// Return, Fail, Fail and Continue; ReturnFD gives up before its answer.
-			if want := uint64(4 * (calls*(calls-1)/2 + calls)); got.Spent != want || got.Twice != 0 {
+			if want := uint64(4 * (calls*(calls-1)/2 + calls)); got.Spent != want || got.DuplicateAnswers != 0 {
 				t.Errorf("%d spent answers, want %d: %+v", got.Spent, want, got)
 			}
 		})

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -13,77 +14,74 @@ import (
 // noisiest listener loses first and a quiet one keeps its wait: workers take
 // from the rings in turn.
 type Source struct {
-	l        *notify.Listener
-	index    int
-	gone     atomic.Bool // the receive thread is done with it
-	retiring atomic.Bool // somebody is taking it out
-	unwanted bool        // and somebody else wants it closed; guarded by Engine.mu
-	open     atomic.Int64
-	drained  chan struct{} // capacity 1: open fell to 0
-	ended    chan struct{} // closed once the listener is closed or handed back
+	l       *notify.Listener
+	index   int
+	owner   atomic.Pointer[receiver] // whose listener it is
+	gone    atomic.Bool              // the receive thread is done with it
+	leaving atomic.Bool              // somebody is taking it out, or to another receiver
+	drained chan struct{}            // capacity 1: all that was received is answered
+	ended   chan struct{}            // closed once the listener is closed or handed back
+
+	// Guarded by registry.mu.
+	retired  bool          // it is being taken out for good
+	unwanted bool          // and somebody else wants it closed
+	moved    chan struct{} // it goes to another receiver; closed when that is over
+
+	received atomic.Uint64 // calls
+	finished atomic.Uint64 // of these, answered or found gone
 
 	// Of the queue path.
-	ring *ring.Ring[uint64]
-	slab *ring.Slab[cell]
-	rest rest // nothing is received until a worker ends it
-	rx   sourceRx
+	ring  atomic.Pointer[ring.Ring[uint64]] // another one with each owner
+	slab  *ring.Slab[cell]
+	pause pause // nothing is received until a worker ends it
+	rx    sourceRx
 
-	wakeUp  atomic.Uint32 // the mode asked for: Sync or Async
-	asked   WakeUp        // the mode that the kernel was last asked for; guarded by Engine.mu
-	applied atomic.Uint32 // the mode that it is in
-	targets estimator     // the receive thread's
-	caller  atomic.Uint32 // thread id of a target, for the keeper; 0: none yet
-	masked  bool          // the keeper has looked at a target's CPU mask; guarded by Engine.mu
+	caller atomic.Uint32 // thread id of a target, for the controller; 0: none yet
+	seen   sourceSeen    // by the controller
 }
 
-// sourceRx is what only the receive thread looks at.
+// sourceRx is what only the owner's receive thread looks at.
 type sourceRx struct {
-	policy    *policy.Machine
-	cell      [1]uint32 // the cell that the next RECV fills
-	hasCell   bool
-	received  uint64
-	dropped   uint64 // evicted or refused, answered or held
-	held      []heldCall
-	first     int // of held, a circular buffer; the policy knows how many there are
-	tended    bool
-	restUntil int64      // or until then, if not 0
-	dry       bool       // there was nothing to receive at the last look
-	pushedAt  []int64    // with MaxAge, when the last calls were received; circular
-	pushed    uint64     // into the ring, so far
-	lull      trial      // without lulls, and with
-	join      trial      // apart from the targets, and on one CPU with them
-	tried     *trialKind // of join,
-	triedAt   int32      // where the targets were
-	gather    bool       // many targets shall come to our CPU
+	policy     *policy.Machine
+	cell       [1]uint32 // the cell that the next RECV fills
+	hasCell    bool
+	dropped    uint64 // evicted or refused, answered or held
+	held       []heldCall
+	first      int // of held, a circular buffer; the policy knows how many there are
+	timed      bool
+	pauseUntil int64   // or until then, if not 0
+	dry        bool    // there was nothing to receive at the last look
+	pushedAt   []int64 // with MaxAge, when the last calls were received; circular
+	pushed     uint64  // into the ring, so far
 }
 
-// A rest is a time in which nothing is received. Rests are numbered: a worker that found room, and
+// A pause is a time in which nothing is received. Pauses are numbered: a worker that found room, and
 // then was kept from its CPU, must not end the next one, in which there is none.
-type rest struct{ n atomic.Uint32 } // odd during a rest
+type pause struct{ n atomic.Uint32 } // odd during a pause
 
-// now reports whether there is a rest, and its number.
-func (r *rest) now() (number uint32, on bool) {
-	number = r.n.Load()
+// now reports whether there is a pause, and its number.
+func (p *pause) now() (number uint32, on bool) {
+	number = p.n.Load()
 	return number, number%2 == 1
 }
 
-// on reports whether there is a rest.
-func (r *rest) on() bool {
-	_, on := r.now()
+// on reports whether there is a pause.
+func (p *pause) on() bool {
+	_, on := p.now()
 	return on
 }
 
-// begin begins a rest, a new one if there is one. Only the receive thread does.
-func (r *rest) begin() (number uint32) {
-	n, on := r.now()
-	if on && r.n.CompareAndSwap(n, n+2) {
+// begin begins a pause, a new one if there is one. Only the receive thread does.
+func (p *pause) begin() (number uint32) {
+	n, on := p.now()
+	if on && p.n.CompareAndSwap(n, n+2) {
 		return n + 2
 	}
-	return r.n.Add(1)
+	return p.n.Add(1)
 }
 
-// end ends that rest, and reports whether it was still on.
-func (r *rest) end(number uint32) bool { return r.n.CompareAndSwap(number, number+1) }
+// end ends that pause, and reports whether it was still on.
+func (p *pause) end(number uint32) bool { return p.n.CompareAndSwap(number, number+1) }
 
 // A cell holds a notification on its way through the ring. The receive ioctl
 // writes straight into it.
@@ -110,8 +108,7 @@ func (e *Engine) drops(n *notify.Notif, stats *syscallEntry, receivedAt int64) h
 // A handle names a cell of a source: the source's index and the cell's.
 func handle(s *Source, cell uint32) uint64 { return uint64(s.index)<<32 | uint64(cell) }
 
-// newSource returns a source at an index of the table. On the queue path its
-// ring joins the engine's.
+// newSource returns a source at an index of the table, which has no owner yet.
 func (e *Engine) newSource(l *notify.Listener, index int) *Source {
 	s := &Source{l: l, index: index, drained: make(chan struct{}, 1), ended: make(chan struct{})}
 	if e.cfg.Inline {
@@ -119,7 +116,6 @@ func (e *Engine) newSource(l *notify.Listener, index int) *Source {
 	}
 	p := e.cfg.policyConfig()
 	_ = p.Fill() // Config.fill has checked it
-	s.ring = e.rings.Add(e.cfg.Queue, ring.SingleProducer())
 	// A cell for each place in the ring, for each handle between Pop and Put,
 	// the batch being dropped and the one that RECV fills.
 	s.slab = ring.NewSlab[cell](e.cfg.Queue + e.cfg.Workers + p.MaxEvict() + 2)
@@ -131,18 +127,40 @@ func (e *Engine) newSource(l *notify.Listener, index int) *Source {
 	return s
 }
 
-// lone is the only source in the table; nil if there are more, or none.
-func lone(table []*Source) (only *Source) {
-	for _, s := range table {
-		switch {
-		case s == nil:
-		case only != nil:
-			return nil
-		default:
-			only = s
-		}
+// own makes rx the owner of s, of which nothing is outstanding. The caller holds registry.mu.
+func (s *Source) own(rx *receiver) {
+	if rx.rings != nil {
+		s.ring.Store(rx.rings.Add(rx.e.cfg.Queue, ring.SingleProducer()))
 	}
-	return only
+	s.owner.Store(rx)
+	rx.setListeners(func(all []*Source) []*Source { return append(all, s) })
+}
+
+// enter is own, and has s watched.
+func (s *Source) enter(rx *receiver) error {
+	s.own(rx)
+	if err := rx.attach(s.l.FD(), s.index); err != nil {
+		s.exit()
+		return err
+	}
+	return nil
+}
+
+// exit takes s from its owner, which has nothing of it any more.
+func (s *Source) exit() {
+	rx := s.owner.Load()
+	rx.setListeners(func(all []*Source) []*Source {
+		return slices.DeleteFunc(all, func(o *Source) bool { return o == s })
+	})
+	if r := s.ring.Load(); r != nil {
+		rx.rings.Remove(r)
+	}
+}
+
+// setListeners changes rx's table. The caller holds registry.mu.
+func (rx *receiver) setListeners(change func([]*Source) []*Source) {
+	all := change(slices.Clone(*rx.listeners.Load()))
+	rx.listeners.Store(&all)
 }
 
 // Listener returns the source's listener, which is the engine's to close.
@@ -154,17 +172,17 @@ func (s *Source) Done() <-chan struct{} { return s.ended }
 
 // receivable reports whether the receive thread may still turn to s on its own
 // account. What is being taken out stays in the table until it is answered.
-func (s *Source) receivable() bool { return !s.gone.Load() && !s.retiring.Load() }
+func (s *Source) receivable() bool { return !s.gone.Load() && !s.leaving.Load() }
 
-// WakeUp is the listener's wake-up mode as it is now, Sync or Async.
-func (s *Source) WakeUp() WakeUp { return WakeUp(s.wakeUp.Load()) }
+// outstanding is how many notifications are between RECV and answer.
+func (s *Source) outstanding() uint64 {
+	done := s.finished.Load() // first: what is answered was received
+	return s.received.Load() - done
+}
 
-// add and done count the notifications between RECV and answer, so that a
-// listener is not closed before its last answer.
-func (s *Source) add() { s.open.Add(1) }
-
+// done counts an answer, so that a listener is not closed before its last.
 func (s *Source) done() {
-	if s.open.Add(-1) == 0 && s.retiring.Load() {
+	if s.finished.Add(1) == s.received.Load() && s.leaving.Load() {
 		select {
 		case s.drained <- struct{}{}:
 		default:
@@ -175,6 +193,6 @@ func (s *Source) done() {
 // served is how many calls left the ring for a worker and are done with. Only
 // for the receive thread.
 func (s *Source) served() uint64 {
-	// Held calls are open and dropped: they count on both sides.
-	return s.rx.received - s.rx.dropped + uint64(s.rx.policy.Held()) - uint64(s.open.Load())
+	// Held calls are outstanding and dropped: they count on both sides.
+	return s.finished.Load() - s.rx.dropped + uint64(s.rx.policy.Held())
 }

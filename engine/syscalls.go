@@ -74,3 +74,12 @@ func (e *Engine) Syscalls() (all []SyscallStats) {
 	}
 	return all
 }
+
+// received is of, and counts.
+func (t *syscallTable) received(d *notify.Data) *syscallEntry {
+	s := t.of(d)
+	if s != nil {
+		s.received.Add(1)
+	}
+	return s
+}

@@ -5,9 +5,11 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/ring"
@@ -17,18 +19,19 @@ import (
 // A worker runs handlers: one goroutine of the queue path, or the receive
 // thread itself when inline.
 type worker struct {
-	e     *Engine
-	index int
+	rx    *receiver
+	index int // among rx's; 0 is the receive thread
 	req   slot
 
 	started  atomic.Int64 // when the request was dispatched; written before state says running
 	replaced atomic.Bool  // the deadline gave our place to another: end
 	tid      atomic.Int32 // of its thread; 0: it has none of its own
 	typical  atomic.Int64 // ns that a handler takes, SEND not included; 0: none yet
-	at       int32        // Engine.placement as last followed
+	orders   uint64       // crew.orders as last followed
+	at       int          // the CPU that it is kept to, or placement.Anywhere
 	taken    uint32       // calls
 
-	// Of apart, its own but for cpu, which is where it last looked, -1 if it does not know.
+	// Of spread, its own but for cpu, which is where it last looked, -1 if it does not know.
 	cpu       atomic.Int32
 	lookedAt  int64
 	preempted int64
@@ -36,20 +39,20 @@ type worker struct {
 	busy      unix.CPUSet
 }
 
-func (e *Engine) newWorker(index int) *worker {
-	w := &worker{e: e, index: index, at: anywhere}
-	w.req.t, w.req.e = &e.tallies[index], e
+func (rx *receiver) newWorker(index int) *worker {
+	w := &worker{rx: rx, index: index, at: placement.Anywhere}
+	w.req.t, w.req.e = &rx.tallies[index], rx.e
 	w.cpu.Store(-1)
 	return w
 }
 
-// start runs a worker of the queue path. The caller has added it to e.running.
+// start runs a worker of the queue path. The caller has added it to lifecycle.running.
 func (w *worker) start() {
 	body := func() {
-		defer w.e.running.done()
+		defer w.rx.e.life.running.done()
 		w.loop()
 	}
-	if w.e.cfg.Kind == GoroutineWorkers {
+	if w.rx.e.cfg.Kind == GoroutineWorkers {
 		go body()
 		return
 	}
@@ -57,25 +60,25 @@ func (w *worker) start() {
 }
 
 func (w *worker) loop() {
-	e := w.e
+	rx, e := w.rx, w.rx.e
 	var c *ring.Consumer[uint64]
 	if e.cfg.Kind == GoroutineWorkers {
-		c = e.rings.Consumer()
+		c = rx.rings.Consumer()
 	} else {
-		c = e.rings.ThreadConsumer()
+		c = rx.rings.ThreadConsumer()
 		w.tid.Store(int32(unix.Gettid()))
 		defer w.tid.Store(0)
 	}
 	var h [1]uint64
-	var stint stint
+	var slice timeSlice
 	var own, ended int64 // the last handler's time before its answer, and when that was out
 	for {
-		w.settleIn()
+		w.follow()
 		if c.TryPop(h[:]) == 0 {
 			// Calls are held while we have nothing to do: have them told, so
 			// that they come again.
-			if e.held.Load() > 0 && e.nudged.CompareAndSwap(false, true) {
-				e.nudge()
+			if rx.held.Load() > 0 && rx.door.notified.CompareAndSwap(false, true) {
+				rx.notify()
 			}
 			if ended != 0 {
 				w.took(own)
@@ -86,11 +89,11 @@ func (w *worker) loop() {
 			}
 		}
 		// A source stays in the table for as long as it has calls.
-		src := (*e.sources.Load())[h[0]>>32]
-		if rest, on := src.rest.now(); on && src.rx.policy.Resumes(src.ring.Len()) && src.rest.end(rest) {
-			e.nudge()
+		src := e.registry.at(int(h[0] >> 32))
+		if number, on := src.pause.now(); on && src.rx.policy.Resumes(src.ring.Load().Len()) && src.pause.end(number) {
+			rx.notify()
 		}
-		e.round.taken(src)
+		rx.batch.taken(src)
 		// The cell goes back before the handler runs, so that a handler that
 		// takes long cannot starve the receive thread of cells.
 		i := uint32(h[0])
@@ -104,38 +107,59 @@ func (w *worker) loop() {
 			ended = 0
 		}
 		if e.cfg.MaxAge > 0 && at-r.receivedAt > int64(e.cfg.MaxAge) {
-			w.dropAged()
+			w.dropExpired()
 			continue
 		}
-		if at-w.lookedAt >= apartEvery && w.at == anywhere && len(e.cpus) > 1 {
-			w.apart(at)
+		if at-w.lookedAt >= spreadEvery && w.at == placement.Anywhere && len(e.cpus) > 1 {
+			w.spread(at)
 		}
 		w.taken++
 		if !w.serve(w.checks(at-r.receivedAt), at) {
 			return
 		}
 		own, ended = r.answeredFrom-at, r.endedAt
-		stint.end(at)
+		slice.end(at)
 	}
+}
+
+// took follows the worker's typical request: a running median, which the odd
+// request that lost its CPU does not move. At first it moves fast, as the first ones are slow.
+//
+// The time of SEND is not the handler's: it is the kernel's, and it has in it what
+// the woken target does to the scheduler.
+func (w *worker) took(d int64) {
+	t, step := w.typical.Load(), int64(16)
+	if w.taken < 32 {
+		step = 4
+	}
+	switch {
+	case t == 0:
+		t = d
+	case d > t:
+		t += t/step + 1
+	default:
+		t -= t / step
+	}
+	w.typical.Store(max(t, 1))
 }
 
 // checks reports whether to ask if the target of a call that has waited so long still waits.
 func (w *worker) checks(waited int64) bool {
-	c := &w.e.cfg
+	c := &w.rx.e.cfg
 	if w.taken%sampleChecks == 0 {
 		return true
 	}
 	return waited > int64(c.CheckAfter) && (!c.checksWorth || w.typical.Load() >= checkWorth)
 }
 
-// dropAged drops the request instead of handling it.
-func (w *worker) dropAged() {
+// dropExpired drops the request instead of handling it.
+func (w *worker) dropExpired() {
 	r := &w.req
-	w.e.held.Add(1)
-	r.t.aged.Add(1)
-	h := w.e.drops(&r.notif, r.stats, r.receivedAt)
-	w.e.sendDrop(r.t, r.src, &h)
-	w.e.held.Add(-1)
+	w.rx.held.Add(1)
+	r.t.expired.Add(1)
+	h := w.rx.e.drops(&r.notif, r.stats, r.receivedAt)
+	w.rx.sendDrop(r.t, r.src, &h)
+	w.rx.held.Add(-1)
 }
 
 // serve hands w.req, dispatched at the given time, to the handler and sees to it
@@ -162,7 +186,7 @@ func (w *worker) serve(check bool, at int64) bool {
 	} else {
 		w.call()
 	}
-	w.settle(false)
+	w.answerDefault(false)
 	return w.finish()
 }
 
@@ -195,19 +219,19 @@ func (w *worker) call() {
 		if goexit {
 			p = "runtime.Goexit"
 		}
-		w.e.cfg.Logger.Error("handler panicked", "panic", p, "pid", w.req.notif.PID, "syscall", w.req.notif.Data.NR, "stack", string(debug.Stack()))
-		w.settle(true)
+		w.rx.e.cfg.Logger.Error("handler panicked", "panic", p, "pid", w.req.notif.PID, "syscall", w.req.notif.Data.NR, "stack", string(debug.Stack()))
+		w.answerDefault(true)
 		// After Goexit this goroutine ends when we return, whatever we do.
 		if goexit && w.finish() {
-			w.e.replace(w)
+			w.rx.replace(w)
 		}
 	}()
-	w.e.cfg.Handler.Handle(Request{&w.req, w.req.seq})
+	w.rx.e.cfg.Handler.Handle(Request{&w.req, w.req.seq})
 	returned = true
 }
 
-// settle gives the default answer if there is none.
-func (w *worker) settle(panicked bool) {
+// answerDefault gives the default answer if there is none.
+func (w *worker) answerDefault(panicked bool) {
 	r := &w.req
 	// The look first, as it is cheaper: nearly always there is an answer.
 	if r.state.Load() != r.seq || !r.state.CompareAndSwap(r.seq, r.seq-running+answering) {
@@ -232,9 +256,9 @@ func (w *worker) expire(before int64) (then uint64, ok bool) {
 	r.t.late.Add(1)
 	err := r.sendDefault()
 	if err == ErrGone {
-		w.e.cfg.Logger.Warn("handler is late, its target is gone", "pid", r.notif.PID, "syscall", r.notif.Data.NR)
+		w.rx.e.cfg.Logger.Warn("handler is late, its target is gone", "pid", r.notif.PID, "syscall", r.notif.Data.NR)
 	} else {
-		w.e.cfg.Logger.Warn("handler is late, answered for it", "pid", r.notif.PID, "syscall", r.notif.Data.NR, "errno", w.e.cfg.DefaultErrno)
+		w.rx.e.cfg.Logger.Warn("handler is late, answered for it", "pid", r.notif.PID, "syscall", r.notif.Data.NR, "errno", w.rx.e.cfg.DefaultErrno)
 	}
 	return after(err), true
 }
@@ -243,22 +267,22 @@ func (w *worker) expire(before int64) (then uint64, ok bool) {
 func (w *worker) leaveLate(then uint64) { w.req.state.Add(then - late) }
 
 // replace gives w's place in the queue path to a fresh worker.
-func (e *Engine) replace(w *worker) {
+func (rx *receiver) replace(w *worker) {
 	w.replaced.Store(true)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.cfg.Inline || !e.running.add() {
+	rx.crew.mu.Lock()
+	defer rx.crew.mu.Unlock()
+	if rx.e.cfg.Inline || !rx.e.life.running.add() {
 		return // the engine is over
 	}
-	fresh := e.newWorker(w.index)
-	all := append([]*worker(nil), *e.workers.Load()...)
+	fresh := rx.newWorker(w.index)
+	all := slices.Clone(rx.crew.all())
 	all[w.index] = fresh
-	e.workers.Store(&all)
+	rx.crew.workers.Store(&all)
 	fresh.start()
 }
 
-// watch enforces the handlers' deadline until ctx ends.
-func (e *Engine) watch(ctx context.Context) {
+// enforceDeadline enforces the handlers' deadline until ctx ends.
+func (e *Engine) enforceDeadline(ctx context.Context) {
 	tick := time.NewTicker(max(e.cfg.HandlerDeadline/8, time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -274,27 +298,29 @@ func (e *Engine) watch(ctx context.Context) {
 // expireAll answers for every handler whose request was dispatched before the
 // given time and gives their places to fresh workers.
 func (e *Engine) expireAll(before int64) (n int) {
-	for _, w := range *e.workers.Load() {
-		if then, ok := w.expire(before); ok {
-			n++
-			if !e.cfg.Inline {
-				e.replace(w)
+	for _, rx := range e.receivers.all() {
+		for _, w := range rx.crew.all() {
+			if then, ok := w.expire(before); ok {
+				n++
+				if !e.cfg.Inline {
+					rx.replace(w)
+				}
+				w.leaveLate(then)
 			}
-			w.leaveLate(then)
 		}
 	}
 	return n
 }
 
 // sendDrop tells a dropped call.
-func (e *Engine) sendDrop(t *tally, src *Source, h *heldCall) {
+func (rx *receiver) sendDrop(t *tally, src *Source, h *heldCall) {
 	resp := notify.Resp{ID: h.id, Flags: notify.RespContinue}
 	if h.errno != DropContinue {
 		resp = errnoResp(h.id, h.errno)
 	}
 	err := src.l.Send(&resp)
 	if resp.Flags != 0 && err != nil && notify.OutcomeOf(err) != notify.Stale { // before Linux 5.5
-		resp = errnoResp(h.id, e.cfg.DefaultErrno)
+		resp = errnoResp(h.id, rx.e.cfg.DefaultErrno)
 		err = src.l.Send(&resp)
 		t.refused.Add(1)
 	}
@@ -312,7 +338,7 @@ func (e *Engine) sendDrop(t *tally, src *Source, h *heldCall) {
 		t.stale.Add(1)
 	default:
 		t.failed.Add(1)
-		e.cfg.Logger.Log(context.Background(), slog.LevelError, "drop failed", "err", err, "errno", h.errno)
+		rx.e.cfg.Logger.Log(context.Background(), slog.LevelError, "drop failed", "err", err, "errno", h.errno)
 	}
 	src.done()
 }

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 
 // A supervisor is a bench.Supervisor as far as it is needed here.
 type supervisor interface {
-	Serve(*notify.Listener) error
+	Serve(...*notify.Listener) error
 	Stop(context.Context) error
 }
 
@@ -209,7 +209,8 @@ type silent struct {
 	done chan error
 }
 
-func (s *silent) Serve(l *notify.Listener) error {
+func (s *silent) Serve(ls ...*notify.Listener) error {
+	l := ls[0]
 	s.done = make(chan error, 1)
 	calls := make(chan uint64, 64)
 	osthread.Start(func() {

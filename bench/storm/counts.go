@@ -39,6 +39,14 @@ func (c *Counts) Sub(before Counts) {
 	}
 }
 
+// Add adds what others have counted.
+func (c *Counts) Add(others Counts) {
+	c.OK += others.OK
+	for e := range c.Errnos {
+		c.Errnos[e] += others.Errnos[e]
+	}
+}
+
 // Except returns the counts without values and without the given errnos: what
 // was not expected.
 func (c Counts) Except(errnos ...syscall.Errno) Counts {

@@ -31,15 +31,15 @@ import (
 
 // benchFlags are bench's flags as given; plan makes them a list of runs.
 type benchFlags struct {
-	engines, paths, targets, work, workers, queue, batch, policy, pace, confine, priority []string
-	duration                                                                              time.Duration
-	count                                                                                 int
-	out, trace                                                                            string
-	targetCPU                                                                             int
-	load                                                                                  loadFlags
-	stall                                                                                 time.Duration
-	changed                                                                               func(flag string) bool // on the command line
-	files                                                                                 benchFiles
+	engines, paths, targets, listeners, work, workers, queue, batch, policy, pace, confine, priority []string
+	duration                                                                                         time.Duration
+	count                                                                                            int
+	out, trace                                                                                       string
+	targetCPU                                                                                        int
+	load                                                                                             loadFlags
+	stall                                                                                            time.Duration
+	changed                                                                                          func(flag string) bool // on the command line
+	files                                                                                            benchFiles
 }
 
 func newBenchCmd() *cobra.Command {
@@ -59,7 +59,15 @@ are always the engine's own.
 The engines: unknot (paths inline and queue), chan (libseccomp, a channel,
 goroutines), seed (blocking receive, bounded queue, one drop at a time), bare
 (the least a Go thread can do; inline). The queue path's drop batch is capped at
-the queue. An interrupted bench keeps the repetitions that were finished.
+the queue.
+
+With --listeners there are so many target processes, each with a listener and
+--targets threads of its own: chan, seed and bare have a goroutine or thread for
+each, and bare-pool, another engine then, a thread with an epoll instance for each
+CPU. The units slowest-listener/s and p999-roundtrip-ns (the worst listener's) say
+how even it was.
+
+An interrupted bench keeps the repetitions that were finished.
 
 Exit codes: 0 all was measured, 1 a run failed, a target hung, or the answers that
 targets saw, by errno, are not those that the engine counts, 2 wrong usage.
@@ -67,7 +75,8 @@ targets saw, by errno, are not those that the engine counts, 2 wrong usage.
 --profile repeats a recorded load: its calls at their times, with handlers that take
 as long as those that were recorded, and says how near the replay came.`,
 		Example: `  unknot bench --engine unknot,chan --targets 1,16 --count 10 -o new.txt
-  unknot bench --path queue --work 50us --queue 16 --targets 64`,
+  unknot bench --path queue --work 50us --queue 16 --targets 64
+  unknot bench --listeners 1,4,16,64 --targets 1`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.changed = cmd.Flags().Changed
@@ -80,9 +89,10 @@ as long as those that were recorded, and says how near the replay came.`,
 }
 
 func (f *benchFlags) register(fl *pflag.FlagSet) {
-	fl.StringSliceVar(&f.engines, "engine", bench.EngineNames(), "engines to compare")
+	fl.StringSliceVar(&f.engines, "engine", bench.EngineNames(false), "engines to compare")
 	fl.StringSliceVar(&f.paths, "path", []string{bench.PathInline, bench.PathQueue}, "paths of a notification: inline, queue")
-	fl.StringSliceVar(&f.targets, "targets", []string{"1", "16"}, "threads that make trapped calls")
+	fl.StringSliceVar(&f.targets, "targets", []string{"1", "16"}, "threads that make trapped calls, of each listener")
+	fl.StringSliceVar(&f.listeners, "listeners", nil, "target processes, each with a listener of its own; without it one, and bare-pool is not compared")
 	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, sleep:1ms, or spin:1us of wall-clock time; 50us~1 varies, with a coefficient of variation of 1")
 	fl.StringSliceVar(&f.workers, "workers", []string{"2"}, "workers of the queue path")
 	fl.StringSliceVar(&f.queue, "queue", []string{"64"}, "capacity of the queue in notifications")
@@ -129,6 +139,27 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	loads, err := f.load.plan()
 	if err != nil {
 		return nil, err
+	}
+	engines, listeners := f.engines, []int{0}
+	if len(f.listeners) > 0 {
+		if listeners, err = ints("listeners", f.listeners, maxListeners); err != nil {
+			return nil, err
+		}
+		if !f.changed("engine") {
+			engines = bench.EngineNames(true)
+		}
+		// A private file table has one listener.
+		switch {
+		case !f.changed("confine"):
+			f.confine = []string{"shared"}
+		case slices.Contains(f.confine, "private") && slices.Max(listeners) > 1:
+			return nil, usageErrorf("--confine private is for one listener: with --listeners use shared or off")
+		}
+		for _, l := range loads {
+			if l.Loop() == bench.LoopOpen {
+				return nil, usageErrorf("--listeners: an open loop has one schedule and one listener: leave out --listeners, or --rate and --profile")
+			}
+		}
 	}
 	var works []bench.Work
 	for _, s := range f.work {
@@ -183,33 +214,38 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 		return nil, err
 	}
 	for _, t := range targets {
-		for _, w := range works {
-			for _, q := range queues {
-				for _, c := range workers {
-					for _, b := range batches {
-						for _, e := range f.engines {
-							paths, err := bench.Paths(e)
-							if err != nil {
-								return nil, usageErrorf("--engine: %w", err)
-							}
-							for _, p := range paths {
-								if !slices.Contains(f.paths, p) {
-									continue
+		for _, n := range listeners {
+			if n*t > storm.MaxTargets {
+				return nil, usageErrorf("--listeners %d with --targets %d: %d threads: at most %d", n, t, n*t, storm.MaxTargets)
+			}
+			for _, w := range works {
+				for _, q := range queues {
+					for _, c := range workers {
+						for _, b := range batches {
+							for _, e := range engines {
+								paths, err := bench.Paths(e)
+								if err != nil {
+									return nil, usageErrorf("--engine: %w", err)
 								}
-								s := bench.Spec{Stall: f.stall, Seed: f.load.seed, Engine: e, Path: p, Targets: t, Work: w, Workers: c, Queue: q,
-									DropBatch: min(b, q), TargetCPU: storm.CPU(f.targetCPU + 1), Policy: drops[0].policy, Pace: drops[0].pace}
-								if e != "unknot" {
-									specs = append(specs, s) // nobody else has a choice
-									continue
-								}
-								for _, s.Confine = range confiners {
-									for _, d := range drops {
-										s.Policy, s.Pace = d.policy, d.pace
-										for _, s.RaisePriority = range raises {
-											specs = append(specs, s)
-										}
-										if p != bench.PathQueue {
-											break
+								for _, p := range paths {
+									if !slices.Contains(f.paths, p) {
+										continue
+									}
+									s := bench.Spec{Stall: f.stall, Seed: f.load.seed, Engine: e, Path: p, Targets: t, Listeners: n, Work: w, Workers: c, Queue: q,
+										DropBatch: min(b, q), TargetCPU: storm.CPU(f.targetCPU + 1), Policy: drops[0].policy, Pace: drops[0].pace}
+									if e != "unknot" {
+										specs = append(specs, s) // nobody else has a choice
+										continue
+									}
+									for _, s.Confine = range confiners {
+										for _, d := range drops {
+											s.Policy, s.Pace = d.policy, d.pace
+											for _, s.RaisePriority = range raises {
+												specs = append(specs, s)
+											}
+											if p != bench.PathQueue {
+												break
+											}
 										}
 									}
 								}
@@ -254,6 +290,9 @@ func withLoads(specs []bench.Spec, loads []bench.Load) (all []bench.Spec) {
 	}
 	return all
 }
+
+// maxListeners bounds --listeners: each is a process.
+const maxListeners = 512
 
 // A drop is one combination of --policy and --pace.
 type drop struct {
@@ -480,9 +519,17 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 		return sample.Quantile(.5)
 	}
 	served := func(r *bench.Result) float64 { return float64(r.Targets.OK) / r.Elapsed.Seconds() }
-	fmt.Fprintf(w, "\n%-7s %-7s %-7s %8s %12s %11s %9s %12s %12s %13s %9s %5s\n", "engine", "path", "loop", "targets", "work", "served/s", "vs chan", "p50 trip", "p99 trip", "p99 corrected", "eintr/op", "lost")
+	// What listeners are told apart for is beside the rest.
+	many := slices.ContainsFunc(specs, func(s bench.Spec) bool { return s.Listeners > 0 })
+	var manyHead string
+	width := 7
+	if many {
+		width = 9 // bare-pool
+		manyHead = fmt.Sprintf(" %9s %10s %13s", "listeners", "slowest/s", "worst p99.9")
+	}
+	fmt.Fprintf(w, "\n%-*s %-7s %-7s %8s %12s %11s %9s %12s %12s %13s %9s %5s%s\n", width, "engine", "path", "loop", "targets", "work", "served/s", "vs chan", "p50 trip", "p99 trip", "p99 corrected", "eintr/op", "lost", manyHead)
 	for _, s := range specs {
-		fmt.Fprintf(w, "%-7s %-7s %-7s %8d %12v ", s.Engine, s.Path, s.Load.Loop(), s.Targets, s.Work)
+		fmt.Fprintf(w, "%-*s %-7s %-7s %8d %12v ", width, s.Engine, s.Path, s.Load.Loop(), s.Targets, s.Work)
 		if math.IsNaN(median(s, served)) {
 			fmt.Fprintf(w, "%11s\n", "no result")
 			continue
@@ -493,7 +540,7 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 		if c := median(chanSpec, served); c > 0 {
 			ratio = fmt.Sprintf("%.2fx", median(s, served)/c)
 		}
-		fmt.Fprintf(w, "%11.0f %9s %12s %12s %13s %9.3f %5.0f\n",
+		fmt.Fprintf(w, "%11.0f %9s %12s %12s %13s %9.3f %5.0f",
 			median(s, served), ratio,
 			bench.Duration(median(s, func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .5) })),
 			bench.Duration(median(s, func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .99) })),
@@ -502,6 +549,11 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 				return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
 			}),
 			median(s, func(r *bench.Result) float64 { return float64(r.Lost) }))
+		if many {
+			fmt.Fprintf(w, " %9d %10.0f %13s", s.Listeners, median(s, (*bench.Result).Slowest),
+				bench.Duration(median(s, func(r *bench.Result) float64 { return r.WorstTrip(.999) })))
+		}
+		fmt.Fprintln(w)
 	}
 	for _, s := range specs {
 		if s.Engine != "unknot" {

@@ -1,0 +1,78 @@
+package engine
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/unknot/unknot/engine/internal/placement"
+)
+
+// A Receiver describes one of an engine's receive threads.
+type Receiver struct {
+	TID       int    // thread id; 0 before Run
+	CPU       int    // where it is kept now, or -1
+	Home      int    // its own CPU, or -1
+	HomeWhy   string // why that one
+	Listeners []ListenerState
+	Direct    bool   // it receives from its only listener without epoll
+	Plan      string // what its threads are told, and why; "" before Run
+	Counters  Counters
+	Latencies Latencies `json:"-"`
+}
+
+// A ListenerState describes a listener in [Debug].
+type ListenerState struct {
+	FD          int
+	Received    uint64  // calls
+	Outstanding uint64  // of these, not yet answered
+	Queued      int     // in its ring
+	Rate        float64 // calls/s at the controller's last look; with one receiver it does not look
+}
+
+// A Debug is what an engine does and why, for people.
+type Debug struct {
+	Receivers []Receiver
+	Counters  Counters
+}
+
+// Debug returns a snapshot. Its parts are read one after the other while threads go on: they are of one instant only
+// when the engine is at rest. It costs time in proportion to the listeners.
+func (e *Engine) Debug() Debug {
+	d := Debug{Counters: e.Counters()}
+	plans := *e.control.debug.Load()
+	for i, rx := range e.receivers.all() {
+		r := Receiver{
+			TID: int(rx.door.tid.Load()), CPU: int(rx.door.cpu.Load()), Home: rx.seat.cpu, HomeWhy: rx.seat.why,
+			Direct: rx.observed.direct.Load(), Counters: countAll([]*receiver{rx}), Latencies: newLatencies(),
+		}
+		rx.latencies(&r.Latencies)
+		if i < len(plans) && plans[i] != (placement.Plan{}) {
+			r.Plan = plans[i].String()
+		}
+		for _, s := range *rx.listeners.Load() {
+			l := ListenerState{FD: s.l.FD(), Received: s.received.Load(), Outstanding: s.outstanding(), Rate: s.seen.load().Rate}
+			if ring := s.ring.Load(); ring != nil {
+				l.Queued = ring.Len()
+			}
+			r.Listeners = append(r.Listeners, l)
+		}
+		d.Receivers = append(d.Receivers, r)
+	}
+	return d
+}
+
+// String is a line for each receiver and each listener that has calls.
+func (d Debug) String() string {
+	var b strings.Builder
+	for i, r := range d.Receivers {
+		fmt.Fprintf(&b, "receiver %d: thread %d, CPU %d (home %d: %s), %d listeners, plan %s; received %d, wait p99 %v\n",
+			i, r.TID, r.CPU, r.Home, r.HomeWhy, len(r.Listeners), r.Plan, r.Counters.Received, time.Duration(r.Latencies.Wait.Quantile(.99)))
+		for _, l := range r.Listeners {
+			if l.Received > 0 {
+				fmt.Fprintf(&b, "  listener %d: received %d, outstanding %d, queued %d, %.0f/s\n", l.FD, l.Received, l.Outstanding, l.Queued, l.Rate)
+			}
+		}
+	}
+	return b.String()
+}

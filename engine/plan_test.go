@@ -1,0 +1,223 @@
+package engine_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/osthread"
+)
+
+// A storm is a load that goes on until the test ends: targets that call one after the other.
+func (l load) run(t *testing.T, e *engine.Engine) (stop func()) {
+	t.Helper()
+	over := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c := startTarget(t, l.targets, 12_800/l.targets)
+			if l.cpu >= 0 {
+				c.pinned(t, l.cpu)
+			}
+			mustAdd(t, e, c)
+			c.release()
+			<-c.out
+			select {
+			case <-over:
+				return
+			default:
+			}
+		}
+	}()
+	return func() { close(over); <-ended }
+}
+
+// A load is so many targets, kept to a CPU unless that is -1.
+type load struct{ targets, cpu int }
+
+// plans are those of an engine's receivers.
+func plans(e *engine.Engine) (all []string) {
+	for _, r := range e.Debug().Receivers {
+		all = append(all, r.Plan)
+	}
+	return all
+}
+
+// planned waits until a plan of e holds the words, under a load, and says whether one did.
+func planned(t *testing.T, e *engine.Engine, l load, words string, patience time.Duration) bool {
+	t.Helper()
+	stop := l.run(t, e)
+	defer stop()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if slices.ContainsFunc(plans(e), func(p string) bool { return strings.Contains(p, words) }) {
+			return true
+		}
+	}
+	t.Logf("%v", e.Debug())
+	return false
+}
+
+// home is the receive thread's own CPU.
+func home(t *testing.T, e *engine.Engine) int {
+	t.Helper()
+	return e.Debug().Receivers[0].Home
+}
+
+// elsewhere is a CPU that is not the receive thread's own.
+func elsewhere(t *testing.T, e *engine.Engine) int {
+	t.Helper()
+	for _, c := range severalCPUs(t) {
+		if c != home(t, e) {
+			return c
+		}
+	}
+	t.Fatal("no other CPU")
+	return -1
+}
+
+// comesTo waits until the receive thread may run on these CPUs only.
+func comesTo(t *testing.T, e *engine.Engine, cpus ...int) {
+	t.Helper()
+	var at []int
+	for end := time.Now().Add(testDeadline); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		at, _ = osthread.AllowedTo(e.Debug().Receivers[0].TID)
+		if slices.Equal(at, cpus) {
+			return
+		}
+	}
+	t.Fatalf("the receive thread may run on CPUs %v, want %v: %v", at, cpus, e.Debug())
+}
+
+func returnsOne(r engine.Request) { _ = r.Return(1) }
+
+// TestReceiveThreadGoesToItsTargets: where targets may not run on its CPU the receive thread
+// goes to theirs, and a lone worker with it; not where they may come to it, or where it was told to
+// be. It comes back when they are gone.
+func TestReceiveThreadGoesToItsTargets(t *testing.T) {
+	cpus := severalCPUs(t)
+	for _, c := range []struct {
+		name  string
+		cfg   engine.Config
+		apart bool
+		goes  bool
+	}{
+		{"inline", engine.Config{Inline: true}, true, true},
+		{"queue", engine.Config{Workers: 2}, true, true},
+		{"together", engine.Config{Inline: true}, false, false},
+		{"a CPU of its own", engine.Config{Inline: true, CPU: engine.OnCPU(cpus[0])}, true, false},
+		{"workers anywhere", engine.Config{Workers: 2, Placement: engine.Anywhere}, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.cfg.Queue, c.cfg.Handler = 64, engine.HandlerFunc(returnsOne)
+			e, stop := start(t, c.cfg)
+			own := home(t, e)
+			l := load{2, own}
+			if c.apart {
+				l.cpu = elsewhere(t, e)
+			}
+			patience := testDeadline
+			if !c.goes {
+				patience = 300 * time.Millisecond
+			}
+			if goes := planned(t, e, l, "colocated", patience); goes != c.goes {
+				t.Errorf("it goes there: %t, want %t", goes, c.goes)
+			}
+			comesTo(t, e, own)
+			checkBalance(t, e)
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestPlanFollowsTheLoad: which plan comes under which load; that each transition is right is for package placement.
+func TestPlanFollowsTheLoad(t *testing.T) {
+	severalCPUs(t)
+	for _, c := range []struct {
+		name string
+		cfg  engine.Config
+		l    load
+		want string
+		no   string
+	}{
+		{"few", engine.Config{Workers: 2}, load{2, -1}, "near", "pair"},
+		{"many", engine.Config{Workers: 2}, load{32, -1}, "pair", ""},
+		{"many, one worker", engine.Config{Workers: 1}, load{32, -1}, "near", "pair"},
+		{"goroutines", engine.Config{Workers: 2, Kind: engine.GoroutineWorkers}, load{32, -1}, "fixed", "near"},
+		{"workers near", engine.Config{Workers: 2, Placement: engine.Near}, load{32, -1}, "fixed", "pair"},
+		{"asynchronous", engine.Config{Workers: 2, WakeUp: engine.Async}, load{32, -1}, "near", "pair"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.cfg.Queue, c.cfg.Handler = 64, engine.HandlerFunc(returnsOne)
+			e, stop := start(t, c.cfg)
+			own := home(t, e)
+			if !planned(t, e, c.l, c.want, testDeadline) {
+				if rate := float64(e.Counters().Received) / testDeadline.Seconds(); c.want == "pair" && rate < 100_000 {
+					t.Skipf("%.0f calls/s: too few for a pair", rate)
+				}
+				t.Errorf("never %q", c.want)
+			}
+			if c.no != "" && planned(t, e, c.l, c.no, 300*time.Millisecond) {
+				t.Errorf("%q came", c.no)
+			}
+			// Nobody calls any more: it is where it was.
+			comesTo(t, e, own)
+			checkBalance(t, e)
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestAMaskFromOutsideStays: a receive thread that somebody else has put elsewhere is not moved any more.
+func TestAMaskFromOutsideStays(t *testing.T) {
+	cpus := severalCPUs(t)
+	e, stop := start(t, engine.Config{Inline: true, Handler: engine.HandlerFunc(returnsOne)})
+	defer stop()
+	for e.Debug().Receivers[0].Plan == "" {
+		time.Sleep(time.Millisecond)
+	}
+	if err := osthread.Allow(e.Debug().Receivers[0].TID, cpus...); err != nil {
+		t.Fatal(err)
+	}
+	if !planned(t, e, load{2, elsewhere(t, e)}, "colocated", testDeadline) {
+		t.Fatal("no plan to move it")
+	}
+	comesTo(t, e, cpus...)
+}
+
+// TestReleasedListenerServesOn: a listener that was another engine's loses no call on the way.
+func TestReleasedListenerServesOn(t *testing.T) {
+	for _, mode := range []engine.WakeUp{engine.AutoWakeUp, engine.Async} {
+		first, stopFirst := start(t, engine.Config{Inline: true, Handler: engine.HandlerFunc(returnsOne), WakeUp: mode})
+		second, stopSecond := start(t, engine.Config{Handler: engine.HandlerFunc(returnsOne), WakeUp: engine.Async})
+		target := startTarget(t, 2, 20_000)
+		s := mustAdd(t, first, target)
+		target.release()
+		for first.Counters().Received < 1000 {
+			time.Sleep(time.Millisecond)
+		}
+		l, err := first.Release(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := second.Add(l); err != nil {
+			t.Fatal(err)
+		}
+		if r := target.results(); r.OK != 40_000 {
+			t.Errorf("%+v", r)
+		}
+		for _, stop := range []func() error{stopFirst, stopSecond} {
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		}
+		checkBalance(t, first)
+		checkBalance(t, second)
+	}
+}
