@@ -20,7 +20,8 @@ type descriptors struct {
 	done chan error
 }
 
-func (s *descriptors) Serve(l *notify.Listener) error {
+func (s *descriptors) Serve(ls ...*notify.Listener) error {
+	l := ls[0]
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
