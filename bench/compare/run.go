@@ -102,8 +102,9 @@ func (v *Interleaver) Measure(ctx context.Context, old, new io.Writer, budget ti
 		return nil, err
 	}
 	var open []string // nil for all
-	for start, next := time.Now(), 1; ; {
-		s.progress.Left = max(0, budget-time.Since(start))
+	start, next := time.Now(), 1
+	s.ends = start.Add(budget)
+	for {
 		if err := s.cycle(ctx, open); err != nil {
 			return nil, err
 		}
@@ -159,6 +160,7 @@ type execution struct {
 	names    []string // of the benchmarks, if they do
 	has      [2]map[string]bool
 	fastest  map[string]float64 // ns/op of each benchmark, on either side
+	ends     time.Time          // with a budget, when it is spent
 	progress Progress
 }
 
@@ -274,6 +276,9 @@ func (s *execution) both(ctx context.Context, name string, sides [2]int) (out [2
 		command = strings.ReplaceAll(command, ProfilePlaceholder, "")
 		if s.Progress != nil {
 			s.progress.Command = command
+			if !s.ends.IsZero() {
+				s.progress.Left = max(0, time.Until(s.ends))
+			}
 			s.Progress(s.progress)
 		}
 		s.progress.Done++

@@ -12,7 +12,7 @@ const marks = 4096 // MARKS of stages.h
 // exec. Its call is in the stages all the same, and its row is not left behind.
 func TestExecOfAnotherThread(t *testing.T) {
 	needTracing(t)
-	const execs = 40 // each of which a busy machine takes a sixth of a second for
+	const execs = 24 // each of which a busy machine takes a third of a second for
 	for _, c := range []struct {
 		name      string
 		sample    int
@@ -28,7 +28,7 @@ func TestExecOfAnotherThread(t *testing.T) {
 					}
 				}
 			}
-			before := owners(t, tr)
+			before := orphans(t, tr)
 			g, err := startRole(fmt.Sprintf("execs %d", execs), true)
 			if err != nil {
 				t.Fatal(err)
@@ -50,9 +50,9 @@ func TestExecOfAnotherThread(t *testing.T) {
 				t.Errorf("%d calls in stages (%d unjoined, %d broken) of %d answered", n, r.Unjoined, r.Broken, r.Answered)
 			}
 			g.stop()
-			// The test's own threads keep theirs, and so do others on the machine.
-			if after := owners(t, tr); after > before+execs/2 {
-				t.Errorf("%d rows were taken before, %d are after %d execs", before, after, execs)
+			// Others on the machine may just have ended.
+			if after := orphans(t, tr); after > before+execs/2 {
+				t.Errorf("%d rows of threads that are no more before, %d after %d execs", before, after, execs)
 			}
 			// So far only the supervisor's thread, and perhaps others on the machine.
 			var runners [marks]uint32

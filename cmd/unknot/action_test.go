@@ -106,8 +106,8 @@ func BenchmarkRead(b *testing.B) {
 		t.Errorf("slower: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
 	}
 	// As it is by default, but for the time.
-	o, output, summary = run("BASE=HEAD~1", "ROUNDS=", "BUDGET=10s", "PROFILE=true")
-	if o.code != 0 || !strings.Contains(output, "exit=1\n") || !strings.Contains(output, "results=") || !strings.Contains(summary, "with a budget of 10s") ||
+	o, output, summary = run("BASE=HEAD~1", "ROUNDS=", "BUDGET=20s", "PROFILE=true")
+	if o.code != 0 || !strings.Contains(output, "exit=1\n") || !strings.Contains(output, "results=") || !strings.Contains(summary, "with a budget of 20s") ||
 		!strings.Contains(summary, "[plot of the pairs](<") || !regexp.MustCompile(`old is [0-9a-f]{12}, go1\.\S+, new [0-9a-f]{12}, go1\.`).MatchString(summary) {
 		t.Errorf("with a budget: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
 	}

@@ -157,9 +157,9 @@ func TestCompareRun(t *testing.T) {
 		{"too slow", "sleep 1000", printer(100000), []string{"--timeout", "100ms"}, 2, "", "longer than 100ms"},
 		{"no rounds", "true", "true", []string{"--rounds", "0"}, 2, "", "--rounds 0"},
 		{"nowhere to write", "true", "true", []string{"-o", "/proc/nowhere"}, 2, "", "/proc/nowhere"},
-		{"budget", printer(100000), printer(100000), []string{"--budget", "5s"}, 0, "with a budget of 5s: each row until its verdict", ""},
-		{"budget, slower", printer(100000), printer(112000), []string{"--budget", "5s"}, 1, "1 of 1 suspect rows regressed again in up to 20 fresh rounds", "measuring them again"},
-		{"budget, fails", printer(100000), "exit 9", []string{"--budget", "5s"}, 2, "", "exit status 9"},
+		{"budget", printer(100000), printer(100000), []string{"--budget", "15s"}, 0, "with a budget of 15s: each row until its verdict", ""},
+		{"budget, slower", printer(100000), printer(112000), []string{"--budget", "15s"}, 1, "1 of 1 suspect rows regressed again in up to 20 fresh rounds", "measuring them again"},
+		{"budget, fails", printer(100000), "exit 9", []string{"--budget", "15s"}, 2, "", "exit status 9"},
 		{"no benchtime", "true", "true", []string{"--benchtime", "soon"}, 2, "", "--benchtime \"soon\": want a time"},
 		{"no budget", "true", "true", []string{"--budget", "10ms"}, 2, "", "--budget 10ms"},
 		{"few rounds", printer(100000), printer(100000), []string{"--rounds", "3"}, 3, "3 rounds are too few", ""},
@@ -206,16 +206,16 @@ func TestCompareConfirmsOnlyTheSuspects(t *testing.T) {
 	command := func(slow int) string {
 		return fmt.Sprintf(`echo {bench} >>log; n=1$(date +%%N); for b in A B; do case {bench} in *AB*|*Benchmark$b"("*) ;; *) continue ;; esac; f=100000; [ $b = B ] && f=%d; echo "Benchmark$b-2 1 $((f + ${n%%???} %% 97 * 10)) ns/op"; done`, slow)
 	}
-	o := result(t, unknot(t, "compare", "--run", "--rounds", "8", "--bench", "[AB]", "-o", "r", command(100000), command(115000)))
+	o := result(t, unknot(t, "compare", "--run", "--rounds", "6", "--bench", "[AB]", "-o", "r", command(100000), command(115000)))
 	log, err := os.ReadFile("log")
 	if err != nil || o.code != 1 {
 		t.Fatalf("status %d, %v\n%s", o.code, err, o.stderr)
 	}
-	// Once together, to see what there is, and then each alone.
-	first, again := strings.Split(string(log), "\n")[:30], strings.Split(string(log), "\n")[30:]
-	slices.Sort(first)
-	want := append(slices.Repeat([]string{"[AB]"}, 2), append(slices.Repeat([]string{"^(BenchmarkA(-2)?)$"}, 14), slices.Repeat([]string{"^(BenchmarkB(-2)?)$"}, 14)...)...)
-	if !slices.Equal(first, want) || strings.Join(again, "\n") != strings.Repeat("^(BenchmarkB(-2)?)$\n", 16) {
+	// Once together, to see what there is, and then each alone; and B again. What the
+	// host disturbed has run once more, A in five pairs at most.
+	ran := strings.Fields(string(log))
+	a, b := strings.Count(string(log), "^(BenchmarkA(-2)?)$"), strings.Count(string(log), "^(BenchmarkB(-2)?)$")
+	if ran[0] != "[AB]" || ran[1] != "[AB]" || a+b+2 != len(ran) || a < 10 || a > 20 || b < 22 || slices.Contains(ran[len(ran)-12:], "^(BenchmarkA(-2)?)$") {
 		t.Errorf("ran\n%s", log)
 	}
 }
