@@ -152,14 +152,9 @@ func (e *Engine) step(pilots *[]*pilot) {
 		p.applied = applied{cpu: rx.seat.cpu, order: order{placement.All, placement.Anywhere}}
 		*pilots = append(*pilots, p)
 	}
-	inUse := 0
-	for _, rx := range all {
-		if len(*rx.listeners.Load()) > 0 {
-			inUse++
-		}
-	}
+	inUse := e.receivers.inUse()
 	e.lookAtMasks(*pilots)
-	at, procs := now(), e.spareProcs(max(1, inUse))
+	at, procs := now(), e.spareProcs(inUse)
 	changed := len(*pilots) != len(*e.control.debug.Load())
 	slow := 0
 	for _, p := range *pilots {
@@ -191,7 +186,7 @@ func (e *Engine) facts(rx *receiver, inUse int) placement.Facts {
 	return placement.Facts{
 		Inline: c.Inline, Workers: c.Workers, Threads: c.Kind != GoroutineWorkers, Place: placement.Place(c.Placement),
 		Home: rx.seat.cpu, Movable: c.CPU == AutoCPU && (c.Inline || c.Placement == AutoPlacement), Sync: c.WakeUp != Async && !e.control.noSync.Load(),
-		Raise: c.RaisePriority, Receivers: max(1, inUse),
+		Raise: c.RaisePriority, Receivers: inUse,
 	}
 }
 

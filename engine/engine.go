@@ -108,6 +108,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.life.state = started
 	var err error
+	if !e.cfg.KeepProcs {
+		// Before threads are there that a stop of the world would have to wait for.
+		e.setProcs(e.spareProcs(e.receivers.inUse()))
+	}
 	for _, rx := range e.receivers.all() {
 		if err = rx.start(e.life.failed); err != nil {
 			break
@@ -118,6 +122,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err == nil {
 		err = e.serve(ctx)
 	} else {
+		e.setProcs(0)
 		err = errors.Join(err, e.stop())
 	}
 	e.closeAll()

@@ -82,6 +82,17 @@ func (r *receivers) init(c *Config, cpus []int) {
 
 func (r *receivers) all() []*receiver { return *r.list.Load() }
 
+// inUse is how many have listeners; one, if none has.
+func (r *receivers) inUse() int {
+	n := 0
+	for _, rx := range r.all() {
+		if len(*rx.listeners.Load()) > 0 {
+			n++
+		}
+	}
+	return max(1, n)
+}
+
 // openReceiver adds a receiver, whose thread is not started.
 func (e *Engine) openReceiver() (*receiver, error) {
 	all := e.receivers.all()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -149,7 +150,7 @@ type confinedEngine struct {
 	*engine.Engine
 	ctx   context.Context
 	end   context.CancelFunc
-	ready chan struct{} // closed when the receive thread is set up
+	ready chan struct{} // closed when the first receive thread is set up
 	ended chan error    // nil until start
 }
 
@@ -163,13 +164,15 @@ func newConfined(cfg engine.Config, level string, stderr io.Writer) (*confinedEn
 		return nil, fmt.Errorf("engine: %w", err) // the greater lack first
 	}
 	e := &confinedEngine{ready: make(chan struct{})}
+	var once sync.Once // each receive thread comes by
+	ready := func() { once.Do(func() { close(e.ready) }) }
 	if c == nil {
 		confineNote(stderr, []string{level})
-		cfg.ThreadHook = func(engine.Thread) error { close(e.ready); return nil }
+		cfg.ThreadHook = func(engine.Thread) error { ready(); return nil }
 	} else {
 		c.done = func(st *confine.Status) {
 			cfg.Logger.Info(st.String())
-			close(e.ready)
+			ready()
 		}
 		plan, err := c.prepare()
 		if err != nil {
