@@ -244,7 +244,7 @@ func TestRunAmongOthers(t *testing.T) {
 		{"timeout", "timeout .5 $U run --quiet -- sleep 1000", "", "exit 124"},
 		{"timeout", "timeout -s INT .5 $U run --quiet -- sleep 1000", "", "exit 124"},
 		{"timeout", "timeout --foreground .5 $U run --quiet -- sleep 1000", "", "exit 124"},
-		{"timeout", "timeout -s KILL .5 $U run --quiet -- sh -c 'setsid sleep 1000'", "", "exit 137"},
+		{"timeout", "timeout -s KILL .5 $U run --quiet -- sleep 1000", "", "exit 137"},
 		{"timeout", "$U run --quiet -- timeout .2 sleep 1000", "", "exit 124"},
 		{"nohup", "nohup $U run --quiet -- sh -c 'kill -HUP $$; echo alive' 2>/dev/null", "alive\n", "exit 0"},
 		{"nohup", "$U run --quiet -- nohup sh -c 'kill -HUP $$; echo alive' 2>/dev/null", "alive\n", "exit 0"},

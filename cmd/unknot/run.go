@@ -32,7 +32,7 @@ type runSettings struct {
 	Queue     int      `yaml:"queue"`
 	Workers   int      `yaml:"workers"`
 	DropBatch int      `yaml:"drop-batch"`
-	DropErrno []string `yaml:"drop-errno"`
+	DropErrno string   `yaml:"drop-errno"`
 	Path      string   `yaml:"path"`
 	Policy    string   `yaml:"policy"`
 	Pace      string   `yaml:"pace"`
@@ -57,7 +57,7 @@ var defaultTrap = []string{"openat", "execve"}
 const defaultRunQueue = 1024
 
 func defaultRunSettings() runSettings {
-	return runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: []string{dropContinue}, Path: bench.Auto, CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Confine: "private", Priority: keepPriority,
+	return runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: dropContinue, Path: bench.Auto, CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Confine: "private", Priority: keepPriority,
 		Wait: waitAll, OnDeath: killTree,
 		where: func(name string) string { return "--" + name }}
 }
@@ -119,7 +119,7 @@ executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.StringVar(&s.Policy, "policy", s.Policy, "which calls give way when the queue is full: drop-oldest, drop-newest, or block for none")
 	fl.StringVar(&s.Pace, "pace", s.Pace, "how long dropped calls are held before they are told: a duration such as 5ms, auto, none")
 	fl.StringVar(&s.Path, "path", s.Path, "of a call: inline (answered by the receive thread, nothing is queued and nothing dropped), queue, or auto (inline unless a setting of the queue is given)")
-	fl.StringSliceVar(&s.DropErrno, "drop-errno", s.DropErrno, "what becomes of dropped calls: continue, or the `name` of an errno; read=EAGAIN is for one system call")
+	fl.StringVar(&s.DropErrno, "drop-errno", s.DropErrno, "what becomes of dropped calls: continue, or the `name` of an errno; EINTR,read=EAGAIN has another one for read")
 	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (the last, or its targets'), none")
 	fl.StringVar(&s.Format, "format", s.Format, "of the table: text, json")
 	fl.StringVar(&s.Confine, "confine", s.Confine, confineUsage)
@@ -237,14 +237,13 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 // queueSet reports whether a setting of the queue was given.
 func (s *runSettings) queueSet() bool {
 	d := defaultRunSettings()
-	return s.Queue != d.Queue || s.Workers != d.Workers || s.DropBatch != d.DropBatch || s.Policy != d.Policy || s.Pace != d.Pace ||
-		!slices.Equal(s.DropErrno, d.DropErrno)
+	return s.Queue != d.Queue || s.Workers != d.Workers || s.DropBatch != d.DropBatch || s.Policy != d.Policy || s.Pace != d.Pace || s.DropErrno != d.DropErrno
 }
 
 // dropErrnos reads what becomes of dropped calls, of all and of single ones.
 func (s *runSettings) dropErrnos(cfg *engine.Config) error {
 	cfg.DropErrno = engine.DropContinue
-	for _, item := range s.DropErrno {
+	for item := range strings.SplitSeq(s.DropErrno, ",") {
 		call, name, single := strings.Cut(item, "=")
 		if !single {
 			name = call
@@ -364,11 +363,13 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := notify.Require(notify.FeatureNotify, notify.FeatureContinue); err != nil {
+	// A probe may be refused what the command's own filter needs not.
+	var lacking *notify.UnsupportedError
+	if err := notify.FeatureContinue.Probe(); errors.As(err, &lacking) && lacking.TooOld() {
 		return fmt.Errorf("run: %w", err)
 	}
-	if unsafe := unsafeCalls(s.Trap); len(unsafe) > 0 {
-		fmt.Fprintf(notes, "unknot: %s %s: programs do not expect that a signal interrupts such a call, which can happen before it is received (see %s run --help)\n", s.where("trap"), strings.Join(unsafe, ","), cmd.Root().Name())
+	if warning := s.unsafeWarning(); warning != "" && s.Format != "json" { // in which it stands
+		fmt.Fprintf(notes, "unknot: %s\n", warning)
 	}
 	flags := notify.SpecAllow // the command is not slowed for being supervised
 	if notify.FeatureWaitKillable.Probe() == nil {
@@ -410,7 +411,7 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 		return err
 	}
 	// The status is the command's, whatever becomes of the table.
-	if err := report(table, s.Format, e.Engine); err != nil {
+	if err := s.report(table, e.Engine); err != nil {
 		fmt.Fprintf(notes, "unknot: write the table: %v\n", err)
 	}
 	if status.Signaled() {
@@ -532,26 +533,27 @@ type callReport struct {
 	RoundTripP99 float64 `json:"p99_roundtrip_ns"`
 }
 
-func report(w io.Writer, format string, e *engine.Engine) error {
+func (s *runSettings) report(w io.Writer, e *engine.Engine) error {
 	calls := []callReport{}
-	for _, s := range e.Syscalls() {
-		r := callReport{Syscall: filter.Name(s.Arch, s.NR), Count: s.Received, Answered: s.Answered, Dropped: s.Dropped, Stale: s.Stale}
-		if s.Wait.Count > 0 {
-			r.WaitP50, r.WaitP99 = s.Wait.Quantile(.5), s.Wait.Quantile(.99)
+	for _, c := range e.Syscalls() {
+		r := callReport{Syscall: filter.Name(c.Arch, c.NR), Count: c.Received, Answered: c.Answered, Dropped: c.Dropped, Stale: c.Stale}
+		if c.Wait.Count > 0 {
+			r.WaitP50, r.WaitP99 = c.Wait.Quantile(.5), c.Wait.Quantile(.99)
 		}
-		if s.Total.Count > 0 {
-			r.RoundTripP50, r.RoundTripP99 = s.Total.Quantile(.5), s.Total.Quantile(.99)
+		if c.Total.Count > 0 {
+			r.RoundTripP50, r.RoundTripP99 = c.Total.Quantile(.5), c.Total.Quantile(.99)
 		}
 		calls = append(calls, r)
 	}
 	slices.SortFunc(calls, func(a, b callReport) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Syscall, b.Syscall))
 	})
-	if format == "json" {
+	if s.Format == "json" {
 		return json.NewEncoder(w).Encode(struct {
 			Calls    []callReport    `json:"calls"`
 			Counters engine.Counters `json:"counters"`
-		}{calls, e.Counters()})
+			Warning  string          `json:"warning,omitempty"`
+		}{calls, e.Counters(), s.unsafeWarning()})
 	}
 	if len(calls) == 0 {
 		_, err := fmt.Fprintln(w, "unknot: none of the trapped system calls was made")

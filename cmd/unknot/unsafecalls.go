@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -28,6 +29,16 @@ var interruptible = []string{
 	// Made by a program that replaces itself: with no handler of its own left to run
 	// but between fork and execve.
 	"execve", "execveat",
+}
+
+// unsafeWarning says which of the calls to trap are unsafe to interrupt; "" if none is.
+func (s *runSettings) unsafeWarning() string {
+	unsafe := unsafeCalls(s.Trap)
+	if len(unsafe) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s %s: programs do not expect that a signal interrupts such a call, which can happen before it is received (see unknot run --help)",
+		s.where("trap"), strings.Join(unsafe, ","))
 }
 
 // unsafeCalls returns those of the calls that programs do not expect to be

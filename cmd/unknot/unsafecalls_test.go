@@ -66,7 +66,7 @@ func TestDropErrnos(t *testing.T) {
 		{[]string{"EPERM", "setuid=EPERM"}, "setuid", engine.DropContinue, false, unix.EPERM},
 	} {
 		s := defaultRunSettings()
-		s.DropErrno, s.where = c.said, func(n string) string { return n }
+		s.DropErrno, s.where = strings.Join(c.said, ","), func(n string) string { return n }
 		cfg, err := s.engineConfig()
 		if err != nil {
 			t.Fatal(err)
@@ -77,7 +77,7 @@ func TestDropErrnos(t *testing.T) {
 	}
 	for _, said := range []string{"EWHAT", "read=EWHAT", "raed=EINTR", "=EINTR"} {
 		s := defaultRunSettings()
-		s.DropErrno, s.where = []string{said}, func(n string) string { return n }
+		s.DropErrno, s.where = said, func(n string) string { return n }
 		if _, err := s.engineConfig(); err == nil {
 			t.Errorf("%q is accepted", said)
 		}
