@@ -23,7 +23,7 @@ import (
 const Guarded = false
 
 // impl is a process without a guard: the launcher itself becomes the command.
-type impl struct{}
+type impl struct{ launcher int }
 
 // launcherName is argv[0] of the launcher: this program run again to become the
 // command, on a thread that installs the filter and calls execve. A second
@@ -200,9 +200,10 @@ func (p *Process) start(c *Command, args []string, prog []unix.SockFilter, flags
 	if err != nil {
 		return &StartError{"run the launcher, " + self, err}
 	}
+	p.launcher = pid
 	fail := func(err error) error {
-		_ = unix.Kill(pid, unix.SIGKILL)
-		p.wait(pid)
+		_ = unix.Kill(p.launcher, unix.SIGKILL)
+		p.wait()
 		return err
 	}
 	if err := gob.NewEncoder(conn).Encode(plan{prog, flags, c.Paths, args, env, c.Dir}); err != nil {
@@ -229,7 +230,7 @@ func (p *Process) start(c *Command, args []string, prog []unix.SockFilter, flags
 		return fail(startError(f.Op, f.Errno))
 	}
 	p.pid = pid
-	go p.wait(pid)
+	go p.wait()
 	return nil
 }
 
@@ -254,10 +255,10 @@ func (c *Command) files(control int) []uintptr {
 }
 
 // wait collects the command.
-func (p *Process) wait(pid int) {
+func (p *Process) wait() {
 	var ws syscall.WaitStatus
 	for {
-		if _, err := syscall.Wait4(pid, &ws, 0, nil); err != unix.EINTR {
+		if _, err := syscall.Wait4(p.launcher, &ws, 0, nil); err != unix.EINTR {
 			break
 		}
 	}

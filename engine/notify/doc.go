@@ -12,11 +12,14 @@
 //   - [Listener.Recv] blocks when nothing is pending; O_NONBLOCK has no effect
 //     and EAGAIN never comes. Only with exactly one reader does EPOLLIN promise
 //     that Recv will not block. Use one reader for each listener.
+//
 //   - Poll level-triggered, subscribe EPOLLIN only, test bits. EPOLLERR may be
 //     spurious. EPOLLHUP means that no target is left and stays until the
 //     descriptor is removed; from then on Recv may return ENOENT at once for ever.
+//
 //   - ENOENT is a normal outcome of every call: the target died, or was
 //     interrupted and will notify again under a new id.
+//
 //   - EINTR means that *our* thread was signalled and nothing was done. Send,
 //     IDValid and AddFD repeat the call themselves, because a caller that forgets
 //     to leaves a target hanging; Recv returns it, because there it may be wanted.
