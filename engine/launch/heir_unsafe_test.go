@@ -55,6 +55,13 @@ const (
 func prepare() error {
 	runtime.LockOSThread()
 	signal.Ignore(unix.SIGUSR1, unix.SIGTERM, unix.SIGPIPE, unix.SIGHUP)
+	// posix_spawn of glibc, by which make starts us, leaves its own signals ignored.
+	var byDefault [4]uint64 // struct kernel_sigaction
+	for _, sig := range []uintptr{32, 33} {
+		if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0); e != 0 {
+			return e
+		}
+	}
 	set := unix.Sigset_t{Val: [16]uint64{heirBlocked}}
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &set, nil); err != nil {
 		return err
