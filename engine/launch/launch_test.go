@@ -43,7 +43,9 @@ type supervisor struct {
 
 func newSupervisor() (*supervisor, error) {
 	s := &supervisor{ended: make(chan error, 1), tell: func() {}}
-	e, err := engine.New(engine.Config{Handler: engine.HandlerFunc(func(r engine.Request) { s.tell(); _ = r.Continue() }), Workers: 1, Queue: 64})
+	// One receiver: another one comes, and stays, once two listeners are open at once,
+	// which a test that counts what is left must not see.
+	e, err := engine.New(engine.Config{Handler: engine.HandlerFunc(func(r engine.Request) { s.tell(); _ = r.Continue() }), Workers: 1, Receivers: 1, Queue: 64})
 	if err != nil {
 		return nil, err
 	}
@@ -554,7 +556,8 @@ func TestTheEndOfTheGuard(t *testing.T) {
 	needGuard(t)
 	s := supervise(t)
 	r, w := pipe(t)
-	p, err := s.start(&launch.Command{Paths: []string{"/bin/sh"}, Args: []string{"sh", "-c", "echo up; read never"}, Files: []*os.File{r, w, w}})
+	input, _ := pipe(t) // one of its own: the command must not read its "up" itself
+	p, err := s.start(&launch.Command{Paths: []string{"/bin/sh"}, Args: []string{"sh", "-c", "echo up; read never"}, Files: []*os.File{input, w, w}})
 	if err != nil {
 		t.Fatal(err)
 	}
