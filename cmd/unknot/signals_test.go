@@ -130,7 +130,7 @@ func TestRunLosesNoSignalAtItsStart(t *testing.T) {
 			t.Parallel()
 			died, got := 0, 0
 			for i := range moments {
-				sig := []syscall.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGINT, unix.SIGALRM, unix.SIGUSR2}[i%6]
+				sig := []syscall.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGQUIT, unix.SIGALRM, unix.SIGUSR2, unix.SIGINT}[i%7]
 				// One that comes the same way to unknot, and so does not overtake a second sig.
 				last := marker
 				if slices.Contains(endings, sig) {

@@ -89,16 +89,40 @@ static void take(int sig, siginfo_t *info, void *context)
 	errno = saved;
 }
 
-void unknot_take_signals(void)
+static struct sigaction taking(void)
 {
 	struct sigaction act = {.sa_sigaction = take, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
 
-	if (!unknot_run_blocked || unknot_signal_pipe[1] < 0)
-		return;
 	sigfillset(&act.sa_mask);
-	for (size_t i = 0; i < sizeof unblockable / sizeof unblockable[0]; i++)
+	return act;
+}
+
+static int takes_signals(void) { return unknot_run_blocked && unknot_signal_pipe[1] >= 0; }
+
+void unknot_take_signals(void)
+{
+	struct sigaction act = taking();
+
+	for (size_t i = 0; takes_signals() && i < sizeof unblockable / sizeof unblockable[0]; i++)
 		sigaction(unblockable[i], &act, NULL);
 }
+
+#ifdef __GLIBC__
+extern int __sigaction(int, const struct sigaction *, struct sigaction *);
+
+// This sigaction hides the C library's from the Go runtime, which calls it by name
+// (runtime/cgo, x_cgo_sigaction). Where the runtime would install its handler, ours
+// comes instead: the runtime's answers an early SIGQUIT by a dump of goroutines.
+int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
+{
+	struct sigaction ours = taking();
+
+	for (size_t i = 0; act && takes_signals() && i < sizeof unblockable / sizeof unblockable[0]; i++)
+		if (sig == unblockable[i])
+			act = &ours;
+	return __sigaction(sig, act, old);
+}
+#endif
 
 // make_pipe makes the pipe between the handler and run, beyond the standard
 // descriptors: those that are closed stay so until the Go runtime looks.

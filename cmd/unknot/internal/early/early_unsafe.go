@@ -4,7 +4,8 @@
 // soon as Go code can run. Other subcommands are left alone.
 //
 // The package imports nothing, so that it is initialized among the first: until
-// then the Go runtime's own handlers take the signals that cannot stay blocked.
+// then, but with glibc, the Go runtime's own handlers take the signals that cannot
+// stay blocked.
 package early
 
 // #include "early.h"
