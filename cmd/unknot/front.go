@@ -132,7 +132,7 @@ func (f *front) got(s sent) {
 		case f.started.Ignores(s.sig), slices.Contains(harmless, s.sig):
 		case slices.Contains(stops, s.sig):
 			f.mu.Unlock()
-			stopBy(s.sig)
+			stopBy(s.sig, func() bool { return true })
 			f.mu.Lock()
 		default:
 			endBy(s.sig)
@@ -194,7 +194,7 @@ func (f *front) event(e launch.Event) {
 		// A stop by SIGSTOP was meant for the command alone: its descendants go on,
 		// and so do we.
 		if slices.Contains(stops, e.Signal) && os.Getpid() != 1 {
-			go stopBy(e.Signal)
+			go stopBy(e.Signal, f.isStopped)
 		}
 	}
 }
@@ -210,6 +210,19 @@ func (f *front) continued(stopped bool) {
 		f.saws = append(f.saws, saw{unix.SIGCONT, true, time.Now()})
 	}
 	f.stopped = stopped
+}
+
+// isStopped reports whether the command is stopped now, and not only was.
+func (f *front) isStopped() bool {
+	f.mu.Lock()
+	p := f.p
+	f.mu.Unlock()
+	if p != nil { // else it has just been started
+		p.Sync()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stopped
 }
 
 // serve passes signals on to the command until it has ended.

@@ -44,6 +44,7 @@ type runSettings struct {
 	OnDeath   string   `yaml:"on-death"`
 	Output    string   `yaml:"output"`
 	Quiet     bool     `yaml:"quiet"`
+	Verbose   bool     `yaml:"verbose"`
 
 	exitCode bool                     // exit with 128+n rather than die of signal n
 	where    func(name string) string // where a setting comes from, for errors
@@ -120,7 +121,7 @@ executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.StringVar(&s.Pace, "pace", s.Pace, "how long dropped calls are held before they are told: a duration such as 5ms, auto, none")
 	fl.StringVar(&s.Path, "path", s.Path, "of a call: inline (answered by the receive thread, nothing is queued and nothing dropped), queue, or auto (inline unless a setting of the queue is given)")
 	fl.StringVar(&s.DropErrno, "drop-errno", s.DropErrno, "what becomes of dropped calls: continue, or the `name` of an errno; EINTR,read=EAGAIN has another one for read")
-	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (the last, or its targets'), none")
+	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (one that has few receive threads, or its targets'), none")
 	fl.StringVar(&s.Format, "format", s.Format, "of the table: text, json")
 	fl.StringVar(&s.Confine, "confine", s.Confine, confineUsage)
 	fl.StringVar(&s.Priority, "priority", s.Priority, priorityUsage)
@@ -128,6 +129,7 @@ executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.StringVar(&s.OnDeath, "on-death", s.OnDeath, "what becomes of the command's processes when unknot dies, also by SIGKILL: kill, or leave (their trapped calls then fail with ENOSYS)")
 	fl.StringVarP(&s.Output, "output", "o", s.Output, "`file` for the table, instead of standard error")
 	fl.BoolVarP(&s.Quiet, "quiet", "q", s.Quiet, "no table on standard error, and no notes")
+	fl.BoolVarP(&s.Verbose, "verbose", "v", s.Verbose, "also what the engine logs and, with the table, what each of its receive threads did and why")
 	fl.BoolVar(&s.exitCode, "exit-code", false, "when signal n ended the command exit with 128+n, rather than die of n too")
 	fl.StringVar(&config, "config", "", "YAML `file` with these settings; flags win")
 	return c
@@ -156,6 +158,7 @@ func (s *runSettings) load(path string, cmd *cobra.Command) error {
 		"on-death":   func() { s.OnDeath = given.OnDeath },
 		"output":     func() { s.Output = given.Output },
 		"quiet":      func() { s.Quiet = given.Quiet },
+		"verbose":    func() { s.Verbose = given.Verbose },
 	}
 	for name, keep := range keep {
 		if cmd.Flags().Changed(name) {
@@ -358,7 +361,11 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 		return err
 	}
 	defer done()
-	cfg.Logger = slog.New(slog.NewTextHandler(notes, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	level := slog.LevelWarn
+	if s.Verbose {
+		level = slog.LevelDebug
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(notes, &slog.HandlerOptions{Level: level}))
 	e, err := newConfined(cfg, s.Confine, notes)
 	if err != nil {
 		return err
@@ -407,11 +414,12 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 			waitForRest(notes, src, p, args[0], front.hurry)
 		}
 	}
+	threads := e.Debug() // while there are some
 	if err = errors.Join(err, e.stop(), p.Close()); err != nil {
 		return err
 	}
 	// The status is the command's, whatever becomes of the table.
-	if err := s.report(table, e.Engine); err != nil {
+	if err := s.report(table, e.Engine, threads); err != nil {
 		fmt.Fprintf(notes, "unknot: write the table: %v\n", err)
 	}
 	if status.Signaled() {
@@ -533,7 +541,7 @@ type callReport struct {
 	RoundTripP99 float64 `json:"p99_roundtrip_ns"`
 }
 
-func (s *runSettings) report(w io.Writer, e *engine.Engine) error {
+func (s *runSettings) report(w io.Writer, e *engine.Engine, threads engine.Debug) error {
 	calls := []callReport{}
 	for _, c := range e.Syscalls() {
 		r := callReport{Syscall: filter.Name(c.Arch, c.NR), Count: c.Received, Answered: c.Answered, Dropped: c.Dropped, Stale: c.Stale}
@@ -549,11 +557,19 @@ func (s *runSettings) report(w io.Writer, e *engine.Engine) error {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Syscall, b.Syscall))
 	})
 	if s.Format == "json" {
+		var receivers []engine.Receiver
+		if s.Verbose {
+			receivers = threads.Receivers
+		}
 		return json.NewEncoder(w).Encode(struct {
-			Calls    []callReport    `json:"calls"`
-			Counters engine.Counters `json:"counters"`
-			Warning  string          `json:"warning,omitempty"`
-		}{calls, e.Counters(), s.unsafeWarning()})
+			Calls     []callReport      `json:"calls"`
+			Counters  engine.Counters   `json:"counters"`
+			Warning   string            `json:"warning,omitempty"`
+			Receivers []engine.Receiver `json:"receivers,omitempty"`
+		}{calls, e.Counters(), s.unsafeWarning(), receivers})
+	}
+	if s.Verbose {
+		defer func() { fmt.Fprintf(w, "\n%v", threads) }()
 	}
 	if len(calls) == 0 {
 		_, err := fmt.Fprintln(w, "unknot: none of the trapped system calls was made")

@@ -9,22 +9,36 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/unknot/unknot/engine"
+	"golang.org/x/sys/unix"
 )
 
 // unknotEnv makes the test binary behave as the command.
 const unknotEnv = "UNKNOT_TEST_MAIN"
 
+// ignoreNothing has our children ignore no signal that we were told to ignore, as
+// below nohup: what is caught here has its default action there.
+var ignoreNothing = sync.OnceFunc(func() {
+	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal), sig)
+		}
+	}
+})
+
 // unknot runs the command in a child with a deadline: it confines and signals.
 func unknot(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
+	ignoreNothing()
 	c := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
 	c.Env = append(os.Environ(), unknotEnv+"=1", "GORACE=atexit_sleep_ms=0")
 	c.WaitDelay = time.Second

@@ -64,9 +64,11 @@ func dieBy(sig syscall.Signal) {
 	early.Die(int(sig))
 }
 
-// stopBy stops this process by sig, until it is continued.
-func stopBy(sig syscall.Signal) {
+// stopBy stops this process by sig, until it is continued, if still is true. A SIGCONT
+// that comes after still has looked takes the stop back.
+func stopBy(sig syscall.Signal, still func() bool) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	early.Stop(int(sig))
+	early.BeginStop(int(sig))
+	early.EndStop(int(sig), still())
 }

@@ -439,6 +439,7 @@ static void obey(void)
 		break;
 	case MSG_SYNC:
 		take_signals(1);
+		reap(); // a stop or its end can be seen before the SIGCHLD for it comes
 		tell(MSG_SYNCED, m.a, same_group(), 0, -1);
 		break;
 	case MSG_LEAVE:

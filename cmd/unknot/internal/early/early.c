@@ -248,18 +248,25 @@ int unknot_die(int sig)
 	return raise(sig);
 }
 
-int unknot_stop(int sig)
+void unknot_stop_begin(int sig)
 {
-	sigset_t one, old;
-	int r;
-
-	sigemptyset(&one);
-	sigaddset(&one, sig);
 	signal(sig, SIG_DFL);
 	// For this thread: the reader of the signalfd could take the process's. While
 	// it is blocked: one that waits already and this one are one stop.
-	r = raise(sig);
+	raise(sig);
+}
+
+void unknot_stop_end(int sig, int stop)
+{
+	static const struct timespec now;
+	sigset_t one, old;
+
+	sigemptyset(&one);
+	sigaddset(&one, sig);
+	if (!stop) {
+		sigtimedwait(&one, NULL, &now);
+		return;
+	}
 	pthread_sigmask(SIG_UNBLOCK, &one, &old);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return r;
 }

@@ -39,7 +39,10 @@ extern int unknot_inherited_count;
 // unknot_die ends this process by a signal, without a core file.
 int unknot_die(int sig);
 
-// unknot_stop stops this process by a signal until it is continued.
-int unknot_stop(int sig);
+// unknot_stop_begin sends this thread a signal that stops the process, blocked;
+// unknot_stop_end has it act, until the process is continued, or takes it back.
+// A SIGCONT between the two takes it back as well.
+void unknot_stop_begin(int sig);
+void unknot_stop_end(int sig, int stop);
 
 #endif

@@ -20,5 +20,12 @@ func Files() []int { return nil }
 // Die ends this process by a signal, if that has its default action.
 func Die(sig int) { _ = syscall.Kill(syscall.Getpid(), syscall.Signal(sig)) }
 
-// Stop stops this process by a signal, if that has its default action.
-func Stop(sig int) { _ = syscall.Kill(syscall.Getpid(), syscall.Signal(sig)) }
+// BeginStop does nothing.
+func BeginStop(int) {}
+
+// EndStop stops this process by a signal, if that has its default action.
+func EndStop(sig int, stop bool) {
+	if stop {
+		_ = syscall.Kill(syscall.Getpid(), syscall.Signal(sig))
+	}
+}

@@ -36,6 +36,16 @@ func Files() []int {
 // does not do that, as for PID 1 of a namespace. The caller is locked to its thread.
 func Die(sig int) { C.unknot_die(C.int(sig)) }
 
-// Stop stops this process by a signal, until it is continued. The caller is locked
-// to its thread.
-func Stop(sig int) { C.unknot_stop(C.int(sig)) }
+// BeginStop sends this thread a signal that stops the process, and stays blocked. A
+// SIGCONT that comes before EndStop takes it back. The caller is locked to its thread.
+func BeginStop(sig int) { C.unknot_stop_begin(C.int(sig)) }
+
+// EndStop, on the same thread, stops the process by that signal until it is
+// continued, or takes the signal back.
+func EndStop(sig int, stop bool) {
+	var n C.int
+	if stop {
+		n = 1
+	}
+	C.unknot_stop_end(C.int(sig), n)
+}
