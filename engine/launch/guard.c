@@ -146,19 +146,14 @@ static void restore(const struct inherited *in)
 		call5(SYS_prctl, PR_SET_CHILD_SUBREAPER, in->subreaper, 0, 0, 0);
 	if (in->pdeathsig)
 		call5(SYS_prctl, PR_SET_PDEATHSIG, in->pdeathsig, 0, 0, 0);
-	if (in->sched_flags & SCHED_FLAG_RESET_ON_FORK) {
-		struct {
-			uint32_t size, policy;
-			uint64_t flags;
-			int32_t nice;
-			uint32_t priority;
-			uint64_t runtime, deadline, period;
-		} attr = {sizeof attr, in->sched_policy, in->sched_flags, in->sched_nice, in->sched_priority, 0, 0, 0};
-		if (call3(SYS_sched_setattr, 0, &attr, 0) < 0) {
+	if (in->sched.flags & SCHED_FLAG_RESET_ON_FORK) {
+		struct sched sched = in->sched;
+
+		if (call3(SYS_sched_setattr, 0, &sched, 0) < 0) {
 			// A policy and a nice value that were lost at the fork need a
 			// privilege; the flag needs none.
-			attr.policy = attr.priority = attr.nice = 0;
-			call3(SYS_sched_setattr, 0, &attr, 0);
+			sched.policy = sched.priority = sched.nice = 0;
+			call3(SYS_sched_setattr, 0, &sched, 0);
 		}
 	}
 	for (int sig = 1; sig <= 64; sig++)

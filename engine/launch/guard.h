@@ -9,6 +9,16 @@
 #include <stdint.h>
 #include <sys/time.h>
 
+// struct sched is struct sched_attr of the first version
+// (include/uapi/linux/sched/types.h).
+struct sched {
+	uint32_t size, policy;
+	uint64_t flags; // SCHED_FLAG_RESET_ON_FORK
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
 // struct inherited is what this process was started with, as a constructor saw
 // it before the Go runtime began. Signal sets have bit n-1 for signal n.
 struct inherited {
@@ -19,9 +29,7 @@ struct inherited {
 	struct itimerval timers[3]; // real, virtual, profiling
 	struct timespec timers_at;  // CLOCK_MONOTONIC
 	int32_t pdeathsig, subreaper;
-	uint32_t sched_policy, sched_priority;
-	uint64_t sched_flags; // SCHED_FLAG_RESET_ON_FORK
-	int32_t sched_nice;
+	struct sched sched;
 	int32_t main_tid;
 	const char *execfn; // AT_EXECFN
 	char **env;         // the array is a copy, the strings are the kernel's

@@ -23,15 +23,6 @@ struct inherited unknot_inherited;
 
 extern char **environ;
 
-// struct sched_attr of the first version (include/uapi/linux/sched/types.h).
-struct attr {
-	uint32_t size, policy;
-	uint64_t flags;
-	int32_t nice;
-	uint32_t priority;
-	uint64_t runtime, deadline, period;
-};
-
 // The lowest priority that programs may use, so that other constructors may
 // change what is recorded here.
 __attribute__((constructor(101))) static void record(void)
@@ -39,7 +30,7 @@ __attribute__((constructor(101))) static void record(void)
 	struct inherited *in = &unknot_inherited;
 	struct sigaction act;
 	struct rlimit files;
-	struct attr attr;
+	struct sched sched;
 	int number = 0, saved = errno;
 	size_t n = 0;
 
@@ -60,11 +51,9 @@ __attribute__((constructor(101))) static void record(void)
 		in->pdeathsig = number;
 	if (prctl(PR_GET_CHILD_SUBREAPER, &number, 0, 0, 0) == 0)
 		in->subreaper = number;
-	if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) == 0) {
-		in->sched_policy = attr.policy;
-		in->sched_priority = attr.priority;
-		in->sched_flags = attr.flags;
-		in->sched_nice = attr.nice;
+	if (syscall(SYS_sched_getattr, 0, &sched, sizeof sched, 0) == 0) {
+		in->sched = sched;
+		in->sched.runtime = in->sched.deadline = in->sched.period = 0;
 	}
 	in->main_tid = syscall(SYS_gettid);
 	in->execfn = (const char *)getauxval(AT_EXECFN);
