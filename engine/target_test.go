@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/testlisteners"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +25,7 @@ import (
 const targetEnv = "UNKNOT_TEST_TARGET"
 
 func TestMain(m *testing.M) {
+	testlisteners.Main()
 	if s := os.Getenv(targetEnv); s != "" {
 		var threads, calls int
 		if _, err := fmt.Sscan(s, &threads, &calls); err != nil {
