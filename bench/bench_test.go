@@ -16,12 +16,14 @@ import (
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/testlisteners"
 	"golang.org/x/perf/benchfmt"
 	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
 	storm.Main()
+	testlisteners.Main()
 	flag.Parse()
 	if flag.Lookup("test.bench").Value.String() == "" {
 		os.Exit(m.Run())
