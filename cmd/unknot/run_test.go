@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,14 +25,15 @@ import (
 const unknotEnv = "UNKNOT_TEST_MAIN"
 
 // ignoreNothing has our children ignore no signal that we were told to ignore, as
-// below nohup: what is caught here has its default action there.
-var ignoreNothing = sync.OnceFunc(func() {
+// below nohup: what is caught here has its default action there. A subcommand that
+// ran in this process since ignores them again.
+func ignoreNothing() {
 	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU} {
 		if signal.Ignored(sig) {
 			signal.Notify(make(chan os.Signal), sig)
 		}
 	}
-})
+}
 
 // unknot runs the command in a child with a deadline: it confines and signals.
 func unknot(t *testing.T, args ...string) *exec.Cmd {
