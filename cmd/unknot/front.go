@@ -185,7 +185,7 @@ func (f *front) event(e launch.Event) {
 	switch e.Kind {
 	case launch.Saw:
 		f.mu.Lock()
-		f.saws = append(f.saws, saw{e.Signal, e.InGroup, time.Now()})
+		f.remember(e.Signal, e.InGroup)
 		f.mu.Unlock()
 	case launch.Continued:
 		f.continued(false)
@@ -199,6 +199,14 @@ func (f *front) event(e launch.Event) {
 	}
 }
 
+// remember notes that the guard got a signal. Those that are not passed on are
+// never asked for: what is old goes.
+func (f *front) remember(sig syscall.Signal, inGroup bool) {
+	now := time.Now()
+	f.saws = slices.DeleteFunc(f.saws, func(s saw) bool { return now.Sub(s.at) > 100*memory })
+	f.saws = append(f.saws, saw{sig, inGroup, now})
+}
+
 // continued is told that the command goes on, or that it has stopped again, before
 // which it went on if it was stopped. The guard may not have seen the SIGCONT for
 // that: the kernel drops one that waits when a stop is sent.
@@ -207,7 +215,7 @@ func (f *front) continued(stopped bool) {
 	defer f.mu.Unlock()
 	known := slices.ContainsFunc(f.saws, func(s saw) bool { return s.sig == unix.SIGCONT })
 	if (f.stopped || !stopped) && !known {
-		f.saws = append(f.saws, saw{unix.SIGCONT, true, time.Now()})
+		f.remember(unix.SIGCONT, true)
 	}
 	f.stopped = stopped
 }
