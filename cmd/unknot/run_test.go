@@ -30,7 +30,7 @@ const unknotEnv = "UNKNOT_TEST_MAIN"
 func ignoreNothing() {
 	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU} {
 		if signal.Ignored(sig) {
-			signal.Notify(make(chan os.Signal), sig)
+			signal.Notify(make(chan os.Signal, 1), sig)
 		}
 	}
 }
