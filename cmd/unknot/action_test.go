@@ -45,6 +45,9 @@ func need(t *testing.T, tools ...string) {
 // TestActionGatesAnotherProject makes a repository with a module below its root,
 // slows its benchmark down in a commit, and compares that with the commit before.
 func TestActionGatesAnotherProject(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles and measures another project")
+	}
 	need(t, "git", "go", "bash")
 	repo := t.TempDir()
 	git := func(args ...string) {

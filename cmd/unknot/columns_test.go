@@ -16,6 +16,9 @@ import (
 // TestColumnsOfBenchstat holds compare's medians of recorded results against those
 // of `benchstat -col /engine`, which has the engines beside each other.
 func TestColumnsOfBenchstat(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles benchstat")
+	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)

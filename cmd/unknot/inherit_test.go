@@ -45,6 +45,9 @@ var differences = []difference{
 var notStarted = []string{"limit_as_100m", "limit_as_4g", "limit_data_64m"}
 
 func TestRunInheritance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts 800 processes; what it finds is a matter of C and of the kernel")
+	}
 	dir, err := os.MkdirTemp("", "inherit")
 	if err != nil {
 		t.Fatal(err)
