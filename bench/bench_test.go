@@ -312,6 +312,52 @@ func TestTheTwoClocksAgree(t *testing.T) {
 	})
 }
 
+// TestTheTwoClocksAgreeByReceiver: with several receivers the waits are kept apart, by
+// the tracepoints and by the engine; each call is in the row of the thread that received it.
+func TestTheTwoClocksAgreeByReceiver(t *testing.T) {
+	if err := trace.Probe(); err != nil {
+		t.Skip(err)
+	}
+	s := spec("unknot", PathQueue, 1)
+	s.Listeners = 16
+	agree := false
+	for try := 0; try < 20 && !agree; try++ {
+		r, err := Once(t.Context(), s, 200*time.Millisecond, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Lost != 0 || r.Clock != ClockTracepoints {
+			t.Fatalf("clock %s, %d lost", r.Clock, r.Lost)
+		}
+		if len(r.ReceiverWaits) != len(r.OwnReceiverWaits) {
+			t.Fatalf("%d receivers by the tracepoints, %d by the engine", len(r.ReceiverWaits), len(r.OwnReceiverWaits))
+		}
+		if len(r.ReceiverWaits) < 2 {
+			t.Skip("one CPU, one receiver")
+		}
+		agree = true
+		var sum, own uint64
+		for i, w := range r.ReceiverWaits {
+			o := r.OwnReceiverWaits[i]
+			sum, own = sum+w.Count, own+o.Count
+			if w.Count == 0 || o.Count == 0 {
+				t.Fatalf("receiver %d: %d waits by the tracepoints, %d by the engine", i, w.Count, o.Count)
+			}
+			a, b := w.Quantile(.5), o.Quantile(.5)
+			buckets := hist.Index(int64(a)) - hist.Index(int64(b))
+			agree = agree && (max(a, b)-min(a, b) <= 5e3 || max(buckets, -buckets) <= 1)
+			t.Logf("receiver %d: p50 wait of %d by tracepoints %s, of %d by the engine %s", i, w.Count, Duration(a), o.Count, Duration(b))
+		}
+		// Not of the tracer's are the calls that came before it knew the threads.
+		if sum != r.Wait.Count || own != r.OwnWait.Count {
+			t.Errorf("the receivers' waits are %d of %d by the tracepoints, %d of %d by the engine", sum, r.Wait.Count, own, r.OwnWait.Count)
+		}
+	}
+	if !agree {
+		t.Error("the clocks do not agree")
+	}
+}
+
 func TestBadSpecs(t *testing.T) {
 	for _, s := range []Spec{spec("nobody", PathQueue, 1), spec("bare", PathQueue, 1), spec("chan", PathInline, 1)} {
 		if _, err := New(s); err == nil {

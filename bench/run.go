@@ -36,11 +36,14 @@ type Result struct {
 	Wait      *hist.Snapshot // ns, receive → dispatch; by Clock
 	Clock     string         // ClockEngine, ClockTracepoints
 	OwnWait   *hist.Snapshot // the engine's own clock in the run that Wait is of
-	Service   *hist.Snapshot // ns, dispatch → answered, SEND included, by the engine's own clock; nil if it has none
-	Lost      int            // targets that hung
-	CPU       time.Duration  // the supervisor's, user and system
-	TargetCPU time.Duration  // the targets'
-	Allocs    uint64         // the supervisor's heap allocations
+
+	// Both by receiver, of a traced run with several.
+	ReceiverWaits, OwnReceiverWaits []*hist.Snapshot
+	Service                         *hist.Snapshot // ns, dispatch → answered, SEND included, by the engine's own clock; nil if it has none
+	Lost                            int            // targets that hung
+	CPU                             time.Duration  // the supervisor's, user and system
+	TargetCPU                       time.Duration  // the targets'
+	Allocs                          uint64         // the supervisor's heap allocations
 
 	// Disturbed is the storm's, see storm.Report.
 	Disturbed uint64
@@ -153,7 +156,7 @@ var hangDeadline = 10 * time.Second
 // speed. The inline path has no dispatch to trace: its wait is the engine's own, as is
 // that of hostile targets, whose calls go where a tracer does not see it.
 func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, error) {
-	r, err := once(ctx, s, d, false)
+	r, err := once(ctx, s, d, nil)
 	if err != nil || !traced || s.Path == PathInline || s.Load.Hostile != storm.Friendly {
 		return r, err
 	}
@@ -163,7 +166,7 @@ func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, e
 	}
 	defer tr.Close()
 	s.CheckAfter = engine.AlwaysCheck
-	t, err := once(ctx, s, d, true)
+	t, err := once(ctx, s, d, tr)
 	if err != nil {
 		return nil, err
 	}
@@ -175,14 +178,15 @@ func Once(ctx context.Context, s Spec, d time.Duration, traced bool) (*Result, e
 		return r, nil // the tracer lost some: the engine's own clock stays
 	}
 	r.Wait, r.OwnWait, r.Clock = rep.Wait, t.OwnWait, ClockTracepoints
+	r.ReceiverWaits, r.OwnReceiverWaits = rep.Receivers, t.OwnReceiverWaits
 	r.Lost += t.Lost
 	return r, nil
 }
 
-// once runs one storm. With whole, the waits are those of all of it, the
-// warm-up included, so that they are of the same events as a tracer's: cutting
+// once runs one storm. With a tracer, the waits are those of all of it, the
+// warm-up included, so that they are of the same events as the tracer's: cutting
 // two clocks' windows at one instant is not possible.
-func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, error) {
+func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Result, error) {
 	run := s
 	if s.Stall > 0 {
 		run.stall = &stall{length: s.Stall}
@@ -205,6 +209,19 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 			_ = l.Close()
 		}
 		return nil, err
+	}
+	apart, _ := sup.(receivers)
+	if tr == nil || s.Listeners < 2 {
+		apart = nil
+	}
+	if apart != nil {
+		tids, err := apart.receiverThreads(bound)
+		if err == nil {
+			err = tr.Receivers(tids...)
+		}
+		if err != nil {
+			return nil, errors.Join(err, st.start(), stopServing(st, sup.Stop))
+		}
 	}
 	if err := st.start(); err != nil {
 		return nil, errors.Join(err, stopServing(st, sup.Stop))
@@ -247,8 +264,11 @@ func once(ctx context.Context, s Spec, d time.Duration, whole bool) (*Result, er
 	}
 	r.Targets, r.RoundTrip = sumCounts(after.counts), sumTrips(after.roundTrip)
 	switch {
-	case whole:
+	case tr != nil:
 		r.Wait = sup.Waits()
+		if apart != nil {
+			r.OwnReceiverWaits = apart.receiverWaits()
+		}
 	case r.Wait != nil:
 		r.Wait.Sub(before.waits)
 	}

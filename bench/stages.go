@@ -24,7 +24,7 @@ func Stages(ctx context.Context, s Spec, d time.Duration) (*trace.Report, error)
 		return nil, errors.New("trace: stages need a kernel with BTF (CONFIG_DEBUG_INFO_BTF)")
 	}
 	s.CheckAfter = engine.AlwaysCheck
-	r, err := once(ctx, s, d, true)
+	r, err := once(ctx, s, d, tr)
 	if err != nil {
 		return nil, err
 	}

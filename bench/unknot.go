@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
@@ -50,6 +52,36 @@ func (u *unknot) Serve(ls ...*notify.Listener) error {
 }
 
 func (u *unknot) Waits() *hist.Snapshot { return u.e.Latencies().Wait }
+
+// receivers is a Supervisor with threads that receive, whose waits can be told apart.
+type receivers interface {
+	// receiverThreads are their thread ids, once they are all up.
+	receiverThreads(context.Context) ([]int, error)
+	// receiverWaits are the waits by receiver, in the same order.
+	receiverWaits() []*hist.Snapshot
+}
+
+func (u *unknot) receiverThreads(ctx context.Context) (tids []int, err error) {
+	for {
+		tids = tids[:0]
+		for _, r := range u.e.Debug().Receivers {
+			tids = append(tids, r.TID)
+		}
+		if len(tids) > 0 && !slices.Contains(tids, 0) {
+			return tids, nil
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return nil, fmt.Errorf("unknot: its receive threads do not come up: %w", err)
+		}
+	}
+}
+
+func (u *unknot) receiverWaits() (all []*hist.Snapshot) {
+	for _, r := range u.e.Debug().Receivers {
+		all = append(all, r.Latencies.Wait)
+	}
+	return all
+}
 
 // Services are the times from dispatch to answer so far, in ns.
 func (u *unknot) Services() *hist.Snapshot { return u.e.Latencies().Service }

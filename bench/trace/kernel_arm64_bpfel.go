@@ -49,7 +49,7 @@ type kernelCounters struct {
 	Unjoined       uint64
 	Unwoken        uint64
 	Broken         uint64
-	Totals         [13]struct {
+	Totals         [21]struct {
 		_   structs.HostLayout
 		Sum uint64
 		Max uint64
@@ -66,7 +66,8 @@ type kernelFlight struct {
 	Pid         uint32
 	Drop        uint32
 	Woken       uint32
-	Pad         [3]uint32
+	Receiver    uint32
+	Pad         [2]uint32
 }
 
 type kernelHist struct {
@@ -173,6 +174,7 @@ const (
 	kernelVarPidnsDepth = "pidns_depth"
 	kernelVarPidnsDev   = "pidns_dev"
 	kernelVarPidnsIno   = "pidns_ino"
+	kernelVarReceivers  = "receivers"
 	kernelVarRunners    = "runners"
 	kernelVarSampled    = "sampled"
 	kernelVarSenders    = "senders"
@@ -265,6 +267,7 @@ type kernelVariableSpecs struct {
 	PidnsDepth *ebpf.VariableSpec `ebpf:"pidns_depth"`
 	PidnsDev   *ebpf.VariableSpec `ebpf:"pidns_dev"`
 	PidnsIno   *ebpf.VariableSpec `ebpf:"pidns_ino"`
+	Receivers  *ebpf.VariableSpec `ebpf:"receivers"`
 	Runners    *ebpf.VariableSpec `ebpf:"runners"`
 	Sampled    *ebpf.VariableSpec `ebpf:"sampled"`
 	Senders    *ebpf.VariableSpec `ebpf:"senders"`
@@ -335,6 +338,7 @@ type kernelVariables struct {
 	PidnsDepth *ebpf.Variable `ebpf:"pidns_depth"`
 	PidnsDev   *ebpf.Variable `ebpf:"pidns_dev"`
 	PidnsIno   *ebpf.Variable `ebpf:"pidns_ino"`
+	Receivers  *ebpf.Variable `ebpf:"receivers"`
 	Runners    *ebpf.Variable `ebpf:"runners"`
 	Sampled    *ebpf.Variable `ebpf:"sampled"`
 	Senders    *ebpf.Variable `ebpf:"senders"`

@@ -38,6 +38,9 @@ type Report struct {
 
 	StaleTime time.Duration // receive → the end of the stale ones, all together
 
+	// With Tracer.Receivers: Wait by receiver, in the order of that list.
+	Receivers []*hist.Snapshot
+
 	Seen    uint64 // RECVs that returned a notification, followed (Config.Sample) or not
 	Elapsed time.Duration
 }
@@ -49,7 +52,8 @@ const (
 	rowAnswer
 	rowDrop
 	rowStages
-	rows = rowStages + uint32(NumStages)
+	rowReceivers = rowStages + uint32(NumStages)
+	rows         = rowReceivers + MaxReceivers
 )
 
 // Report returns what was counted since Start or the last Reset.
@@ -108,6 +112,12 @@ func (t *Tracer) read(bank uint32) (*Report, error) {
 		to  **hist.Snapshot
 	}{{rowWait, &r.Wait}, {rowAnswer, &r.Answer}, {rowDrop, &r.Drop}} {
 		if err := t.hist(bank, h.row, &c, h.to); err != nil {
+			return nil, err
+		}
+	}
+	r.Receivers = make([]*hist.Snapshot, t.receivers)
+	for i := range r.Receivers {
+		if err := t.hist(bank, rowReceivers+uint32(i), &c, &r.Receivers[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -216,6 +226,11 @@ func (r *Report) Merge(o *Report) {
 	for s, h := range r.Stages {
 		if h != nil && o.Stages[s] != nil {
 			h.Merge(o.Stages[s])
+		}
+	}
+	for i, h := range r.Receivers {
+		if i < len(o.Receivers) {
+			h.Merge(o.Receivers[i])
 		}
 	}
 	r.Received += o.Received

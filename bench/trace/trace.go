@@ -73,6 +73,8 @@ type Tracer struct {
 	// Flights that the banks no longer know: what those that were emptied had
 	// taken into the table, less what they had taken out.
 	carried int64
+	// How many receivers are kept apart.
+	receivers int
 }
 
 // A variant is one way to attach the two programs.
@@ -183,6 +185,34 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	}
 	t.since = time.Now()
 	return t, nil
+}
+
+// MaxReceivers is how many receivers can be kept apart.
+const MaxReceivers = 8
+
+// Receivers has the waits of what these threads receive from now on kept apart, too
+// ([Report].Receivers). They are thread ids in the tracer's PID namespace.
+func (t *Tracer) Receivers(tids ...int) error {
+	var list [MaxReceivers]uint32
+	if len(tids) > len(list) {
+		return fmt.Errorf("trace: %d receivers: at most %d can be kept apart", len(tids), len(list))
+	}
+	for i, tid := range tids {
+		if tid <= 0 {
+			return fmt.Errorf("trace: receiver %d is no thread id", tid)
+		}
+		list[i] = uint32(tid)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.coll == nil {
+		return fmt.Errorf("trace: %w", os.ErrClosed)
+	}
+	if err := t.coll.Variables[kernelVarReceivers].Set(list); err != nil {
+		return fmt.Errorf("trace: set receivers: %w", err)
+	}
+	t.receivers = len(tids)
+	return nil
 }
 
 // Stages reports whether the targets are followed (Config.Stages).

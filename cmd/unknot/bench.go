@@ -571,6 +571,26 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 		}
 		fmt.Fprintln(w)
 		bench.Histogram(w, "wait (receive to dispatch) of "+s.Name(), all)
+		byReceiver(w, results, s)
+	}
+}
+
+// byReceiver prints the waits of a traced storm's receivers, if there were several.
+func byReceiver(w io.Writer, results []*bench.Result, s bench.Spec) {
+	var all []*hist.Snapshot
+	for _, r := range results {
+		if r.Spec != s {
+			continue
+		}
+		for i, h := range r.ReceiverWaits {
+			if i == len(all) {
+				all = append(all, new(hist.Snapshot))
+			}
+			all[i].Merge(h)
+		}
+	}
+	for i, h := range all {
+		fmt.Fprintf(w, "receiver %d: %d dispatched, p50 wait %s, p99 wait %s\n", i, h.Count, bench.Duration(h.Quantile(.5)), bench.Duration(h.Quantile(.99)))
 	}
 }
 

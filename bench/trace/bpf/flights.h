@@ -29,7 +29,8 @@ struct flight {
 	__u32 pid;          /* of the target's thread, as the receiver sees it; 0: it does not */
 	__u32 drop;         /* the answer is a drop's */
 	__u32 woken;        /* the answer has woken a target */
-	__u32 pad[3];       /* a cache line */
+	__u32 receiver;     /* its number in the list of receivers, plus 1; 0: none of them */
+	__u32 pad[2];       /* a cache line */
 };
 
 volatile const __u32 near_log2 = 9; /* log2 of the size of the near part */

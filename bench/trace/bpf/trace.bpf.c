@@ -52,13 +52,21 @@ enum stage {
 };
 
 /*
+ * The threads whose WAITs are kept apart as well, by their numbers in user space's PID
+ * namespace; 0 ends the list. Their rows follow those of the stages.
+ */
+#define RECEIVERS 8
+#define HISTS (STAGES + RECEIVERS)
+__u32 receivers[RECEIVERS];
+
+/*
  * Rows per CPU, in which each word has one writer, so that increments need not be
  * atomic: WAIT belongs to the program on sys_enter, the other stages to that on
  * sys_exit, and the kernel lets no program run twice at once on a CPU.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2 * STAGES);
+	__uint(max_entries, 2 * HISTS);
 	__type(key, __u32);
 	__type(value, struct hist);
 } hists SEC(".maps");
@@ -85,7 +93,7 @@ struct counters {
 	__u64 unwoken;  /* answers that woke nobody: the target had not slept yet */
 	__u64 broken;   /* calls that a signal ended after their answer */
 
-	struct total totals[STAGES]; /* of hists, written as they are */
+	struct total totals[HISTS]; /* of hists, written as they are */
 };
 
 struct {
@@ -118,9 +126,9 @@ INLINE struct book book(void)
 	return b;
 }
 
-INLINE void record_in(struct book b, enum stage stage, __u64 from, __u64 to)
+INLINE void record_in(struct book b, __u32 stage, __u64 from, __u64 to)
 {
-	__u32 key = b.bank * STAGES + stage;
+	__u32 key = b.bank * HISTS + stage;
 	struct hist *h = bpf_map_lookup_elem(&hists, &key);
 
 	if (h && b.counters)
@@ -130,6 +138,38 @@ INLINE void record_in(struct book b, enum stage stage, __u64 from, __u64 to)
 INLINE void record(enum stage stage, __u64 from, __u64 to)
 {
 	record_in(book(), stage, from, to);
+}
+
+/* The calling thread's place in the list of receivers, plus 1. */
+INLINE __u32 receiver_here(bool btf)
+{
+	struct bpf_pidns_info ns = {};
+	__u32 tid;
+
+	if (!receivers[0])
+		return 0;
+	if (btf)
+		tid = number_here(bpf_get_current_task_btf());
+	else if (!in_pidns)
+		tid = bpf_get_current_pid_tgid();
+	else if (bpf_get_ns_current_pid_tgid(pidns_dev, pidns_ino, &ns, sizeof(ns)))
+		return 0;
+	else
+		tid = ns.pid;
+	for (__u32 i = 0; i < RECEIVERS; i++)
+		if (tid && receivers[i] == tid)
+			return i + 1;
+	return 0;
+}
+
+INLINE void record_wait(const struct flight *f, __u64 to)
+{
+	struct book b = book();
+	__u32 receiver = f->receiver;
+
+	record_in(b, WAIT, f->received, to);
+	if (receiver && receiver <= RECEIVERS)
+		record_in(b, STAGES + receiver - 1, f->received, to);
 }
 
 /* The calling thread enters SEND, or ADDFD with an answer. */
@@ -242,7 +282,7 @@ INLINE void on_enter(__u32 cmd, const void *arg, bool btf)
 	if (f->dispatched)
 		return; /* asked again */
 	f->dispatched = now;
-	record(WAIT, f->received, now);
+	record_wait(f, now);
 	if (btf && explain) {
 		struct task_struct *cur = bpf_get_current_task_btf();
 		struct thread *s = thread_made(cur);
@@ -279,6 +319,7 @@ INLINE void exit_receive(const void *arg, bool btf)
 	f->dispatched = 0;
 	f->answered = 0;
 	f->received = now;
+	f->receiver = receiver_here(btf);
 	if (btf && stages) {
 		struct task_struct *cur = bpf_get_current_task_btf();
 		struct thread *s = thread_made(cur);
