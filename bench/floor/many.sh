@@ -9,7 +9,8 @@ set -eu
 cd "$(dirname "$0")"
 make -s
 mkdir -p ../../bin
-go build -o ../../bin/supervise ./supervise
+# By the profile of the command, as users have it.
+go build -pgo=../../cmd/unknot/default.pgo -o ../../bin/supervise ./supervise
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 engine() { # PATH LISTENERS [FLAGS...]
