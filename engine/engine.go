@@ -33,6 +33,7 @@ type lifecycle struct {
 	stopping bool        // no listener is added any more; guarded by registry.mu
 	failed   chan error  // of a receive thread; capacity 1
 	running  members     // workers
+	detached pendings    // requests without one
 	retirers sync.WaitGroup
 	halted   atomic.Bool   // nothing more is received
 	givenUp  chan struct{} // closed when the stop waits for nobody any more; all is answered
@@ -182,7 +183,13 @@ func (e *Engine) stop() error {
 				return errors.Join(e.answerAll(), fmt.Errorf("engine: stop: %w: the inline handler", ErrStopTimeout))
 			}
 		}
-		return e.receiverError()
+		wait(e.life.detached.allGone())
+		err := e.receiverError()
+		if inTime {
+			return err
+		}
+		left := e.life.detached.stopped()
+		return errors.Join(err, e.answerAll(), left)
 	}
 	for _, rx := range all {
 		<-rx.ended // the receive thread runs no handler here: it sees the stop at once
@@ -190,6 +197,7 @@ func (e *Engine) stop() error {
 		rx.rings.Close()
 	}
 	wait(e.life.running.allGone())
+	wait(e.life.detached.allGone())
 	err := e.receiverError()
 	if inTime {
 		return err
@@ -199,7 +207,8 @@ func (e *Engine) stop() error {
 	for src := range e.registry.each {
 		e.dropAll(src)
 	}
-	err = errors.Join(err, e.answerAll())
+	left := e.life.detached.stopped()
+	err = errors.Join(err, e.answerAll(), left)
 	if n := e.life.running.count(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("engine: stop: %w: %d of them", ErrStopTimeout, n))
 	}
@@ -237,7 +246,7 @@ func (e *Engine) dropAll(src *Source) {
 // allAnswered reports whether every notification has had its answer.
 func (e *Engine) allAnswered() bool {
 	c := e.Counters()
-	return c.Balance() == 0 && c.Queued+c.Held+c.InHandlers == 0
+	return c.Balance() == 0 && c.Queued+c.Held+c.InHandlers+c.Detached == 0
 }
 
 func (e *Engine) receiverError() error {

@@ -27,6 +27,7 @@ type receiver struct {
 	door      door
 	batch     handOff
 	held      atomic.Int64 // calls dropped and not told yet
+	detached  atomic.Int64 // requests that outlive their handlers and have no answer yet
 	observed  observed
 	ended     chan struct{} // closed when the receive thread has ended
 }

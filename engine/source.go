@@ -14,6 +14,7 @@ import (
 // noisiest listener loses first and a quiet one keeps its wait: workers take
 // from the rings in turn.
 type Source struct {
+	e       *Engine
 	l       *notify.Listener
 	index   int
 	owner   atomic.Pointer[receiver] // whose listener it is
@@ -110,7 +111,7 @@ func handle(s *Source, cell uint32) uint64 { return uint64(s.index)<<32 | uint64
 
 // newSource returns a source at an index of the table, which has no owner yet.
 func (e *Engine) newSource(l *notify.Listener, index int) *Source {
-	s := &Source{l: l, index: index, drained: make(chan struct{}, 1), ended: make(chan struct{})}
+	s := &Source{e: e, l: l, index: index, drained: make(chan struct{}, 1), ended: make(chan struct{})}
 	if e.cfg.Inline {
 		return s
 	}
@@ -165,6 +166,9 @@ func (rx *receiver) setListeners(change func([]*Source) []*Source) {
 
 // Listener returns the source's listener, which is the engine's to close.
 func (s *Source) Listener() *notify.Listener { return s.l }
+
+// Engine is the engine that the source belongs to.
+func (s *Source) Engine() *Engine { return s.e }
 
 // Done is closed when the engine has closed the listener or handed it back:
 // because no target was left, it was removed, or the engine stopped.

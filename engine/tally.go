@@ -37,7 +37,7 @@ type tally struct {
 
 // Counters are the engine's counts since it started. At rest
 //
-//	Received = Answered + Dropped + Stale + Failed + Queued + Held + InHandlers
+//	Received = Answered + Dropped + Stale + Failed + Queued + Held + InHandlers + Detached
 //
 // holds exactly; while it runs, the two sides differ by at most the
 // notifications in transition between two terms, of which there is at most one
@@ -51,6 +51,7 @@ type Counters struct {
 	Queued     uint64 // in the ring now
 	Held       uint64 // dropped, but not yet answered
 	InHandlers uint64 // in handlers now
+	Detached   uint64 // without an answer now, and nobody's but their Pending's
 
 	Continued        uint64 // of Answered: the kernel ran the call
 	Defaulted        uint64 // of Answered: the engine answered for the handler
@@ -70,7 +71,7 @@ type Counters struct {
 
 // Balance returns the left side of the equation less the right side.
 func (c *Counters) Balance() int64 {
-	return int64(c.Received) - int64(c.Answered+c.Dropped+c.Stale+c.Failed+c.Queued+c.Held+c.InHandlers)
+	return int64(c.Received) - int64(c.Answered+c.Dropped+c.Stale+c.Failed+c.Queued+c.Held+c.InHandlers+c.Detached)
 }
 
 // Counters returns the counts as of one instant as nearly as can be had
@@ -127,6 +128,7 @@ func (rx *receiver) count(c *Counters) {
 		}
 	}
 	c.Held += uint64(rx.held.Load())
+	c.Detached += uint64(rx.detached.Load())
 	for _, w := range rx.crew.all() {
 		if p := phaseOf(w.req.state.Load()); p != idle && p < answered {
 			c.InHandlers++

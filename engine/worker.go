@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -186,7 +185,7 @@ func (w *worker) serve(check bool, at int64) bool {
 	} else {
 		w.call()
 	}
-	w.answerDefault(false)
+	r.answerDefault(false)
 	return w.finish()
 }
 
@@ -213,14 +212,12 @@ func (w *worker) call() {
 		if returned {
 			return
 		}
-		w.req.t.panicked.Add(1)
 		p := recover() // nil only when the handler called runtime.Goexit
 		goexit := p == nil
 		if goexit {
 			p = "runtime.Goexit"
 		}
-		w.rx.e.cfg.Logger.Error("handler panicked", "panic", p, "pid", w.req.notif.PID, "syscall", w.req.notif.Data.NR, "stack", string(debug.Stack()))
-		w.answerDefault(true)
+		w.req.panicked(p)
 		// After Goexit this goroutine ends when we return, whatever we do.
 		if goexit && w.finish() {
 			w.rx.replace(w)
@@ -228,20 +225,6 @@ func (w *worker) call() {
 	}()
 	w.rx.e.cfg.Handler.Handle(Request{&w.req, w.req.seq})
 	returned = true
-}
-
-// answerDefault gives the default answer if there is none.
-func (w *worker) answerDefault(panicked bool) {
-	r := &w.req
-	// The look first, as it is cheaper: nearly always there is an answer.
-	if r.state.Load() != r.seq || !r.state.CompareAndSwap(r.seq, r.seq-running+answering) {
-		return
-	}
-	err := r.sendDefault()
-	if !panicked && err != ErrGone { // a handler may return because its target is gone
-		r.t.unanswered.Add(1)
-	}
-	r.state.Store(r.seq - running + after(err))
 }
 
 // expire answers for the handler if it still runs a request that was
@@ -253,14 +236,7 @@ func (w *worker) expire(before int64) (then uint64, ok bool) {
 	if phaseOf(state) != running || w.started.Load() > before || !r.state.CompareAndSwap(state, state-running+late) {
 		return 0, false
 	}
-	r.t.late.Add(1)
-	err := r.sendDefault()
-	if err == ErrGone {
-		w.rx.e.cfg.Logger.Warn("handler is late, its target is gone", "pid", r.notif.PID, "syscall", r.notif.Data.NR)
-	} else {
-		w.rx.e.cfg.Logger.Warn("handler is late, answered for it", "pid", r.notif.PID, "syscall", r.notif.Data.NR, "errno", w.rx.e.cfg.DefaultErrno)
-	}
-	return after(err), true
+	return r.late(), true
 }
 
 // leaveLate ends the phase that expire began; it said what is then.
@@ -309,7 +285,7 @@ func (e *Engine) expireAll(before int64) (n int) {
 			}
 		}
 	}
-	return n
+	return n + e.life.detached.expire(before)
 }
 
 // sendDrop tells a dropped call.
