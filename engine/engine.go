@@ -29,11 +29,12 @@ type Engine struct {
 
 // A lifecycle is how far an engine is, and who must end before it is over.
 type lifecycle struct {
-	state    engineState // guarded by registry.mu
-	stopping bool        // no listener is added any more; guarded by registry.mu
-	failed   chan error  // of a receive thread; capacity 1
-	running  members     // workers
-	detached pendings    // requests without one
+	state    engineState   // guarded by registry.mu
+	stopping bool          // no listener is added any more; guarded by registry.mu
+	failed   chan error    // of a receive thread; capacity 1
+	ready    chan struct{} // closed when all threads are up
+	running  members       // workers
+	detached pendings      // requests without one
 	retirers sync.WaitGroup
 	halted   atomic.Bool   // nothing more is received
 	givenUp  chan struct{} // closed when the stop waits for nobody any more; all is answered
@@ -69,7 +70,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	e := &Engine{cfg: cfg, cpus: cpus}
-	e.life.failed, e.life.givenUp = make(chan error, 1), make(chan struct{})
+	e.life.failed, e.life.givenUp, e.life.ready = make(chan error, 1), make(chan struct{}), make(chan struct{})
 	e.registry.byFD = map[int]*Source{}
 	e.control.init()
 	e.receivers.init(&e.cfg, cpus)
@@ -121,6 +122,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.registry.mu.Unlock()
 	if err == nil {
+		close(e.life.ready)
 		err = e.serve(ctx)
 	} else {
 		e.setProcs(0)
@@ -129,6 +131,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.closeAll()
 	return err
 }
+
+// Ready is closed when Run has its threads up: they receive, and hooks have run. It is never
+// closed if Run fails before, so wait for Run's end beside it.
+func (e *Engine) Ready() <-chan struct{} { return e.life.ready }
 
 // serve runs everything but the receive threads until the stop is complete.
 func (e *Engine) serve(ctx context.Context) error {
@@ -191,8 +197,11 @@ func (e *Engine) stop() error {
 		left := e.life.detached.stopped()
 		return errors.Join(err, e.answerAll(), left)
 	}
+	var stuck error
 	for _, rx := range all {
-		<-rx.ended // the receive thread runs no handler here: it sees the stop at once
+		if !rx.pushesNoMore() {
+			stuck = fmt.Errorf("engine: stop: %w: an inline handler", ErrStopTimeout)
+		}
 		rx.crew.finish()
 		rx.rings.Close()
 	}
@@ -200,7 +209,7 @@ func (e *Engine) stop() error {
 	wait(e.life.detached.allGone())
 	err := e.receiverError()
 	if inTime {
-		return err
+		return err // and no receive thread is stuck
 	}
 	// Whatever still waits is dropped; whatever still runs is answered for.
 	e.life.running.close() // late workers are no longer replaced
@@ -208,7 +217,7 @@ func (e *Engine) stop() error {
 		e.dropAll(src)
 	}
 	left := e.life.detached.stopped()
-	err = errors.Join(err, e.answerAll(), left)
+	err = errors.Join(err, stuck, e.answerAll(), left)
 	if n := e.life.running.count(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("engine: stop: %w: %d of them", ErrStopTimeout, n))
 	}
@@ -231,14 +240,19 @@ func (e *Engine) answerAll() error {
 
 // dropAll drops what is in the ring of a source that is not received from any more.
 func (e *Engine) dropAll(src *Source) {
+	if src.inline {
+		return
+	}
 	rx := src.owner.Load()
 	var h [1]uint64
 	for src.ring.Load().TryPop(h[:]) == 1 {
 		rx.held.Add(1)
+		src.held.Add(1)
 		c := src.slab.At(uint32(h[0]))
 		d := e.drops(&c.notif, c.stats, c.receivedAt)
 		rx.sendDrop(&rx.tallies[0], src, &d)
 		rx.held.Add(-1)
+		src.held.Add(-1)
 		src.slab.Put(uint32(h[0]))
 	}
 }

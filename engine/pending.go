@@ -53,7 +53,9 @@ func (r Request) Detach() *Pending {
 		seq: first, t: s.t, e: s.e, pending: p}
 	d.state.Store(first)
 	p.rx.detached.Add(1)
+	s.src.detached.Add(1)
 	s.e.life.detached.add(d)
+	s.giveBack()
 	at := now()
 	s.answeredFrom, s.endedAt = at, at
 	s.state.Store(r.seq - running + detached)
@@ -73,6 +75,7 @@ var closed = func() chan struct{} {
 // end says that the request in s has its answer.
 func (p *pending) end(s *slot) {
 	p.rx.detached.Add(-1)
+	s.src.detached.Add(-1)
 	s.e.life.detached.remove(s)
 	close(p.over)
 }

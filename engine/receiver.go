@@ -169,6 +169,21 @@ func (rx *receiver) end() {
 	rx.interrupt()
 }
 
+// pushesNoMore waits until the receive thread, which is told to end, has, or is in an inline handler,
+// after which it receives nothing more. It reports which.
+func (rx *receiver) pushesNoMore() (ended bool) {
+	for {
+		select {
+		case <-rx.ended:
+			return true
+		case <-time.After(100 * time.Microsecond):
+			if phaseOf(rx.crew.all()[0].req.state.Load()) != idle {
+				return false
+			}
+		}
+	}
+}
+
 // interrupt makes the receive thread go round its loop: the eventfd wakes it from
 // epoll, and a signal from a blocked RECV. A signal that comes just before the
 // system call is lost on it, so it is repeated until the thread has seen the knock.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/ring"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,7 +71,8 @@ type slot struct {
 	t *tally
 	e *Engine
 
-	pending *pending // of a detached request, whose slot is its own for ever; nil in a worker's
+	ring    *ring.Ring[uint64] // of whose ration the request has a part, or nil; whose the right to answer is gives it back
+	pending *pending           // of a detached request, whose slot is its own for ever; nil in a worker's
 }
 
 // A Request is one notification in its handler's hands, until Handle returns. It
@@ -215,6 +217,14 @@ func (r Request) answer(resp notify.Resp) error {
 	return err
 }
 
+// giveBack says that the request is in its handler no more, as far as its listener's share of the workers goes.
+func (s *slot) giveBack() {
+	if s.ring != nil {
+		s.ring.Done()
+		s.ring = nil
+	}
+}
+
 // after is the phase after an answer that came to err.
 func after(err error) uint64 {
 	if err == ErrGone {
@@ -249,6 +259,10 @@ func (s *slot) sent(resp *notify.Resp, err error, start int64) error {
 	s.answeredFrom, s.endedAt = start, end
 	s.t.answer.Record(end - start)
 	s.t.service.Record(end - s.dispatchedAt)
+	if st := s.src.stats; st != nil {
+		st.answer.Record(end - start)
+		st.service.Record(end - s.dispatchedAt)
+	}
 	err = s.count(resp, err)
 	if s.pending != nil {
 		s.pending.end(s)
@@ -268,16 +282,26 @@ func (s *slot) count(resp *notify.Resp, err error) error {
 		if st := s.stats; st != nil {
 			st.answered.Add(1)
 			st.total.Record(s.endedAt - s.receivedAt)
+			st.service.Record(s.endedAt - s.dispatchedAt)
+		}
+		if resp.Error != 0 {
+			s.t.errnos.add(resp.Error)
+			if st := s.src.stats; st != nil {
+				st.errnos.add(resp.Error)
+			}
 		}
 		s.t.answered.Add(1)
+		s.src.ends.answered.Add(1)
 	case notify.Stale:
 		if st := s.stats; st != nil {
 			st.stale.Add(1)
 		}
 		s.t.stale.Add(1)
+		s.src.ends.stale.Add(1)
 		err = ErrGone
 	case notify.Over:
 		s.t.failed.Add(1)
+		s.src.ends.failed.Add(1)
 	default:
 		err = s.refused(resp, err)
 	}
@@ -290,6 +314,7 @@ func (s *slot) refused(resp *notify.Resp, err error) error {
 	def := errnoResp(resp.ID, e.cfg.DefaultErrno)
 	if *resp == def {
 		s.t.failed.Add(1)
+		s.src.ends.failed.Add(1)
 		return err
 	}
 	s.t.refused.Add(1)

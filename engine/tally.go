@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync/atomic"
+	"syscall"
 
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/mono"
@@ -31,6 +32,8 @@ type tally struct {
 	expired    atomic.Uint64
 
 	wait, service, answer, drop hist.Hist
+
+	errnos errnos
 
 	_ [64]byte
 }
@@ -124,7 +127,9 @@ func (rx *receiver) moved(c *Counters) {
 func (rx *receiver) count(c *Counters) {
 	if rx.rings != nil {
 		for _, s := range *rx.listeners.Load() {
-			c.Queued += uint64(s.ring.Load().Len())
+			if r := s.ring.Load(); r != nil {
+				c.Queued += uint64(r.Len())
+			}
 		}
 	}
 	c.Held += uint64(rx.held.Load())
@@ -183,6 +188,38 @@ func (rx *receiver) latencies(l *Latencies) {
 		t.answer.AddTo(l.Answer)
 		t.drop.AddTo(l.Drop)
 	}
+}
+
+// errnos counts errors by errno.
+type errnos [maxErrnos + 1]atomic.Uint64
+
+const maxErrnos = 133 // EHWPOISON, the greatest of Linux
+
+// OtherErrnos stands for all errnos that Linux does not name, in [Engine.Errnos].
+const OtherErrnos syscall.Errno = 4095
+
+// add counts an answer's error, which is negative.
+func (n *errnos) add(err int32) { n[min(uint32(-err), maxErrnos+1)-1].Add(1) }
+
+func (n *errnos) addTo(all map[syscall.Errno]uint64) {
+	for i := range n {
+		if c := n[i].Load(); c > 0 && i == maxErrnos {
+			all[OtherErrnos] += c
+		} else if c > 0 {
+			all[syscall.Errno(i+1)] += c
+		}
+	}
+}
+
+// Errnos are the answers that were errors, by errno: those of handlers, default ones, and those to dropped calls.
+func (e *Engine) Errnos() map[syscall.Errno]uint64 {
+	all := map[syscall.Errno]uint64{}
+	for _, rx := range e.receivers.all() {
+		for i := range rx.tallies {
+			rx.tallies[i].errnos.addTo(all)
+		}
+	}
+	return all
 }
 
 // clock is all engines' of the process, whose controllers adjust it.
