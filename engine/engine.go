@@ -69,6 +69,18 @@ func New(cfg Config) (*Engine, error) {
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
+	e := newEngine(cfg, cpus)
+	for range max(1, cfg.Receivers) {
+		if _, err := e.openReceiver(); err != nil {
+			e.closeReceivers()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// newEngine returns an engine without receivers.
+func newEngine(cfg Config, cpus []int) *Engine {
 	e := &Engine{cfg: cfg, cpus: cpus}
 	e.life.failed, e.life.givenUp, e.life.ready = make(chan error, 1), make(chan struct{}), make(chan struct{})
 	e.registry.byFD = map[int]*Source{}
@@ -83,13 +95,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.BySyscall {
 		e.syscalls = new(syscallTable)
 	}
-	for range max(1, cfg.Receivers) {
-		if _, err := e.openReceiver(); err != nil {
-			e.closeReceivers()
-			return nil, err
-		}
-	}
-	return e, nil
+	return e
 }
 
 // Run supervises until ctx ends, then stops: nothing more is received, the

@@ -26,6 +26,7 @@ var ErrBadAddFD = errors.New("bad descriptor to add")
 type Listener struct {
 	fd      atomic.Int32
 	cookies [3]uintptr
+	kernel  Kernel // nil: Linux
 }
 
 // NewListener takes ownership of fd, which must be a seccomp listener, marks it
@@ -123,6 +124,9 @@ func (l *Listener) SetFlags(flags uint64) error {
 // and later trapped call of the targets fails with ENOSYS; a copy in another
 // process keeps them blocked. A second Close returns os.ErrClosed.
 func (l *Listener) Close() error {
+	if l.kernel != nil {
+		return nil // it has no descriptor
+	}
 	fd := l.fd.Swap(-1)
 	if fd < 0 {
 		return fmt.Errorf("close listener: %w", os.ErrClosed)
