@@ -25,6 +25,16 @@ func mustAddWith(t *testing.T, e *engine.Engine, c *child, o engine.SourceOption
 	return s
 }
 
+// await waits until something is so.
+func await(t testing.TB, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(testDeadline); !is(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("it never is")
+		}
+	}
+}
+
 // TestOptionsHoldFromTheFirstCall: each listener's calls reach its own handler, with its tag.
 func TestOptionsHoldFromTheFirstCall(t *testing.T) {
 	for name, cfg := range paths(nil) {
@@ -122,9 +132,7 @@ func TestStopLeavesAnInlineHandlerAmongQueuedOnes(t *testing.T) {
 	mustAdd(t, e, queued)
 	queued.release()
 	<-entered
-	for e.Counters().Queued != 2 {
-		time.Sleep(time.Millisecond)
-	}
+	await(t, func() bool { return e.Counters().Queued == 2 })
 	mustAddWith(t, e, inline, engine.SourceOptions{Inline: true})
 	inline.release()
 	<-entered
@@ -174,9 +182,7 @@ func TestOneListenerLeavesAWorker(t *testing.T) {
 				mustAdd(t, e, startTarget(t, 1, 1)) // which stays
 				s := mustAddWith(t, e, slow, o)
 				slow.release()
-				for s.Counters().Queued != uint64(8-c.want) || in.Load() != c.want {
-					runtime.Gosched()
-				}
+				await(t, func() bool { return s.Counters().Queued == uint64(8-c.want) && in.Load() == c.want })
 				if got := s.Counters(); got.InHandlers != uint64(c.want) || got.Queued != uint64(8-c.want) || got.Balance() != 0 {
 					t.Errorf("counters: %+v", got)
 				}
@@ -212,19 +218,13 @@ func TestShareOfALoneListener(t *testing.T) {
 	c := startTarget(t, 4, 1)
 	s := mustAdd(t, e, c)
 	c.release()
-	for in.Load() != 2 {
-		runtime.Gosched()
-	}
+	await(t, func() bool { return in.Load() == 2 })
 	other := startTarget(t, 1, 1)
 	mustAdd(t, e, other)
 	other.release()
-	for e.Counters().Received != 5 {
-		runtime.Gosched()
-	}
+	await(t, func() bool { return e.Counters().Received == 5 })
 	release <- struct{}{} // a worker is free, and may not be at the first's calls
-	for in.Load() != 3 {
-		runtime.Gosched()
-	}
+	await(t, func() bool { return in.Load() == 3 })
 	if got := s.Counters(); got.InHandlers != 1 || got.Answered != 1 {
 		t.Errorf("counters: %+v", got)
 	}
@@ -265,9 +265,7 @@ func TestLateAndDetachedGiveTheirShareBack(t *testing.T) {
 		s := mustAddWith(t, e, c, engine.SourceOptions{MaxInHandlers: 1})
 		c.release()
 		if !late {
-			for s.Counters().Detached != 4 || s.Counters().Answered != 16 {
-				runtime.Gosched()
-			}
+			await(t, func() bool { return s.Counters().Detached == 4 && s.Counters().Answered == 16 })
 			close(release)
 		}
 		if r := c.results(); r.Values[1] != 2*threads || r.errno(unix.EPERM) != 2*threads {
