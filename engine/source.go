@@ -268,8 +268,8 @@ func (s *Source) Counters() Counters {
 	c.Received = s.received.Load() // last: what ended was received
 	if r := s.ring.Load(); r != nil {
 		c.Queued, c.InHandlers = uint64(r.Len()), uint64(r.Out())
-	} else if n := c.Received - (c.Answered + c.Dropped + c.Stale + c.Failed + c.Detached); n <= 1 {
-		c.InHandlers = n // it is with the only one who can have it
+	} else {
+		c.InHandlers = uint64(max(0, c.Balance())) // inline there is nowhere else
 	}
 	return c
 }

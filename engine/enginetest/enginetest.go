@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -109,6 +110,7 @@ type process struct {
 	heap    uint64 // where Put puts the next thing
 	fds     map[int]FD
 	threads map[int]*Target
+	answers uint64 // that the kernel took
 }
 
 // A Target is a thread that makes calls, one at a time.
@@ -239,6 +241,7 @@ func (c *Call) Wait() Result {
 	go func() {
 		<-c.ended
 		c.handled.Wait()
+		c.target.p.settle()
 		close(done)
 	}()
 	select {
@@ -255,6 +258,20 @@ func (c *Call) Wait() Result {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return c.result
+}
+
+// settle waits until the engine has counted every answer: one from another goroutine than the handler's ends the
+// call first.
+func (p *process) settle() {
+	for {
+		p.e.mu.Lock()
+		answers := p.answers
+		p.e.mu.Unlock()
+		if n := p.source.Counters(); n.Answered >= answers && n.Balance() == 0 {
+			return
+		}
+		runtime.Gosched()
+	}
 }
 
 // Kill ends the process: answers to its calls fail with engine.ErrGone, Alive says no, and its memory is gone.

@@ -288,6 +288,35 @@ func TestExpire(t *testing.T) {
 	}
 }
 
+// TestThreadsOfOneProcess: calls that wait for each other's.
+func TestThreadsOfOneProcess(t *testing.T) {
+	in, go_ := make(chan struct{}, 3), make(chan struct{})
+	e := enginetest.New(t, handler(func(r engine.Request) {
+		if r.Data().Args[0] == 0 {
+			in <- struct{}{}
+			<-go_
+		}
+		_ = r.Return(1)
+	}))
+	p := e.Target()
+	calls := []*enginetest.Call{p.Start(1), p.Thread().Start(1), p.Thread().Start(1)}
+	for range calls {
+		<-in
+	}
+	if got := p.Thread().Call(1, 1); got.Val != 1 {
+		t.Errorf("%v", got)
+	}
+	if n := p.Source().Counters(); n.InHandlers != 3 || n.Answered != 1 {
+		t.Errorf("counters: %+v", n)
+	}
+	close(go_)
+	for _, c := range calls {
+		if got := c.Wait(); got.Val != 1 {
+			t.Errorf("%v", got)
+		}
+	}
+}
+
 // A failing is a testing.TB that notes that it failed, for the tests of what fails.
 type failing struct {
 	testing.TB

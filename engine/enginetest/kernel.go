@@ -70,6 +70,7 @@ func (k *kernel) Send(r notify.Resp) unix.Errno {
 	default:
 		c.result.Val = r.Val
 	}
+	k.answers++
 	c.end()
 	return 0
 }
@@ -95,6 +96,7 @@ func (k *kernel) AddFD(a notify.AddFD) (int, unix.Errno) {
 	c.result.Added = append(c.result.Added, n)
 	if a.Flags&notify.AddFDSend != 0 {
 		c.result.Val = int64(n)
+		k.answers++
 		c.end()
 	}
 	return n, 0
