@@ -221,9 +221,9 @@ func TestShareOfALoneListener(t *testing.T) {
 	await(t, func() bool { return in.Load() == 2 })
 	other := startTarget(t, 1, 1)
 	mustAdd(t, e, other)
-	other.release()
-	await(t, func() bool { return e.Counters().Received == 5 })
 	release <- struct{}{} // a worker is free, and may not be at the first's calls
+	await(t, func() bool { return s.Counters().Answered == 1 })
+	other.release()
 	await(t, func() bool { return in.Load() == 3 })
 	if got := s.Counters(); got.InHandlers != 1 || got.Answered != 1 {
 		t.Errorf("counters: %+v", got)
