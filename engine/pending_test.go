@@ -212,7 +212,11 @@ func TestDetachedKeepsNoWorker(t *testing.T) {
 			var waiting []*engine.Pending
 			cfg.Workers = 1
 			cfg.Handler = engine.HandlerFunc(func(r engine.Request) {
-				if waiting = append(waiting, r.Detach()); len(waiting) < threads {
+				waiting = append(waiting, r.Detach())
+				if own := r.Source().Counters(); own.InHandlers != 0 || own.Detached != uint64(len(waiting)) {
+					t.Errorf("%d detached, the listener's counters: %+v", len(waiting), own)
+				}
+				if len(waiting) < threads {
 					return
 				}
 				if got := r.Source().Engine().Counters(); got.Detached != threads || got.InHandlers > 1 {
@@ -307,7 +311,11 @@ func TestDetachedUntilItIsTooLate(t *testing.T) {
 					<-s.Done()
 				}
 				for _, p := range all {
-					<-p.Done()
+					select {
+					case <-p.Done():
+					case <-time.After(testDeadline):
+						t.Fatal("a detached request is never over")
+					}
 					if err := p.Return(1); !errors.Is(err, want) {
 						t.Errorf("too late: %v, want %v", err, want)
 					}
