@@ -1,0 +1,137 @@
+// Agent is a seccomp agent for runc, crun and podman: it makes `mkdir` create a directory of another name, has
+// `chmod` fail with "No medium found" and lets all other trapped calls go on.
+//
+// The directory's name is the one that was asked for, a dash and the container's listenerMetadata. Try it:
+// docs/handlers.md has a container for it.
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path"
+	"sync"
+	"syscall"
+
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/agent"
+	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
+)
+
+// metadata is each listener's, which is there before its first call.
+var metadata sync.Map
+
+func handle(r engine.Request) {
+	d := r.Data()
+	switch d.NR {
+	case unix.SYS_MKDIR:
+		mkdir(r)
+	case unix.SYS_CHMOD, unix.SYS_FCHMOD, unix.SYS_FCHMODAT:
+		_ = r.Fail(unix.ENOMEDIUM)
+	default:
+		_ = r.Continue()
+	}
+}
+
+// mkdir makes the directory in the target's place, with the name that it copied: what the target does to its
+// memory meanwhile changes nothing.
+func mkdir(r engine.Request) {
+	d := r.Data()
+	suffix, _ := metadata.Load(r.Source().Listener())
+	name, err := readString(r, d.Args[0])
+	if err != nil {
+		_ = r.Fail(unix.EFAULT)
+		return
+	}
+	name = path.Clean(name + "-" + suffix.(string))
+	at, how := "cwd", uint64(unix.RESOLVE_BENEATH)
+	if path.IsAbs(name) {
+		at, how = "root", unix.RESOLVE_IN_ROOT
+	}
+	base, err := unix.Open(fmt.Sprintf("/proc/%d/%s", r.PID(), at), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil && !r.Alive() { // the number may be another thread's by now
+		_ = unix.Close(base)
+		return
+	}
+	if err == nil {
+		err = mkdirBelow(base, name, how, uint32(d.Args[1]))
+		_ = unix.Close(base)
+	}
+	if err != nil {
+		errno, _ := err.(syscall.Errno)
+		_ = r.Fail(errno)
+		return
+	}
+	_ = r.Return(0)
+}
+
+// mkdirBelow makes a directory whose path does not lead out of base.
+func mkdirBelow(base int, name string, resolve uint64, mode uint32) error {
+	dir, err := unix.Openat2(base, path.Dir(name), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: resolve | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	return unix.Mkdirat(dir, path.Base(name), mode)
+}
+
+// readString copies a string out of the target.
+func readString(r engine.Request, addr uint64) (string, error) {
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", r.PID()))
+	if err != nil {
+		return "", err
+	}
+	defer mem.Close()
+	b := make([]byte, unix.PathMax)
+	n, err := mem.ReadAt(b, int64(addr)) // less than asked where the mapping ends
+	end := bytes.IndexByte(b[:n], 0)
+	if end < 0 || !r.Alive() {
+		return "", fmt.Errorf("no string at %#x: %w", addr, err)
+	}
+	return string(b[:end]), nil
+}
+
+func main() {
+	socket := flag.String("socketfile", "/run/seccomp-agent.socket", "where runtimes connect to")
+	pidFile := flag.String("pid-file", "", "where to write our process id")
+	flag.Parse()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := run(*socket, *pidFile, log); err != nil {
+		log.Error("agent", "err", err)
+		os.Exit(1)
+	}
+}
+
+func run(socket, pidFile string, log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	e, err := engine.New(engine.Config{Handler: engine.HandlerFunc(handle), Logger: log})
+	if err != nil {
+		return err
+	}
+	serve := func(s agent.State, l *notify.Listener) error {
+		metadata.Store(l, path.Base(s.Metadata))
+		src, err := e.Add(l)
+		if err == nil {
+			go func() { <-src.Done(); metadata.Delete(l) }()
+		}
+		return err
+	}
+	a, err := agent.Listen(agent.Config{Path: socket, Serve: serve, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	if pidFile != "" {
+		if err := os.WriteFile(pidFile, []byte(fmt.Sprint(os.Getpid())), 0o644); err != nil {
+			return err
+		}
+	}
+	go func() { _ = a.Run(ctx) }()
+	return e.Run(ctx)
+}
