@@ -30,6 +30,9 @@ func (in *inbox) Read(p []byte) (int, error) {
 		in.oob = make([]byte, ancillary)
 	}
 	n, oobn, flags, _, err := in.c.ReadMsgUnix(p, in.oob) // the net package sets MSG_CMSG_CLOEXEC
+	if errors.Is(err, io.EOF) {
+		return 0, io.EOF // without the net package's words
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -41,8 +44,6 @@ func (in *inbox) Read(p []byte) (int, error) {
 		return n, errors.New("descriptors were lost on their way (MSG_CTRUNC): raise RLIMIT_NOFILE if this process has as many open as it may")
 	case len(in.fds) > maxFDs:
 		return n, fmt.Errorf("more than %d descriptors came, the most that one message has", maxFDs)
-	case n == 0:
-		return 0, io.EOF
 	}
 	return n, nil
 }

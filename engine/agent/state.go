@@ -57,6 +57,10 @@ func parse(r io.Reader, maxBytes int) (*State, error) {
 		}
 		return nil, fmt.Errorf("the state is not what the OCI runtime specification says: %w", err)
 	}
+	// What came was enough for the decoder, and something was wrong with it all the same.
+	if lim.err != nil && lim.err != io.EOF {
+		return nil, lim.err
+	}
 	// Nobody waits for more than the value. What came with it must be its white space.
 	rest, _ := io.ReadAll(dec.Buffered())
 	if rest = bytes.TrimLeft(rest, " \t\r\n"); len(rest) > 0 {
