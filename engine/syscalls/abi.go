@@ -17,7 +17,7 @@ const (
 	ARM64
 	ARM
 
-	abis
+	ABIs // how many there are
 )
 
 // X32Bit marks the numbers of x32 calls (__X32_SYSCALL_BIT), which come under amd64's AUDIT_ARCH.
@@ -28,7 +28,7 @@ func Native() ABI { return native }
 
 var native = map[string]ABI{"amd64": AMD64, "arm64": ARM64, "386": I386, "arm": ARM}[runtime.GOARCH]
 
-var tables = [abis][]string{AMD64: amd64[:], X32: x32[:], I386: i386[:], ARM64: arm64[:], ARM: arm[:]}
+var tables = [ABIs][]string{AMD64: amd64[:], X32: x32[:], I386: i386[:], ARM64: arm64[:], ARM: arm[:]}
 
 // ABIOf is the ABI of call nr under arch (AUDIT_ARCH_*), and the number without what marks x32; ok is false if
 // the architecture has no table here.
@@ -51,10 +51,10 @@ func ABIOf(arch uint32, nr int32) (a ABI, number int32, ok bool) {
 
 // Arch is AUDIT_ARCH_* of the ABI's calls.
 func (a ABI) Arch() uint32 {
-	return [abis]uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM}[a]
+	return [ABIs]uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM}[a]
 }
 
-func (a ABI) String() string { return [abis]string{"amd64", "x32", "i386", "arm64", "arm"}[a] }
+func (a ABI) String() string { return [ABIs]string{"amd64", "x32", "i386", "arm64", "arm"}[a] }
 
 // Wide reports whether registers have 64 bits.
 func (a ABI) Wide() bool { return a == AMD64 || a == ARM64 || a == X32 }
@@ -69,7 +69,7 @@ func Name(arch uint32, nr int32) string {
 	return tables[a][nr]
 }
 
-var numbers = sync.OnceValue(func() (m [abis]map[string]int32) {
+var numbers = sync.OnceValue(func() (m [ABIs]map[string]int32) {
 	for a, t := range tables {
 		m[a] = make(map[string]int32, len(t))
 		for nr, name := range t {
@@ -104,7 +104,7 @@ func (a ABI) Names(yield func(nr int32, name string) bool) {
 
 // All are the ABIs that have a table.
 func All(yield func(ABI) bool) {
-	for a := range abis {
+	for a := range ABIs {
 		if !yield(a) {
 			return
 		}

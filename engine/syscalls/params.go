@@ -70,8 +70,8 @@ var calls = map[string]string{
 	"seccomp": "operation:int flags arg:opaque", "fanotify_init": "flags eventflags:flags",
 }
 
-var params = func() (p [abis][][]Param) {
-	for a := range abis {
+var params = func() (p [ABIs][][]Param) {
+	for a := range ABIs {
 		p[a] = make([][]Param, len(tables[a]))
 		for nr, name := range tables[a] {
 			spec, ok := calls[a.String()+"/"+name]

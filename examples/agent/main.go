@@ -8,6 +8,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -25,18 +26,6 @@ import (
 
 // metadata is each listener's, which is there before its first call.
 var metadata sync.Map
-
-func handle(r engine.Request) {
-	d := r.Data()
-	switch d.NR {
-	case unix.SYS_MKDIR:
-		mkdir(r)
-	case unix.SYS_CHMOD, unix.SYS_FCHMOD, unix.SYS_FCHMODAT:
-		_ = r.Fail(unix.ENOMEDIUM)
-	default:
-		_ = r.Continue()
-	}
-}
 
 // mkdir makes the directory in the target's place, with the name that it copied: what the target does to its
 // memory meanwhile changes nothing.
@@ -110,7 +99,14 @@ func main() {
 func run(socket, pidFile string, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	e, err := engine.New(engine.Config{Handler: engine.HandlerFunc(handle), Logger: log})
+	mux := engine.NewMux(engine.Continue)
+	if err := errors.Join(
+		mux.Route(engine.Route{Handler: engine.HandlerFunc(mkdir)}, "mkdir"),
+		mux.Route(engine.Route{Handler: engine.Deny(unix.ENOMEDIUM)}, "chmod", "fchmod", "fchmodat", "fchmodat2"),
+	); err != nil {
+		return err
+	}
+	e, err := engine.New(engine.Config{Handler: mux, Logger: log})
 	if err != nil {
 		return err
 	}
