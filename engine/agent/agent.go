@@ -24,6 +24,10 @@ const (
 	// DefaultMaxState is twice the annotations of the largest states that are known.
 	DefaultMaxState = 4 << 20
 	DefaultMaxConns = 64
+	// DefaultJournal is for the queue of an engine's default many times over; 20 KB for each listener.
+	DefaultJournal = 1024
+	// NoJournal, as Config.Journal, is none: such listeners can be neither handed over nor recovered.
+	NoJournal = -1
 )
 
 // A Config sets up an [Agent]. Serve is required, and either Path or Listener.
@@ -51,6 +55,10 @@ type Config struct {
 	// has been at it for longest is refused: who sends nothing holds nobody up.
 	MaxConns int
 
+	// Journal is how many outstanding calls of a listener its journal has room for; 0: DefaultJournal. It costs a descriptor
+	// for each listener. More that are outstanding are found too, but it takes longer.
+	Journal int
+
 	Logger *slog.Logger // each client that is refused is one line at level Warn; nil: nothing is logged
 }
 
@@ -64,6 +72,7 @@ type Agent struct {
 	mu     sync.Mutex
 	conns  list.List // of *conn that are sending, oldest first
 	closed bool
+	handed bool // to a successor, who listens on the same socket
 	wg     sync.WaitGroup
 }
 
@@ -83,6 +92,7 @@ func Listen(cfg Config) (*Agent, error) {
 	}
 	def(&cfg.MaxState, DefaultMaxState)
 	def(&cfg.MaxConns, DefaultMaxConns)
+	def(&cfg.Journal, DefaultJournal)
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultTimeout
 	}
@@ -98,6 +108,8 @@ func Listen(cfg Config) (*Agent, error) {
 	switch {
 	case cfg.Serve == nil:
 		return nil, errors.New("agent: nobody to serve listeners (Config.Serve)")
+	case cfg.Journal < NoJournal || cfg.Journal > notify.MaxJournal:
+		return nil, fmt.Errorf("agent: a journal of %d entries: must be 1 to %d, or NoJournal", cfg.Journal, notify.MaxJournal)
 	case cfg.Timeout < 0 || cfg.MaxState < 0 || cfg.MaxConns < 0:
 		return nil, fmt.Errorf("agent: timeout %v, %d bytes of a state, %d connections: must not be negative", cfg.Timeout, cfg.MaxState, cfg.MaxConns)
 	}
@@ -150,7 +162,7 @@ func (a *Agent) Close() error {
 			_ = os.Remove(a.path)
 		}
 	}
-	for e := a.conns.Front(); e != nil; e = e.Next() {
+	for e := a.conns.Front(); e != nil && !a.handed; e = e.Next() {
 		_ = e.Value.(*conn).SetReadDeadline(time.Unix(1, 0))
 	}
 	if err := a.l.Close(); err != nil {
@@ -195,7 +207,7 @@ func (a *Agent) begin(c *conn) {
 	_ = c.SetReadDeadline(time.Now().Add(a.cfg.Timeout))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
+	if a.closed && !a.handed {
 		_ = c.Close()
 		return
 	}
@@ -258,8 +270,16 @@ func (a *Agent) receive(c *conn) (cred unix.Ucred, s *State, l *notify.Listener,
 	if s, err = parse(in, a.cfg.MaxState); err != nil {
 		return cred, nil, nil, err
 	}
-	l, err = s.listener(in)
-	return cred, s, l, err
+	if l, err = s.listener(in); err != nil {
+		return cred, s, nil, err
+	}
+	if a.cfg.Journal != NoJournal {
+		if err := Journal(l, *s, a.cfg.Journal); err != nil {
+			_ = l.Close()
+			return cred, s, nil, err
+		}
+	}
+	return cred, s, l, nil
 }
 
 // why makes an error of ours of a deadline.

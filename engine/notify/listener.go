@@ -23,6 +23,7 @@ var ErrBadResp = errors.New("bad answer")
 type Listener struct {
 	fd      atomic.Int32
 	cookies [3]uintptr
+	journal *Journal
 }
 
 // NewListener takes ownership of fd, which must be a seccomp listener, marks it
@@ -65,6 +66,9 @@ func (l *Listener) FD() int { return int(l.fd.Load()) }
 func (l *Listener) IDValid(id uint64) error {
 	for {
 		if e := l.idValid(&id); e != unix.EINTR {
+			if l.journal != nil && e == unix.ENOENT {
+				l.journal.strike(id)
+			}
 			return opError(OpIDValid, e)
 		}
 	}
@@ -95,6 +99,9 @@ func (l *Listener) AddFD(a *AddFD) (int, error) {
 		if e != 0 {
 			fd = -1
 		}
+		if l.journal != nil && (e == 0 && a.Flags&AddFDSend != 0 || e == unix.ENOENT) {
+			l.journal.strike(a.ID)
+		}
 		return fd, opError(OpAddFD, e)
 	}
 }
@@ -123,6 +130,9 @@ func (l *Listener) Close() error {
 	fd := l.fd.Swap(-1)
 	if fd < 0 {
 		return fmt.Errorf("close listener: %w", os.ErrClosed)
+	}
+	if l.journal != nil {
+		_ = l.journal.Close()
 	}
 	if err := unix.Close(int(fd)); err != nil {
 		return fmt.Errorf("close listener: %w", err)
