@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testchild.Main(m, testchild.Roles{"activated": childActivated})
+	testchild.Main(m, testchild.Roles{"activated": childActivated, "callers": childCallers, "container": childContainer, "successor": childSuccessor})
 }
 
 // patience is for what must happen; only a failure takes as long.

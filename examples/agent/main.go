@@ -1,8 +1,8 @@
-// Agent is a seccomp agent for runc, crun and podman: it makes `mkdir` create a directory of another name, has
-// `chmod` fail with "No medium found" and lets all other trapped calls go on.
+// Agent is a seccomp agent for runc, crun and podman: it makes mkdir(2) create a directory of another name, has
+// chmod(2) fail with "No medium found" and lets all other trapped calls go on.
 //
-// The directory's name is the one that was asked for, a dash and the container's listenerMetadata. Try it:
-// docs/handlers.md has a container for it.
+// The directory's name is the one that was asked for, a dash and the container's listenerMetadata. docs/handlers.md
+// has a container for it.
 package main
 
 import (
@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"path"
-	"sync"
 	"syscall"
 
 	"github.com/unknot/unknot/engine"
@@ -24,44 +23,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// metadata is each listener's, which is there before its first call.
-var metadata sync.Map
-
 // mkdir makes the directory in the target's place, with the name that it copied: what the target does to its
 // memory meanwhile changes nothing.
 func mkdir(r engine.Request) {
 	d := r.Data()
-	suffix, _ := metadata.Load(r.Source().Listener())
-	name, err := readString(r, d.Args[0])
-	if err != nil {
+	s, err := agent.StateOf(r.Source().Listener())
+	name, rerr := readString(r, d.Args[0])
+	if errors.Join(err, rerr) != nil {
 		_ = r.Fail(unix.EFAULT)
 		return
 	}
-	name = path.Clean(name + "-" + suffix.(string))
-	at, how := "cwd", uint64(unix.RESOLVE_BENEATH)
-	if path.IsAbs(name) {
-		at, how = "root", unix.RESOLVE_IN_ROOT
-	}
-	base, err := unix.Open(fmt.Sprintf("/proc/%d/%s", r.PID(), at), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == nil && !r.Alive() { // the number may be another thread's by now
-		_ = unix.Close(base)
-		return
-	}
-	if err == nil {
-		err = mkdirBelow(base, name, how, uint32(d.Args[1]))
-		_ = unix.Close(base)
-	}
-	if err != nil {
-		errno, _ := err.(syscall.Errno)
+	err = mkdirFor(r, path.Clean(name+"-"+path.Base(s.Metadata)), uint32(d.Args[1]))
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
 		_ = r.Fail(errno)
 		return
 	}
 	_ = r.Return(0)
 }
 
-// mkdirBelow makes a directory whose path does not lead out of base.
-func mkdirBelow(base int, name string, resolve uint64, mode uint32) error {
-	dir, err := unix.Openat2(base, path.Dir(name), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: resolve | unix.RESOLVE_NO_MAGICLINKS})
+// mkdirFor makes a directory below the target's root or working directory; no symbolic link leads out of it.
+func mkdirFor(r engine.Request, name string, mode uint32) error {
+	at, resolve := "cwd", uint64(unix.RESOLVE_BENEATH)
+	if path.IsAbs(name) {
+		at, resolve = "root", unix.RESOLVE_IN_ROOT
+	}
+	base, err := unix.Open(fmt.Sprintf("/proc/%d/%s", r.PID(), at), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(base)
+	if !r.Alive() { // the number may have been another thread's
+		return unix.ESRCH
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: resolve | unix.RESOLVE_NO_MAGICLINKS}
+	dir, err := unix.Openat2(base, path.Dir(name), &how)
 	if err != nil {
 		return err
 	}
@@ -100,34 +96,23 @@ func run(socket, pidFile string, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	mux := engine.NewMux(engine.Continue)
-	if err := errors.Join(
-		mux.Route(engine.Route{Handler: engine.HandlerFunc(mkdir)}, "mkdir"),
-		mux.Route(engine.Route{Handler: engine.Deny(unix.ENOMEDIUM)}, "chmod", "fchmod", "fchmodat", "fchmodat2"),
-	); err != nil {
+	err := errors.Join(mux.Route(engine.Route{Handler: engine.HandlerFunc(mkdir)}, "mkdir"),
+		mux.Route(engine.Route{Handler: engine.Deny(unix.ENOMEDIUM)}, "chmod", "fchmod", "fchmodat", "fchmodat2"))
+	e, nerr := engine.New(engine.Config{Handler: mux, Logger: log})
+	if err = errors.Join(err, nerr); err != nil {
 		return err
 	}
-	e, err := engine.New(engine.Config{Handler: mux, Logger: log})
-	if err != nil {
-		return err
-	}
-	serve := func(s agent.State, l *notify.Listener) error {
-		metadata.Store(l, path.Base(s.Metadata))
-		src, err := e.Add(l)
-		if err == nil {
-			go func() { <-src.Done(); metadata.Delete(l) }()
-		}
-		return err
-	}
+	serve := func(_ agent.State, l *notify.Listener) error { _, err := e.Add(l); return err }
 	a, err := agent.Listen(agent.Config{Path: socket, Serve: serve, Logger: log})
 	if err != nil {
 		return err
 	}
+	go func() { _ = a.Run(ctx) }()
 	defer a.Close()
 	if pidFile != "" {
-		if err := os.WriteFile(pidFile, []byte(fmt.Sprint(os.Getpid())), 0o644); err != nil {
+		if err := os.WriteFile(pidFile, fmt.Append(nil, os.Getpid()), 0o644); err != nil {
 			return err
 		}
 	}
-	go func() { _ = a.Run(ctx) }()
 	return e.Run(ctx)
 }
