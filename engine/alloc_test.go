@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +24,12 @@ func TestNoAllocationsPerNotification(t *testing.T) {
 		{"return", func(r engine.Request) { _ = r.Return(1) }},
 		{"fail", func(r engine.Request) { _ = r.Fail(unix.EPERM) }},
 		{"continue", func(r engine.Request) { _ = r.Continue() }},
+		{"as it is", func(r engine.Request) { _ = r.Answer(notify.Resp{Val: 1}) }},
+		{"a descriptor", func(r engine.Request) { // always of the same number
+			if _, err := r.Install(notify.AddFD{SrcFD: 2, Flags: notify.AddFDSetFD | notify.AddFDSend, NewFD: 100}); err != nil {
+				panic(err)
+			}
+		}},
 		{"no answer", func(engine.Request) {}},
 		{"two answers", func(r engine.Request) {
 			if r.Return(1) != nil || !errors.Is(r.Return(2), engine.ErrAnswered) {

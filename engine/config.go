@@ -206,6 +206,9 @@ type Config struct {
 	// BySyscall keeps statistics for each system call; see [Engine.Syscalls].
 	BySyscall bool
 
+	// BySource keeps histograms and errnos of each listener, some 40 KB; see [Source.Latencies], [Source.Errnos].
+	BySource bool
+
 	Logger *slog.Logger // nil: nothing is logged
 }
 

@@ -79,6 +79,7 @@ func (e *Engine) steer(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case s := <-e.control.hangups:
+			e.cfg.Logger.Info("listener hangs up, no target is left", s.log())
 			go func() { _ = e.retire(context.Background(), s, true) }()
 		case <-e.control.asks:
 			e.step(&pilots)

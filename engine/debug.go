@@ -27,6 +27,8 @@ type ListenerState struct {
 	Received    uint64  // calls
 	Outstanding uint64  // of these, not yet answered
 	Queued      int     // in its ring
+	HighWater   int     // the greatest number that there was in it
+	Tag         any     `json:"-"`
 	Rate        float64 // calls/s at the controller's last look; with one receiver it does not look
 }
 
@@ -51,7 +53,7 @@ func (e *Engine) Debug() Debug {
 			r.Plan = plans[i].String()
 		}
 		for _, s := range *rx.listeners.Load() {
-			l := ListenerState{FD: s.l.FD(), Received: s.received.Load(), Outstanding: s.outstanding(), Rate: s.seen.load().Rate}
+			l := ListenerState{FD: s.l.FD(), Received: s.received.Load(), Outstanding: s.outstanding(), Rate: s.seen.load().Rate, HighWater: s.HighWater(), Tag: s.opts.Tag}
 			if ring := s.ring.Load(); ring != nil {
 				l.Queued = ring.Len()
 			}

@@ -60,6 +60,9 @@
 //	barrier        wait until a receive thread has gone round its loop
 //	reconcile      have the controller look
 //	seat           a receive thread's claim to a CPU, which other processes see
+//	detached       a request whose handler has returned without an answer, which its Pending gives
+//	share          how many workers may be at one listener's calls at once; of its ring, the ration
+//	tag            what the one who added a listener wants handlers to know of it
 //	default answer what the engine answers in a handler's stead
 //	Gone           (counter) RECV found the target gone
 //	Expired        (counter) dropped, having waited longer than Config.MaxAge

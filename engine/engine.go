@@ -30,10 +30,12 @@ type Engine struct {
 
 // A lifecycle is how far an engine is, and who must end before it is over.
 type lifecycle struct {
-	state    engineState // guarded by registry.mu
-	stopping bool        // no listener is added any more; guarded by registry.mu
-	failed   chan error  // of a receive thread; capacity 1
-	running  members     // workers
+	state    engineState   // guarded by registry.mu
+	stopping bool          // no listener is added any more; guarded by registry.mu
+	failed   chan error    // of a receive thread; capacity 1
+	ready    chan struct{} // closed when all threads are up
+	running  members       // workers
+	detached pendings      // requests without one
 	retirers sync.WaitGroup
 	halted   atomic.Bool   // nothing more is received
 	givenUp  chan struct{} // closed when the stop waits for nobody any more; all is answered
@@ -68,8 +70,20 @@ func New(cfg Config) (*Engine, error) {
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
+	e := newEngine(cfg, cpus)
+	for range max(1, cfg.Receivers) {
+		if _, err := e.openReceiver(); err != nil {
+			e.closeReceivers()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// newEngine returns an engine without receivers.
+func newEngine(cfg Config, cpus []int) *Engine {
 	e := &Engine{cfg: cfg, cpus: cpus}
-	e.life.failed, e.life.givenUp = make(chan error, 1), make(chan struct{})
+	e.life.failed, e.life.givenUp, e.life.ready = make(chan error, 1), make(chan struct{}), make(chan struct{})
 	e.registry.byFD = map[int]*Source{}
 	e.control.init()
 	e.deadlines.asks = make(chan struct{}, 1)
@@ -86,13 +100,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.BySyscall {
 		e.syscalls = new(syscallTable)
 	}
-	for range max(1, cfg.Receivers) {
-		if _, err := e.openReceiver(); err != nil {
-			e.closeReceivers()
-			return nil, err
-		}
-	}
-	return e, nil
+	return e
 }
 
 // Run supervises until ctx ends, then stops: nothing more is received, the
@@ -125,6 +133,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.registry.mu.Unlock()
 	if err == nil {
+		close(e.life.ready)
 		err = e.serve(ctx)
 	} else {
 		e.setProcs(0)
@@ -133,6 +142,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.closeAll()
 	return err
 }
+
+// Ready is closed when Run has its threads up: they receive, and hooks have run. It is never
+// closed if Run fails before, so wait for Run's end beside it.
+func (e *Engine) Ready() <-chan struct{} { return e.life.ready }
 
 // serve runs everything but the receive threads until the stop is complete.
 func (e *Engine) serve(ctx context.Context) error {
@@ -185,24 +198,35 @@ func (e *Engine) stop() error {
 				return errors.Join(e.answerAll(), fmt.Errorf("engine: stop: %w: the inline handler", ErrStopTimeout))
 			}
 		}
-		return e.receiverError()
+		wait(e.life.detached.allGone())
+		err := e.receiverError()
+		if inTime {
+			return err
+		}
+		left := e.life.detached.stopped()
+		return errors.Join(err, e.answerAll(), left)
 	}
+	var stuck error
 	for _, rx := range all {
-		<-rx.ended // the receive thread runs no handler here: it sees the stop at once
+		if !rx.pushesNoMore() {
+			stuck = fmt.Errorf("engine: stop: %w: an inline handler", ErrStopTimeout)
+		}
 		rx.crew.finish()
 		rx.rings.Close()
 	}
 	wait(e.life.running.allGone())
+	wait(e.life.detached.allGone())
 	err := e.receiverError()
 	if inTime {
-		return err
+		return err // and no receive thread is stuck
 	}
 	// Whatever still waits is dropped; whatever still runs is answered for.
 	e.life.running.close() // late workers are no longer replaced
 	for src := range e.registry.each {
 		e.dropAll(src)
 	}
-	err = errors.Join(err, e.answerAll())
+	left := e.life.detached.stopped()
+	err = errors.Join(err, stuck, e.answerAll(), left)
 	if n := e.life.running.count(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("engine: stop: %w: %d of them", ErrStopTimeout, n))
 	}
@@ -225,14 +249,19 @@ func (e *Engine) answerAll() error {
 
 // dropAll drops what is in the ring of a source that is not received from any more.
 func (e *Engine) dropAll(src *Source) {
+	if src.inline {
+		return
+	}
 	rx := src.owner.Load()
 	var h [1]uint64
 	for src.ring.Load().TryPop(h[:]) == 1 {
 		rx.held.Add(1)
+		src.held.Add(1)
 		c := src.slab.At(uint32(h[0]))
 		d := e.drops(&c.notif, c.stats, c.receivedAt)
 		rx.sendDrop(&rx.tallies[0], src, &d)
 		rx.held.Add(-1)
+		src.held.Add(-1)
 		src.slab.Put(uint32(h[0]))
 	}
 }
@@ -240,7 +269,7 @@ func (e *Engine) dropAll(src *Source) {
 // allAnswered reports whether every notification has had its answer.
 func (e *Engine) allAnswered() bool {
 	c := e.Counters()
-	return c.Balance() == 0 && c.Queued+c.Held+c.InHandlers == 0
+	return c.Balance() == 0 && c.Queued+c.Held+c.InHandlers+c.Detached == 0
 }
 
 func (e *Engine) receiverError() error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"time"
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
@@ -85,4 +86,107 @@ func ExampleRequest_ReturnFD() {
 	fmt.Println(name, err)
 	_ = unix.Close(int(val))
 	// Output: /dev/null <nil>
+}
+
+func ExampleRequest_SendFD() {
+	val, _ := supervised(func(r engine.Request) {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			_ = r.Fail(unix.EIO)
+			return
+		}
+		defer f.Close()
+		if err := r.SendFD(int(f.Fd()), true); err != nil { // nothing was answered
+			_ = r.Fail(unix.EMFILE)
+		}
+	})
+	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", val))
+	fmt.Println(name, err)
+	_ = unix.Close(int(val))
+	// Output: /dev/null <nil>
+}
+
+func ExampleRequest_Detach() {
+	approved := make(chan bool)
+	val, errno := supervised(func(r engine.Request) {
+		p := r.Detach()
+		go func() { // the worker goes on meanwhile
+			select {
+			case yes := <-approved:
+				if yes {
+					_ = p.Return(42)
+				} else {
+					_ = p.Fail(unix.EPERM)
+				}
+			case <-p.Done(): // the deadline, or a stop: the engine has answered
+			}
+		}()
+		go func() { approved <- true }() // somebody decides, some time
+	})
+	fmt.Println(val, int(errno))
+	// Output: 42 0
+}
+
+func ExampleGo() {
+	slow := engine.HandlerFunc(func(r engine.Request) {
+		time.Sleep(time.Millisecond) // a network, a disk
+		_ = r.Return(42)
+	})
+	apart := engine.Go(slow, 64)
+	val, _ := supervised(func(r engine.Request) {
+		if r.Data().NR == unix.SYS_GETPPID {
+			apart.Handle(r)
+			return
+		}
+		_ = r.Continue()
+	})
+	fmt.Println(val)
+	// Output: 42
+}
+
+func ExampleEngine_AddWith() {
+	type container struct{ name string }
+	e, err := engine.New(engine.Config{Handler: engine.HandlerFunc(func(r engine.Request) {
+		c := r.Source().Tag().(*container) // from the first call on
+		fmt.Println("a call of", c.name)
+		_ = r.Continue()
+	})})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- e.Run(ctx) }()
+	<-e.Ready()
+
+	prog, err := notify.TrapProgram(unix.SYS_GETPPID)
+	if err != nil {
+		log.Fatal(err)
+	}
+	listener, go_ := make(chan *notify.Listener), make(chan bool)
+	osthread.Start(func() {
+		l, err := notify.Install(prog, 0)
+		if err != nil {
+			log.Fatal(err)
+		}
+		listener <- l
+		<-go_
+		unix.Getppid()
+		go_ <- true
+	})
+	s, err := e.AddWith(<-listener, engine.SourceOptions{Tag: &container{"web"}, MaxInHandlers: 4, Queue: 32})
+	if err != nil {
+		log.Fatal(err)
+	}
+	go_ <- true
+	<-go_
+	<-s.Done() // its last target is gone
+	fmt.Println("answered:", s.Counters().Answered)
+	stop()
+	if err := <-done; err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// a call of web
+	// answered: 1
 }

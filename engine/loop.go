@@ -33,9 +33,8 @@ type loop struct {
 	length   duration
 	handsOff int64 // until when it does not wait for the lone worker
 
-	evicted []uint64
-	polled  []unix.PollFd
-	polls   []*Source // polled[i] is polls[i]'s
+	polled []unix.PollFd
+	polls  []*Source // polled[i] is polls[i]'s
 }
 
 // wakeIndex marks the eventfd among the epoll events; listeners have their
@@ -59,9 +58,7 @@ const (
 var errReceiverGone = errors.New("engine: the handler ended the receive thread (runtime.Goexit)")
 
 func newLoop(rx *receiver) *loop {
-	p := rx.e.cfg.policyConfig()
-	_ = p.Fill()
-	return &loop{rx: rx, t: &rx.tallies[0], inline: rx.crew.all()[0], evicted: make([]uint64, p.MaxEvict()),
+	return &loop{rx: rx, t: &rx.tallies[0], inline: rx.crew.all()[0],
 		senses: rx.e.cfg.RaisePriority || !rx.e.cfg.Inline}
 }
 
@@ -156,7 +153,7 @@ func (l *loop) receiveDirectly(src *Source) {
 	rx.observed.direct.Store(true)
 	rx.e.control.reconcile() // for somebody to look whether calls still come
 	for l.receive(src, true) {
-		if !rx.e.cfg.Inline && (src.rx.timed || src.pause.on()) {
+		if !src.inline && (src.rx.timed || src.pause.on()) {
 			break
 		}
 	}
@@ -296,7 +293,7 @@ func (l *loop) receive(src *Source, block bool) bool {
 	r := &l.inline.req
 	n := &r.notif
 	var c *cell
-	if !rx.e.cfg.Inline {
+	if !src.inline {
 		for !s.hasCell {
 			if s.hasCell = src.slab.Take(s.cell[:]) == 1; !s.hasCell {
 				runtime.Gosched() // a worker is between taking a handle and giving its cell back
@@ -341,6 +338,11 @@ func (l *loop) receive(src *Source, block bool) bool {
 	}
 	c.receivedAt, c.stats = at, stats
 	l.received(src, n, at)
+	if src.inliner != nil && src.inliner.inlines(src, &n.Data) {
+		r.notif, r.src, r.receivedAt, r.stats = *n, src, at, stats // the cell is for the next one
+		l.inline.serve(false, at)
+		return true
+	}
 	l.admit(src, c)
 	l.handOff(src, at)
 	return true

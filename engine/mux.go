@@ -34,6 +34,9 @@ type Route struct {
 	// Default answers for a handler that is late, panics or does not answer; 0: [Config.DefaultErrno].
 	// [DropContinue] has the kernel run the call.
 	Default syscall.Errno
+	// Inline has the receive thread call the handler, also where other calls are queued, as long as the Mux is the handler of
+	// the engine or the listener, or of one that is, and not within other functions. It must not block: see [Config.Inline].
+	Inline bool
 }
 
 // NoDeadline, as Route.Deadline, has the engine wait for the handler.
@@ -70,8 +73,9 @@ type callKey struct {
 }
 
 type when struct {
-	match func(*Source) bool
-	h     Handler
+	match  func(*Source) bool
+	h      Handler
+	nested inliner // h without what is around it, if it is one
 }
 
 // A muxTable is what calls are looked up in. It is never changed.
@@ -79,12 +83,21 @@ type muxTable struct {
 	whens  []when
 	routes [syscalls.ABIs][]*boundRoute // by number
 	other  Handler
+
+	inline bool // a route may be
+	nested inliner
+}
+
+// An inliner is a handler that wants some calls of a queueing engine on the receive thread.
+type inliner interface {
+	inlines(*Source, *notify.Data) bool
 }
 
 // A boundRoute is a Route with its layers around it.
 type boundRoute struct {
 	h      Handler
 	bounds *bounds // nil: the engine's
+	inline bool
 }
 
 // bounds are what a route sets for the engine.
@@ -150,7 +163,7 @@ func (m *Mux) RouteNumber(r Route, arch uint32, nr int32) error {
 // When has h handle all calls of listeners for which match holds. It is asked for each call, on the thread that
 // handles it, and must neither block nor allocate.
 func (m *Mux) When(match func(*Source) bool, h Handler) {
-	m.change(func(d *muxRoutes) { d.whens = append(d.whens, when{match, h}) })
+	m.change(func(d *muxRoutes) { d.whens = append(d.whens, when{match: match, h: h}) })
 }
 
 // Use puts middleware around every handler of the Mux, those that are added later too. The first one is outermost. Each is called
@@ -193,11 +206,16 @@ func (m *Mux) compile() {
 		return h
 	}
 	t := &muxTable{other: around(m.def.other)}
+	t.nested, _ = m.def.other.(inliner)
+	t.inline = t.nested != nil
 	for _, w := range m.def.whens {
-		t.whens = append(t.whens, when{w.match, around(w.h)})
+		nested, ok := w.h.(inliner)
+		t.inline = t.inline || ok
+		t.whens = append(t.whens, when{w.match, around(w.h), nested})
 	}
 	for k, r := range maps.All(m.def.routes) {
-		b := &boundRoute{h: around(r.Handler)}
+		b := &boundRoute{h: around(r.Handler), inline: r.Inline}
+		t.inline = t.inline || r.Inline
 		if r.Deadline != 0 || r.Default != 0 {
 			b.bounds = &bounds{r.Deadline, r.Default}
 		}
@@ -233,6 +251,23 @@ func (m *Mux) Handle(r Request) {
 	if t.other != nil {
 		t.other.Handle(r)
 	}
+}
+
+// inlines reports whether a call is for the receive thread, which asks.
+func (m *Mux) inlines(src *Source, d *notify.Data) bool {
+	t := m.table.Load()
+	if !t.inline {
+		return false
+	}
+	for i := range t.whens {
+		if w := &t.whens[i]; w.match(src) {
+			return w.nested != nil && w.nested.inlines(src, d)
+		}
+	}
+	if b := t.route(d); b != nil {
+		return b.inline
+	}
+	return t.nested != nil && t.nested.inlines(src, d)
 }
 
 func (t *muxTable) route(d *notify.Data) *boundRoute {
@@ -284,6 +319,13 @@ func (s *slot) deadline() time.Duration {
 		return max(0, b.deadline)
 	}
 	return s.e.cfg.HandlerDeadline
+}
+
+// overdue reports whether the deadline of the slot's request, dispatched at from, is over at the given time; or, of any
+// request, whether it was there.
+func (s *slot) overdue(from, at int64, any bool) bool {
+	d := s.deadline()
+	return from <= at && (any || d != 0 && at-from >= int64(d))
 }
 
 // defaultResp is the default answer for the slot's request. Whoever asks has won the right to answer.

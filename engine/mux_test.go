@@ -182,6 +182,67 @@ func TestMuxBounds(t *testing.T) {
 	}
 }
 
+// A route that is inline is handled while the queue's only worker is held up, and on the receive thread.
+func TestMuxInlineRoutes(t *testing.T) {
+	for _, nested := range []bool{false, true} {
+		t.Run(fmt.Sprint("nested=", nested), func(t *testing.T) {
+			release := make(chan bool)
+			var once sync.Once
+			free := func() { once.Do(func() { close(release) }) }
+			defer free()
+			var held atomic.Int32
+			var tid atomic.Int64
+			m := engine.NewMux(nil)
+			slow := engine.HandlerFunc(func(r engine.Request) {
+				held.Add(1)
+				<-release
+				_ = r.Return(1)
+			})
+			mustRoute(t, m, engine.Route{Handler: slow})
+			quick := engine.NewMux(nil)
+			mustRoute(t, quick, engine.Route{Inline: true, Handler: engine.HandlerFunc(func(r engine.Request) {
+				tid.Store(int64(unix.Gettid()))
+				_ = r.Return(2)
+			})})
+			top := m
+			if nested {
+				top = engine.NewMux(m)
+			}
+			var fast atomic.Pointer[engine.Source]
+			top.When(func(s *engine.Source) bool { return s == fast.Load() }, quick)
+			e, stop := start(t, engine.Config{Handler: top, Workers: 1, Receivers: 1})
+			a, b := startTarget(t, 2, 3), startTarget(t, 2, 500)
+			mustAdd(t, e, a)
+			src, err := e.Add(b.l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fast.Store(src)
+			a.release()
+			for end := time.Now().Add(testDeadline); held.Load() == 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("no call is handled")
+				}
+			}
+			b.release()
+			if r := b.results(); r.Values[2] != 1000 {
+				t.Errorf("inline: target saw %+v", r)
+			}
+			if want := e.Debug().Receivers[0].TID; int(tid.Load()) != want {
+				t.Errorf("handled on thread %d, the receive thread is %d", tid.Load(), want)
+			}
+			free()
+			if r := a.results(); r.Values[1] != 6 {
+				t.Errorf("by the queue: target saw %+v", r)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+			checkBalance(t, e)
+		})
+	}
+}
+
 func TestMuxRefuses(t *testing.T) {
 	m := engine.NewMux(nil)
 	h := engine.Continue
@@ -212,6 +273,9 @@ func TestMuxAllocatesNothing(t *testing.T) {
 		return engine.HandlerFunc(func(r engine.Request) { next.Handle(r) })
 	})
 	mustRoute(t, m, engine.Route{Handler: returns(1), Deadline: time.Hour, Default: unix.EPERM})
+	if err := m.Route(engine.Route{Handler: returns(1), Inline: true}, "getpid"); err != nil {
+		t.Fatal(err)
+	}
 	locked, release := make(chan bool), make(chan bool)
 	go m.Use(func(next engine.Handler) engine.Handler { // called with the Mux's lock held
 		select {

@@ -11,7 +11,11 @@ import (
 func (l *loop) admit(src *Source, c *cell) {
 	s := &src.rx
 	h := [1]uint64{handle(src, s.cell[0])}
-	admit, evict := s.policy.Arrive(src.ring.Load().Len())
+	depth := src.ring.Load().Len()
+	if n := int64(min(depth+1, src.opts.Queue)); n > src.high.Load() {
+		src.high.Store(n)
+	}
+	admit, evict := s.policy.Arrive(depth)
 	switch {
 	case !admit && src.ring.Load().Push(h[:]) == 1: // room came meanwhile
 	case !admit:
@@ -19,12 +23,12 @@ func (l *loop) admit(src *Source, c *cell) {
 		l.setTimer(src)
 		return
 	default:
-		k := src.ring.Load().PushDrop(h[:], l.evicted)
+		k := src.ring.Load().PushDrop(h[:], s.evicted)
 		if k > 0 && k < evict {
-			k += src.ring.Load().TryPop(l.evicted[k:evict])
+			k += src.ring.Load().TryPop(s.evicted[k:evict])
 		}
 		if k > 0 {
-			l.evict(src, l.evicted[:k])
+			l.evict(src, s.evicted[:k])
 		}
 	}
 	s.hasCell = false
@@ -63,6 +67,7 @@ func (l *loop) hold(src *Source, c *cell) {
 	s := &src.rx
 	s.dropped++
 	l.rx.held.Add(1)
+	src.held.Add(1)
 	l.answer(src, s.policy.Room(1))
 	s.policy.Hold(now(), 1)
 	s.held[(s.first+s.policy.Held()-1)%len(s.held)] = l.rx.e.drops(&c.notif, c.stats, c.receivedAt)
@@ -77,6 +82,7 @@ func (l *loop) answer(src *Source, n int) {
 		l.rx.sendDrop(l.t, src, h)
 		s.policy.Answered(1)
 		l.rx.held.Add(-1)
+		src.held.Add(-1)
 	}
 }
 
@@ -154,9 +160,9 @@ func (l *loop) expire(src *Source, at int64) {
 		if !ok || at-oldest < int64(l.rx.e.cfg.MaxAge) {
 			return
 		}
-		k := src.ring.Load().TryPop(l.evicted[:1])
+		k := src.ring.Load().TryPop(src.rx.evicted[:1])
 		l.t.expired.Add(uint64(k))
-		l.evict(src, l.evicted[:k])
+		l.evict(src, src.rx.evicted[:k])
 	}
 }
 

@@ -27,6 +27,7 @@ type receiver struct {
 	door      door
 	batch     handOff
 	held      atomic.Int64 // calls dropped and not told yet
+	detached  atomic.Int64 // requests that outlive their handlers and have no answer yet
 	observed  observed
 	ended     chan struct{} // closed when the receive thread has ended
 }
@@ -166,6 +167,21 @@ func (rx *receiver) end() {
 	rx.door.stopping = true
 	rx.door.mu.Unlock()
 	rx.interrupt()
+}
+
+// pushesNoMore waits until the receive thread, which is told to end, has, or is in an inline handler,
+// after which it receives nothing more. It reports which.
+func (rx *receiver) pushesNoMore() (ended bool) {
+	for {
+		select {
+		case <-rx.ended:
+			return true
+		case <-time.After(100 * time.Microsecond):
+			if phaseOf(rx.crew.all()[0].req.state.Load()) != idle {
+				return false
+			}
+		}
+	}
 }
 
 // interrupt makes the receive thread go round its loop: the eventfd wakes it from

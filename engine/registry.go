@@ -157,7 +157,21 @@ func (e *Engine) loads() (rs []placement.Receiver, ss [][]*Source) {
 //
 // It sets the listener's wake-up flag (SECCOMP_IOCTL_NOTIF_SET_FLAGS), whatever another
 // supervisor left there.
-func (e *Engine) Add(l *notify.Listener) (*Source, error) {
+func (e *Engine) Add(l *notify.Listener) (*Source, error) { return e.AddWith(l, SourceOptions{}) }
+
+// AddWith is Add for a listener with options of its own.
+func (e *Engine) AddWith(l *notify.Listener, o SourceOptions) (*Source, error) {
+	s, err := e.add(l, o)
+	if err == nil {
+		e.cfg.Logger.Info("listener added", s.log(), "receiver", s.owner.Load().index, "inline", s.inline)
+	}
+	return s, err
+}
+
+// Sources are the engine's listeners, in no order, without those that are gone.
+func (e *Engine) Sources() []*Source { return slices.Collect(e.registry.each) }
+
+func (e *Engine) add(l *notify.Listener, o SourceOptions) (*Source, error) {
 	r := &e.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -173,6 +187,10 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 	if len(r.byFD) >= MaxListeners {
 		return nil, fmt.Errorf("engine: add listener %d: there are %d, the most that an engine takes; begin another: %w", l.FD(), MaxListeners, unix.ENOSPC)
 	}
+	s, err := e.newSource(l, o, r.next())
+	if err != nil {
+		return nil, fmt.Errorf("engine: add listener %d: %w", l.FD(), err)
+	}
 	if err := e.setWakeUp(l); err != nil {
 		return nil, err
 	}
@@ -180,7 +198,6 @@ func (e *Engine) Add(l *notify.Listener) (*Source, error) {
 		l.SetCookies(e.cfg.Cookies)
 	}
 	e.grow()
-	s := e.newSource(l, r.next())
 	rs, _ := e.loads()
 	rx := e.receivers.all()[placement.Deal(rs, placement.Listener{})]
 	r.place(s)
@@ -254,8 +271,8 @@ func (e *Engine) retire(ctx context.Context, s *Source, closeIt bool) error {
 			return err
 		}
 	}
+	says := s.log() // by its descriptor
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	s.exit()
 	r.remove(s)
 	if closeIt {
@@ -264,7 +281,13 @@ func (e *Engine) retire(ctx context.Context, s *Source, closeIt bool) error {
 		e.resetWakeUp(s.l)
 	}
 	close(s.ended)
+	r.mu.Unlock()
 	e.control.reconcile() // who is left may want other threads
+	what := "listener released"
+	if closeIt {
+		what = "listener removed"
+	}
+	e.cfg.Logger.Info(what, says, "received", s.received.Load(), "answered", s.ends.answered.Load(), "dropped", s.ends.dropped.Load())
 	return nil
 }
 

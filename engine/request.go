@@ -2,11 +2,13 @@ package engine
 
 import (
 	"errors"
+	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/ring"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +24,8 @@ func (f HandlerFunc) Handle(r Request) { f(r) }
 
 var (
 	// ErrAnswered says that the notification has had its answer, from the
-	// handler itself or, past its deadline, from the engine.
+	// handler itself or, past its deadline, from the engine; or that the handler
+	// detached it, and its [Pending] answers.
 	ErrAnswered = errors.New("answered already")
 	// ErrGone says that the target died, or was interrupted and will notify again. It
 	// needs no answer then: a handler may return.
@@ -41,6 +44,7 @@ const (
 	late             // the deadline won the right to answer and is in SEND
 	answered         // the answer is out, the handler has not returned yet
 	vanished         // there is nobody to answer any more, the handler has not returned yet
+	detached         // it went to a slot of its own, the handler has not returned yet
 
 	phaseBits = 3
 )
@@ -68,6 +72,9 @@ type slot struct {
 	// The same for all requests.
 	t *tally
 	e *Engine
+
+	ring    *ring.Ring[uint64] // of whose ration the request has a part, or nil; whose the right to answer is gives it back
+	pending *pending           // of a detached request, whose slot is its own for ever; nil in a worker's
 }
 
 // A Request is one notification in its handler's hands, until Handle returns. It
@@ -183,34 +190,6 @@ func (r Request) Fail(errno syscall.Errno) error { return r.answer(errnoResp(0, 
 // Before Linux 5.5 the kernel refuses; notify.FeatureContinue tells beforehand.
 func (r Request) Continue() error { return r.answer(notify.Resp{Flags: notify.RespContinue}) }
 
-// AddFD installs a copy of our descriptor fd in the target, close-on-exec if
-// asked, and returns its number there. The notification still waits for its answer.
-func (r Request) AddFD(fd int, cloexec bool) (int, error) {
-	src, id, ok := r.target()
-	if !ok {
-		return -1, ErrSpent
-	}
-	a := notify.AddFD{ID: id, SrcFD: uint32(fd)}
-	if cloexec {
-		a.NewFDFlags = unix.O_CLOEXEC
-	}
-	n, err := src.l.AddFD(&a)
-	if notify.OutcomeOf(err) == notify.Stale {
-		err = ErrGone
-	}
-	return n, err
-}
-
-// ReturnFD installs a copy of fd in the target and answers with its number, in
-// two steps, which is safe on every kernel that has ADDFD.
-func (r Request) ReturnFD(fd int, cloexec bool) error {
-	n, err := r.AddFD(fd, cloexec)
-	if err != nil {
-		return err
-	}
-	return r.Return(int64(n))
-}
-
 func errnoResp(id uint64, errno syscall.Errno) notify.Resp {
 	if errno > 1<<30 {
 		errno = 1 << 30 // refused by Check, as it should be, not wrapped around
@@ -240,6 +219,14 @@ func (r Request) answer(resp notify.Resp) error {
 	return err
 }
 
+// giveBack says that the request is in its handler no more, as far as its listener's share of the workers goes.
+func (s *slot) giveBack() {
+	if s.ring != nil {
+		s.ring.Done()
+		s.ring = nil
+	}
+}
+
 // after is the phase after an answer that came to err.
 func after(err error) uint64 {
 	if err == ErrGone {
@@ -257,8 +244,12 @@ func (r Request) tooLate() error {
 		r.s.t.spent.Add(1)
 		return ErrSpent
 	}
-	if r.s.state.Load() == r.seq-running+vanished {
+	switch r.s.state.Load() - (r.seq - running) {
+	case vanished:
 		return ErrGone // whoever tried another answer did no harm
+	case detached:
+		r.s.t.duplicate.Add(1)
+		return errDetached
 	}
 	r.s.t.duplicate.Add(1)
 	return ErrAnswered
@@ -270,7 +261,14 @@ func (s *slot) sent(resp *notify.Resp, err error, start int64) error {
 	s.answeredFrom, s.endedAt = start, end
 	s.t.answer.Record(end - start)
 	s.t.service.Record(end - s.dispatchedAt)
+	if st := s.src.stats; st != nil {
+		st.answer.Record(end - start)
+		st.service.Record(end - s.dispatchedAt)
+	}
 	err = s.count(resp, err)
+	if s.pending != nil {
+		s.pending.end(s)
+	}
 	s.src.done()
 	return err
 }
@@ -286,16 +284,26 @@ func (s *slot) count(resp *notify.Resp, err error) error {
 		if st := s.stats; st != nil {
 			st.answered.Add(1)
 			st.total.Record(s.endedAt - s.receivedAt)
+			st.service.Record(s.endedAt - s.dispatchedAt)
+		}
+		if resp.Error != 0 {
+			s.t.errnos.add(resp.Error)
+			if st := s.src.stats; st != nil {
+				st.errnos.add(resp.Error)
+			}
 		}
 		s.t.answered.Add(1)
+		s.src.ends.answered.Add(1)
 	case notify.Stale:
 		if st := s.stats; st != nil {
 			st.stale.Add(1)
 		}
 		s.t.stale.Add(1)
+		s.src.ends.stale.Add(1)
 		err = ErrGone
 	case notify.Over:
 		s.t.failed.Add(1)
+		s.src.ends.failed.Add(1)
 	default:
 		err = s.refused(resp, err)
 	}
@@ -308,6 +316,7 @@ func (s *slot) refused(resp *notify.Resp, err error) error {
 	def := errnoResp(resp.ID, e.cfg.DefaultErrno)
 	if *resp == def {
 		s.t.failed.Add(1)
+		s.src.ends.failed.Add(1)
 		return err
 	}
 	s.t.refused.Add(1)
@@ -326,6 +335,38 @@ func (s *slot) refused(resp *notify.Resp, err error) error {
 
 // errNoContinue is what Continue returns before Linux 5.5.
 var errNoContinue error = &notify.UnsupportedError{Feature: notify.FeatureContinue.Name, Since: notify.FeatureContinue.Since, Err: unix.EINVAL}
+
+// answerDefault gives the default answer if there is none.
+func (s *slot) answerDefault(panicked bool) {
+	// The look first, as it is cheaper: nearly always there is an answer.
+	if s.state.Load() != s.seq || !s.state.CompareAndSwap(s.seq, s.seq-running+answering) {
+		return
+	}
+	err := s.sendDefault()
+	if !panicked && err != ErrGone { // a handler may return because its target is gone
+		s.t.unanswered.Add(1)
+	}
+	s.state.Store(s.seq - running + after(err))
+}
+
+// panicked counts a handler that did, p being what it panicked with, and answers for it.
+func (s *slot) panicked(p any) {
+	s.t.panicked.Add(1)
+	s.e.cfg.Logger.Error("handler panicked", "panic", p, "pid", s.notif.PID, "syscall", s.notif.Data.NR, "stack", string(debug.Stack()))
+	s.answerDefault(true)
+}
+
+// late counts a handler that is, answers for it, and says what its phase is then. The caller has won the right to.
+func (s *slot) late() (then uint64) {
+	s.t.late.Add(1)
+	err := s.sendDefault()
+	if err == ErrGone {
+		s.e.cfg.Logger.Warn("handler is late, its target is gone", "pid", s.notif.PID, "syscall", s.notif.Data.NR)
+	} else {
+		s.e.cfg.Logger.Warn("handler is late, answered for it", "pid", s.notif.PID, "syscall", s.notif.Data.NR, "errno", s.e.cfg.DefaultErrno)
+	}
+	return after(err)
+}
 
 // sendDefault answers for the handler. The caller has won the right to.
 func (s *slot) sendDefault() error {

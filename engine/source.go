@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"fmt"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"syscall"
 
+	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/policy"
 	"github.com/unknot/unknot/ring"
@@ -14,6 +17,7 @@ import (
 // noisiest listener loses first and a quiet one keeps its wait: workers take
 // from the rings in turn.
 type Source struct {
+	e       *Engine
 	l       *notify.Listener
 	index   int
 	owner   atomic.Pointer[receiver] // whose listener it is
@@ -27,8 +31,17 @@ type Source struct {
 	unwanted bool          // and somebody else wants it closed
 	moved    chan struct{} // it goes to another receiver; closed when that is over
 
+	opts    SourceOptions
+	handler Handler
+	inline  bool
+	inliner inliner // handler, if it wants some calls inline and the source is not; else nil
+
 	received atomic.Uint64 // calls
-	finished atomic.Uint64 // of these, answered or found gone
+	ends     ends          // of these
+	held     atomic.Int64  // dropped and not told yet
+	detached atomic.Int64  // without an answer, whose handlers have returned
+	high     atomic.Int64  // the greatest depth of the ring so far
+	stats    *sourceStats  // with Config.BySource
 
 	// Of the queue path.
 	ring  atomic.Pointer[ring.Ring[uint64]] // another one with each owner
@@ -40,6 +53,19 @@ type Source struct {
 	seen   sourceSeen    // by the controller
 }
 
+// ends are the calls that are done with, by how.
+type ends struct{ answered, dropped, stale, failed atomic.Uint64 }
+
+func (n *ends) sum() uint64 {
+	return n.answered.Load() + n.dropped.Load() + n.stale.Load() + n.failed.Load()
+}
+
+// sourceStats are a listener's own.
+type sourceStats struct {
+	wait, service, answer, drop hist.Hist
+	errnos                      errnos
+}
+
 // sourceRx is what only the owner's receive thread looks at.
 type sourceRx struct {
 	policy     *policy.Machine
@@ -47,6 +73,7 @@ type sourceRx struct {
 	hasCell    bool
 	dropped    uint64 // evicted or refused, answered or held
 	held       []heldCall
+	evicted    []uint64
 	first      int // of held, a circular buffer; the policy knows how many there are
 	timed      bool
 	pauseUntil int64   // or until then, if not 0
@@ -109,28 +136,39 @@ func (e *Engine) drops(n *notify.Notif, stats *syscallEntry, receivedAt int64) h
 func handle(s *Source, cell uint32) uint64 { return uint64(s.index)<<32 | uint64(cell) }
 
 // newSource returns a source at an index of the table, which has no owner yet.
-func (e *Engine) newSource(l *notify.Listener, index int) *Source {
-	s := &Source{l: l, index: index, drained: make(chan struct{}, 1), ended: make(chan struct{})}
-	if e.cfg.Inline {
-		return s
+func (e *Engine) newSource(l *notify.Listener, o SourceOptions, index int) (*Source, error) {
+	if err := o.fill(&e.cfg); err != nil {
+		return nil, err
 	}
+	s := &Source{e: e, l: l, opts: o, handler: o.Handler, inline: o.Inline, index: index, drained: make(chan struct{}, 1), ended: make(chan struct{})}
+	if e.cfg.BySource {
+		s.stats = new(sourceStats)
+	}
+	if s.inline {
+		return s, nil
+	}
+	s.inliner, _ = s.handler.(inliner)
 	p := e.cfg.policyConfig()
-	_ = p.Fill() // Config.fill has checked it
+	p.Capacity = o.Queue
+	if err := p.Fill(); err != nil {
+		return nil, err
+	}
 	// A cell for each place in the ring, for each handle between Pop and Put,
 	// the batch being dropped and the one that RECV fills.
-	s.slab = ring.NewSlab[cell](e.cfg.Queue + e.cfg.Workers + p.MaxEvict() + 2)
+	s.slab = ring.NewSlab[cell](o.Queue + e.cfg.Workers + p.MaxEvict() + 2)
 	s.rx.policy = policy.New(p)
 	s.rx.held = make([]heldCall, max(p.MaxHeld, p.MaxEvict()))
+	s.rx.evicted = make([]uint64, p.MaxEvict())
 	if e.cfg.MaxAge > 0 {
-		s.rx.pushedAt = make([]int64, e.cfg.Queue)
+		s.rx.pushedAt = make([]int64, o.Queue)
 	}
-	return s
+	return s, nil
 }
 
 // own makes rx the owner of s, of which nothing is outstanding. The caller holds registry.mu.
 func (s *Source) own(rx *receiver) {
-	if rx.rings != nil {
-		s.ring.Store(rx.rings.Add(rx.e.cfg.Queue, ring.SingleProducer()))
+	if !s.inline {
+		s.ring.Store(rx.rings.Add(s.opts.Queue, ring.SingleProducer(), ring.Rationed(ring.NoRation)))
 	}
 	s.owner.Store(rx)
 	rx.setListeners(func(all []*Source) []*Source { return append(all, s) })
@@ -161,10 +199,35 @@ func (s *Source) exit() {
 func (rx *receiver) setListeners(change func([]*Source) []*Source) {
 	all := change(slices.Clone(*rx.listeners.Load()))
 	rx.listeners.Store(&all)
+	queued := 0
+	for _, s := range all {
+		if !s.inline {
+			queued++
+		}
+	}
+	for _, s := range all {
+		if !s.inline {
+			s.ring.Load().SetRation(s.share(queued == 1))
+		}
+	}
+}
+
+// share is how many of the receiver's workers may be at s's calls at once.
+func (s *Source) share(alone bool) int {
+	switch {
+	case s.opts.MaxInHandlers > 0:
+		return s.opts.MaxInHandlers
+	case alone:
+		return ring.NoRation
+	}
+	return max(1, s.e.cfg.Workers-1)
 }
 
 // Listener returns the source's listener, which is the engine's to close.
 func (s *Source) Listener() *notify.Listener { return s.l }
+
+// Engine is the engine that the source belongs to.
+func (s *Source) Engine() *Engine { return s.e }
 
 // Done is closed when the engine has closed the listener or handed it back:
 // because no target was left, it was removed, or the engine stopped.
@@ -176,13 +239,13 @@ func (s *Source) receivable() bool { return !s.gone.Load() && !s.leaving.Load() 
 
 // outstanding is how many notifications are between RECV and answer.
 func (s *Source) outstanding() uint64 {
-	done := s.finished.Load() // first: what is answered was received
+	done := s.ends.sum() // first: what is answered was received
 	return s.received.Load() - done
 }
 
-// done counts an answer, so that a listener is not closed before its last.
+// done comes after a call was counted as ended, so that a listener is not closed before its last answer.
 func (s *Source) done() {
-	if s.finished.Add(1) == s.received.Load() && s.leaving.Load() {
+	if s.leaving.Load() && s.outstanding() == 0 {
 		select {
 		case s.drained <- struct{}{}:
 		default:
@@ -194,5 +257,93 @@ func (s *Source) done() {
 // for the receive thread.
 func (s *Source) served() uint64 {
 	// Held calls are outstanding and dropped: they count on both sides.
-	return s.finished.Load() - s.rx.dropped + uint64(s.rx.policy.Held())
+	return s.ends.sum() - s.rx.dropped + uint64(s.rx.policy.Held())
+}
+
+// Counters are the listener's own: the terms of the equation, and no others. At rest they balance as
+// the engine's do.
+func (s *Source) Counters() Counters {
+	c := Counters{
+		Answered: s.ends.answered.Load(), Dropped: s.ends.dropped.Load(), Stale: s.ends.stale.Load(), Failed: s.ends.failed.Load(),
+		Held: uint64(max(0, s.held.Load())), Detached: uint64(max(0, s.detached.Load())),
+	}
+	c.Received = s.received.Load() // last: what ended was received
+	if r := s.ring.Load(); r != nil {
+		c.Queued, c.InHandlers = uint64(r.Len()), uint64(r.Out())
+	} else if n := c.Received - (c.Answered + c.Dropped + c.Stale + c.Failed + c.Detached); n <= 1 {
+		c.InHandlers = n // it is with the only one who can have it
+	}
+	return c
+}
+
+// HighWater is the greatest number of calls that there were in the listener's ring at once; 0 inline.
+func (s *Source) HighWater() int { return int(s.high.Load()) }
+
+// Latencies are the listener's own histograms; all nil without [Config.BySource].
+func (s *Source) Latencies() Latencies {
+	if s.stats == nil {
+		return Latencies{}
+	}
+	return Latencies{s.stats.wait.Snapshot(), s.stats.service.Snapshot(), s.stats.answer.Snapshot(), s.stats.drop.Snapshot()}
+}
+
+// Errnos are the answers to the listener's calls that were errors, by errno, as [Engine.Errnos]; nil without [Config.BySource].
+func (s *Source) Errnos() map[syscall.Errno]uint64 {
+	if s.stats == nil {
+		return nil
+	}
+	all := map[syscall.Errno]uint64{}
+	s.stats.errnos.addTo(all)
+	return all
+}
+
+// Tag is what the listener was added with; nil by [Engine.Add].
+func (s *Source) Tag() any { return s.opts.Tag }
+
+// Options are those that the listener was added with, with what was left open filled in.
+func (s *Source) Options() SourceOptions { return s.opts }
+
+// log is how the source is called in the log.
+func (s *Source) log() slog.Attr {
+	if s.opts.Tag == nil {
+		return slog.Int("listener", s.l.FD())
+	}
+	return slog.Group("", slog.Int("listener", s.l.FD()), slog.Any("tag", s.opts.Tag))
+}
+
+// SourceOptions say how a listener differs from the engine's others, from its first call on.
+// The zero value is [Engine.Add]'s.
+type SourceOptions struct {
+	// Tag is whatever handlers shall know of the listener: [Request.Source], then [Source.Tag]. It is in the log, too.
+	Tag any
+	// Handler handles the listener's calls; nil: Config.Handler.
+	Handler Handler
+	// Inline has the receive thread call the handler, in an engine that queues other listeners' calls. The
+	// fields below then mean nothing. While such a handler runs, nothing is received from the
+	// receiver's other listeners, and their dropped calls are not told.
+	Inline bool
+	// Queue is the capacity of the listener's ring; 0: Config.Queue.
+	Queue int
+	// MaxInHandlers is how many workers may be at the listener's calls at once; others wait in its ring. So
+	// slow handlers of one listener leave workers to others. Detached requests do not count. 0: all workers of
+	// the receiver while it has no other listener, else all but one: one listener cannot stop the others, two
+	// can. With several slow ones say less, or have more workers.
+	MaxInHandlers int
+}
+
+func (o *SourceOptions) fill(c *Config) error {
+	if o.Handler == nil {
+		o.Handler = c.Handler
+	}
+	o.Inline = o.Inline || c.Inline
+	if o.Queue == 0 {
+		o.Queue = c.Queue
+	}
+	if o.Queue < 1 || o.Queue > MaxQueue {
+		return fmt.Errorf("queue of %d: must be 1 to %d", o.Queue, MaxQueue)
+	}
+	if o.MaxInHandlers < 0 {
+		return fmt.Errorf("%d calls in handlers at most: must not be negative; 0 leaves it to the engine", o.MaxInHandlers)
+	}
+	return nil
 }

@@ -16,13 +16,14 @@ type SyscallStats struct {
 	Dropped  uint64
 	Stale    uint64
 	Wait     *hist.Snapshot // receive → dispatch
+	Service  *hist.Snapshot // dispatch → answered by a handler, SEND included
 	Total    *hist.Snapshot // receive → answered by a handler, SEND included
 }
 
 type syscallEntry struct {
 	key                                uint64
 	received, answered, dropped, stale atomic.Uint64
-	wait, total                        hist.Hist
+	wait, service, total               hist.Hist
 }
 
 // syscallTable finds the entry of a call without a lock: open addressing over
@@ -68,7 +69,7 @@ func (e *Engine) Syscalls() (all []SyscallStats) {
 			all = append(all, SyscallStats{
 				Arch: uint32(s.key >> 32), NR: int32(uint32(s.key)),
 				Received: s.received.Load(), Answered: s.answered.Load(), Dropped: s.dropped.Load(), Stale: s.stale.Load(),
-				Wait: s.wait.Snapshot(), Total: s.total.Snapshot(),
+				Wait: s.wait.Snapshot(), Service: s.service.Snapshot(), Total: s.total.Snapshot(),
 			})
 		}
 	}

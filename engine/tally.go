@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync/atomic"
+	"syscall"
 
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/mono"
@@ -32,12 +33,14 @@ type tally struct {
 
 	wait, service, answer, drop hist.Hist
 
+	errnos errnos
+
 	_ [64]byte
 }
 
 // Counters are the engine's counts since it started. At rest
 //
-//	Received = Answered + Dropped + Stale + Failed + Queued + Held + InHandlers
+//	Received = Answered + Dropped + Stale + Failed + Queued + Held + InHandlers + Detached
 //
 // holds exactly; while it runs, the two sides differ by at most the
 // notifications in transition between two terms, of which there is at most one
@@ -51,6 +54,7 @@ type Counters struct {
 	Queued     uint64 // in the ring now
 	Held       uint64 // dropped, but not yet answered
 	InHandlers uint64 // in handlers now
+	Detached   uint64 // without an answer now, and nobody's but their Pending's
 
 	Continued        uint64 // of Answered: the kernel ran the call
 	Defaulted        uint64 // of Answered: the engine answered for the handler
@@ -70,7 +74,7 @@ type Counters struct {
 
 // Balance returns the left side of the equation less the right side.
 func (c *Counters) Balance() int64 {
-	return int64(c.Received) - int64(c.Answered+c.Dropped+c.Stale+c.Failed+c.Queued+c.Held+c.InHandlers)
+	return int64(c.Received) - int64(c.Answered+c.Dropped+c.Stale+c.Failed+c.Queued+c.Held+c.InHandlers+c.Detached)
 }
 
 // Counters returns the counts as of one instant as nearly as can be had
@@ -123,10 +127,13 @@ func (rx *receiver) moved(c *Counters) {
 func (rx *receiver) count(c *Counters) {
 	if rx.rings != nil {
 		for _, s := range *rx.listeners.Load() {
-			c.Queued += uint64(s.ring.Load().Len())
+			if r := s.ring.Load(); r != nil {
+				c.Queued += uint64(r.Len())
+			}
 		}
 	}
 	c.Held += uint64(rx.held.Load())
+	c.Detached += uint64(rx.detached.Load())
 	for _, w := range rx.crew.all() {
 		if p := phaseOf(w.req.state.Load()); p != idle && p < answered {
 			c.InHandlers++
@@ -181,6 +188,38 @@ func (rx *receiver) latencies(l *Latencies) {
 		t.answer.AddTo(l.Answer)
 		t.drop.AddTo(l.Drop)
 	}
+}
+
+// errnos counts errors by errno.
+type errnos [maxErrnos + 1]atomic.Uint64
+
+const maxErrnos = 133 // EHWPOISON, the greatest of Linux
+
+// OtherErrnos stands for all errnos that Linux does not name, in [Engine.Errnos].
+const OtherErrnos syscall.Errno = 4095
+
+// add counts an answer's error, which is negative.
+func (n *errnos) add(err int32) { n[min(uint32(-err), maxErrnos+1)-1].Add(1) }
+
+func (n *errnos) addTo(all map[syscall.Errno]uint64) {
+	for i := range n {
+		if c := n[i].Load(); c > 0 && i == maxErrnos {
+			all[OtherErrnos] += c
+		} else if c > 0 {
+			all[syscall.Errno(i+1)] += c
+		}
+	}
+}
+
+// Errnos are the answers that were errors, by errno: those of handlers, default ones, and those to dropped calls.
+func (e *Engine) Errnos() map[syscall.Errno]uint64 {
+	all := map[syscall.Errno]uint64{}
+	for _, rx := range e.receivers.all() {
+		for i := range rx.tallies {
+			rx.tallies[i].errnos.addTo(all)
+		}
+	}
+	return all
 }
 
 // clock is all engines' of the process, whose controllers adjust it.

@@ -128,7 +128,7 @@ func target(threads, calls int) {
 }
 
 type child struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	conn *net.UnixConn
 	l    *notify.Listener
@@ -145,7 +145,7 @@ const testDeadline = 30 * time.Second
 
 // startTarget starts a target whose threads each make so many calls once
 // released. If it hangs it is killed, and the test fails when it asks for results.
-func startTarget(t *testing.T, threads, calls int) *child {
+func startTarget(t testing.TB, threads, calls int) *child {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -100,6 +99,7 @@ func (w *worker) loop() {
 		cell := src.slab.At(i)
 		r := &w.req
 		r.notif, r.src, r.stats, r.receivedAt = cell.notif, src, cell.stats, cell.receivedAt
+		r.ring = src.ring.Load()
 		src.slab.Put(i)
 		at := now()
 		if ended != 0 {
@@ -156,10 +156,13 @@ func (w *worker) checks(waited int64) bool {
 func (w *worker) dropExpired() {
 	r := &w.req
 	w.rx.held.Add(1)
+	r.src.held.Add(1)
 	r.t.expired.Add(1)
 	h := w.rx.e.drops(&r.notif, r.stats, r.receivedAt)
 	w.rx.sendDrop(r.t, r.src, &h)
 	w.rx.held.Add(-1)
+	r.src.held.Add(-1)
+	r.giveBack()
 }
 
 // serve hands w.req, dispatched at the given time, to the handler and sees to it
@@ -177,19 +180,23 @@ func (w *worker) serve(check bool, at int64) bool {
 	if r.stats != nil {
 		r.stats.wait.Record(r.dispatchedAt - r.receivedAt)
 	}
+	if st := r.src.stats; st != nil {
+		st.wait.Record(r.dispatchedAt - r.receivedAt)
+	}
 	if check && notify.OutcomeOf(r.src.l.IDValid(r.notif.ID)) == notify.Stale {
 		if r.state.CompareAndSwap(r.seq, r.seq-running+answering) {
 			r.t.stale.Add(1)
 			if r.stats != nil {
 				r.stats.stale.Add(1)
 			}
+			r.src.ends.stale.Add(1)
 			r.src.done()
 			r.state.Store(r.seq - running + vanished)
 		}
 	} else {
 		w.call()
 	}
-	w.answerDefault(false)
+	r.answerDefault(false)
 	return w.finish()
 }
 
@@ -202,6 +209,7 @@ func (w *worker) finish() bool {
 	for phaseOf(r.state.Load()) < answered {
 		runtime.Gosched()
 	}
+	r.giveBack()
 	r.state.Store(r.seq - running + idle)
 	for r.readers.Load() != 0 { // for the time of a copy
 		runtime.Gosched()
@@ -216,35 +224,19 @@ func (w *worker) call() {
 		if returned {
 			return
 		}
-		w.req.t.panicked.Add(1)
 		p := recover() // nil only when the handler called runtime.Goexit
 		goexit := p == nil
 		if goexit {
 			p = "runtime.Goexit"
 		}
-		w.rx.e.cfg.Logger.Error("handler panicked", "panic", p, "pid", w.req.notif.PID, "syscall", w.req.notif.Data.NR, "stack", string(debug.Stack()))
-		w.answerDefault(true)
+		w.req.panicked(p)
 		// After Goexit this goroutine ends when we return, whatever we do.
 		if goexit && w.finish() {
 			w.rx.replace(w)
 		}
 	}()
-	w.rx.e.cfg.Handler.Handle(Request{&w.req, w.req.seq})
+	w.req.src.handler.Handle(Request{&w.req, w.req.seq})
 	returned = true
-}
-
-// answerDefault gives the default answer if there is none.
-func (w *worker) answerDefault(panicked bool) {
-	r := &w.req
-	// The look first, as it is cheaper: nearly always there is an answer.
-	if r.state.Load() != r.seq || !r.state.CompareAndSwap(r.seq, r.seq-running+answering) {
-		return
-	}
-	err := r.sendDefault()
-	if !panicked && err != ErrGone { // a handler may return because its target is gone
-		r.t.unanswered.Add(1)
-	}
-	r.state.Store(r.seq - running + after(err))
 }
 
 // expire answers for the handler if it still runs a request whose deadline is over at the
@@ -257,20 +249,14 @@ func (w *worker) expire(at int64, all bool) (then uint64, ok bool) {
 		return 0, false
 	}
 	// What is read here is this request's, if its state is the same afterwards.
-	if started, d := w.started.Load(), r.deadline(); started > at || !all && (d == 0 || at-started < int64(d)) {
+	if !r.overdue(w.started.Load(), at, all) {
 		return 0, false
 	}
 	if !r.state.CompareAndSwap(state, state-running+late) {
 		return 0, false
 	}
-	r.t.late.Add(1)
-	err := r.sendDefault()
-	if err == ErrGone {
-		w.rx.e.cfg.Logger.Warn("handler is late, its target is gone", "pid", r.notif.PID, "syscall", r.notif.Data.NR)
-	} else {
-		w.rx.e.cfg.Logger.Warn("handler is late, answered for it", "pid", r.notif.PID, "syscall", r.notif.Data.NR, "errno", w.rx.e.cfg.DefaultErrno)
-	}
-	return after(err), true
+	r.giveBack() // however long the handler goes on
+	return r.late(), true
 }
 
 // leaveLate ends the phase that expire began; it said what is then.
@@ -281,7 +267,7 @@ func (rx *receiver) replace(w *worker) {
 	w.replaced.Store(true)
 	rx.crew.mu.Lock()
 	defer rx.crew.mu.Unlock()
-	if rx.e.cfg.Inline || !rx.e.life.running.add() {
+	if w.index == 0 || !rx.e.life.running.add() {
 		return // the engine is over
 	}
 	fresh := rx.newWorker(w.index)
@@ -321,14 +307,14 @@ func (e *Engine) expireAll(at int64, all bool) (n int) {
 		for _, w := range rx.crew.all() {
 			if then, ok := w.expire(at, all); ok {
 				n++
-				if !e.cfg.Inline {
+				if w.index != 0 {
 					rx.replace(w)
 				}
 				w.leaveLate(then)
 			}
 		}
 	}
-	return n
+	return n + e.life.detached.expire(at, all)
 }
 
 // sendDrop tells a dropped call.
@@ -343,20 +329,33 @@ func (rx *receiver) sendDrop(t *tally, src *Source, h *heldCall) {
 		err = src.l.Send(&resp)
 		t.refused.Add(1)
 	}
-	t.drop.Record(now() - h.receivedAt)
+	waited := now() - h.receivedAt
+	t.drop.Record(waited)
+	if src.stats != nil {
+		src.stats.drop.Record(waited)
+	}
 	switch notify.OutcomeOf(err) {
 	case notify.Done:
+		if resp.Error != 0 {
+			t.errnos.add(resp.Error)
+			if src.stats != nil {
+				src.stats.errnos.add(resp.Error)
+			}
+		}
 		if h.stats != nil {
 			h.stats.dropped.Add(1)
 		}
 		t.dropped.Add(1)
+		src.ends.dropped.Add(1)
 	case notify.Stale:
 		if h.stats != nil {
 			h.stats.stale.Add(1)
 		}
 		t.stale.Add(1)
+		src.ends.stale.Add(1)
 	default:
 		t.failed.Add(1)
+		src.ends.failed.Add(1)
 		rx.e.cfg.Logger.Log(context.Background(), slog.LevelError, "drop failed", "err", err, "errno", h.errno)
 	}
 	src.done()

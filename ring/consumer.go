@@ -114,7 +114,13 @@ func (c *Consumer[H]) TryPop(dst []H) int {
 		if c.from != r {
 			c.from, c.seen = r, r.head.Load()
 		}
-		if n := r.pop(dst, &c.seen); n != 0 {
+		n := 0
+		if r.rationed {
+			n = r.popRation(dst, &c.seen)
+		} else {
+			n = r.pop(dst, &c.seen)
+		}
+		if n != 0 {
 			return n
 		}
 	}
@@ -153,10 +159,10 @@ func (c *Consumer[H]) Pop(dst []H) int {
 	}
 }
 
-// idle reports whether all rings are empty, to one who has announced itself.
+// idle reports whether all rings are empty or have their ration out, to one who has announced itself.
 func (c *Consumer[H]) idle() bool {
 	for _, r := range *c.set.rings.Load() {
-		if !r.empty() {
+		if !r.empty() && !r.usedUp() {
 			return false
 		}
 	}

@@ -26,7 +26,7 @@ type scenario struct {
 
 // A step is one operation of a thread.
 type step struct {
-	do   byte // p: Push, b: PushWait, d: PushDrop, t: TryPop, w: Pop, W: Pop until 0, L: Len, c: Close, C: Set.Close
+	do   byte // p: Push, b: PushWait, d: PushDrop, t: TryPop, w: Pop, W: Pop until 0, L: Len, c: Close, C: Set.Close, r: Done, s: SetRation
 	ring int
 	n    int  // batch
 	futx bool // w, W: ThreadConsumer
@@ -63,8 +63,9 @@ func programs(threads ...string) [][]step {
 }
 
 var (
-	single = []Option{SingleProducer()}
-	light  = []Option{SingleProducer(), AsymmetricFence()}
+	single   = []Option{SingleProducer()}
+	light    = []Option{SingleProducer(), AsymmetricFence()}
+	rationed = []Option{SingleProducer(), Rationed(1)}
 )
 
 var scenarios = []scenario{
@@ -96,6 +97,10 @@ var scenarios = []scenario{
 	{name: "lightclose", caps: []int{2}, opts: light, threads: programs("p1 p1 c", "W1")},
 	{name: "lightfutex", caps: []int{1}, opts: light, threads: programs("p1 d1 p1", "W1f")},
 	{name: "lightlen", caps: []int{2}, opts: light, threads: programs("p1 p1 d1", "t1", "L L")},
+	// Batches that are given back. Who has one must, or others sleep for good.
+	{name: "ration", caps: []int{2}, opts: rationed, threads: programs("p2", "w1 r", "w1 r")},
+	{name: "rationempty", caps: []int{1}, opts: rationed, threads: programs("p1 p1", "t1", "w1 r")},
+	{name: "rationraised", caps: []int{2}, opts: rationed, threads: programs("p2 s2", "w1", "w1")},
 	// The longest of those that are always run come last, so that mutants are caught by others.
 	{name: "set2", caps: []int{1, 1}, opts: single, threads: programs("p1 p1'", "w1", "w1")},
 	{name: "futex2", caps: []int{2}, opts: single, threads: programs("p2", "W1f", "W1")},
@@ -106,6 +111,9 @@ var scenarios = []scenario{
 	{name: "lightpark", caps: []int{2}, opts: light, threads: programs("p1 p1 d1", "W1", "t1")},
 	{name: "park", caps: []int{2}, opts: single, threads: programs("p2 d1", "W1", "W2")},
 
+	{name: "ration2", large: true, caps: []int{2}, opts: rationed, threads: programs("p1 p1", "w1 r w1 r", "w1 r")},
+	{name: "rationset", large: true, caps: []int{1, 1}, opts: rationed, threads: programs("p1 p1'", "w1 r", "w1 r w1 r")},
+	{name: "rationclose", large: true, caps: []int{2}, opts: rationed, threads: programs("p2 c", "w1 r w1", "w1 r w1")},
 	{name: "park3", large: true, caps: []int{2}, opts: single, threads: programs("p2 d1", "W1", "W1", "W2")},
 	{name: "park5", large: true, caps: []int{2}, opts: single, threads: programs("p1 p2 d1 d2", "W1", "W2")},
 	{name: "mixed3", large: true, caps: []int{2}, opts: single, threads: programs("p2 d1 d2", "W1", "t2 t1")},
@@ -171,6 +179,7 @@ type actor struct {
 	do      byte     // what it is doing
 	busy    bool     // it is in an operation
 	ring    int      // of the operation
+	hand    *ghost   // the ring of which it has a batch to give back
 	claimed []uint64 // what its claims in this operation make it the owner of
 	empty   bool     // TryPop: the ring was empty at one instant of the operation
 	free    uint64   // Push: the least room there was during the operation
@@ -197,6 +206,10 @@ func (sc *scenario) setup() *model.Program {
 		r.gate.resume.Register(fmt.Sprint("resume", i))
 		r.gate.mu.Register(fmt.Sprint("gate.mu", i))
 		r.gate.tok.Register(fmt.Sprint("producer", i))
+		if r.rationed {
+			r.ration.max.Register(fmt.Sprint("ration", i))
+			r.ration.out.Register(fmt.Sprint("out", i))
+		}
 		for j := range r.slots.w {
 			r.slots.w[j].Register(fmt.Sprint("slot", i, ".", j))
 		}
@@ -348,6 +361,11 @@ func (sc *scenario) setup() *model.Program {
 			}
 		}
 		for _, a := range actors {
+			for i, g := range rings {
+				if a.hand == g {
+					h = model.Mix(h, uint64(i)+1)
+				}
+			}
 			if !a.busy {
 				continue
 			}
@@ -368,6 +386,18 @@ func (sc *scenario) setup() *model.Program {
 		for _, g := range rings {
 			if g.len() > g.r.limit {
 				return fmt.Errorf("head %d, tail %d, capacity %d", g.r.head.Peek(), g.r.tail.Peek(), g.r.limit)
+			}
+			if out, most := g.r.ration.out.Peek(), g.r.ration.max.Peek(); g.r.rationed && out > most {
+				return fmt.Errorf("%d batches out, %d at most", out, most)
+			}
+			hands := uint64(0)
+			for _, a := range actors {
+				if a.hand == g {
+					hands++
+				}
+			}
+			if g.r.rationed && hands > g.r.ration.out.Peek() {
+				return fmt.Errorf("%d batches in hands, %d counted", hands, g.r.ration.out.Peek())
 			}
 		}
 		if !l.mu.Held() && l.nwait.Peek()&^fenced != uint64(l.n) {
@@ -463,12 +493,27 @@ func (a *actor) run(t *model.Thread, n int, x step, rings []*ghost, set *Set[uin
 					t.Fail("Pop = 0, but the ring is open")
 				}
 				for i, g := range rings {
-					if g.len() != 0 {
+					if g.len() != 0 && !g.r.rationed { // else it is left to who has the ration
 						t.Fail("Pop = 0 with %d entries left in ring %d", g.len(), i)
 					}
 				}
 			}
 			again = x.do == 'W' && k != 0
+			if c := a.c.From(); k != 0 && c.rationed {
+				for _, g := range rings {
+					if g.r == c {
+						a.hand = g
+					}
+				}
+			}
+		case 'r':
+			if a.hand != nil { // else the ring is closed
+				h := a.hand
+				a.hand = nil
+				h.r.Done()
+			}
+		case 's':
+			r.SetRation(x.n)
 		case 'L':
 			if k := r.Len(); a.lens&(1<<k) == 0 {
 				t.Fail("Len = %d, but it never was", k)

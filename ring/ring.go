@@ -30,15 +30,16 @@ type Ring[H Handle] struct {
 
 	// Constant after New, and read by everybody with every operation: nothing
 	// that is ever written may share a cache line with it.
-	single  bool
-	yield   bool
-	owned   bool   // the set is this ring's own, and closes with it
-	calm    uint64 // after so many pushes that meet no sleeper the fence is left out
-	limit   uint64 // capacity, exact
-	quantum uint64 // least number of entries an eviction removes
-	slots   slots[H]
-	lot     *lot
-	set     *Set[H]
+	single   bool
+	yield    bool
+	owned    bool   // the set is this ring's own, and closes with it
+	rationed bool   // consumers take from it within a ration
+	calm     uint64 // after so many pushes that meet no sleeper the fence is left out
+	limit    uint64 // capacity, exact
+	quantum  uint64 // least number of entries an eviction removes
+	slots    slots[H]
+	lot      *lot
+	set      *Set[H]
 
 	_ pad
 
@@ -55,8 +56,9 @@ type Ring[H Handle] struct {
 	_    pad
 	head atomicUint64 // next position to hand out; whoever advances it owns what it passes
 
-	gate gate // between padding of its own
-	_    pad
+	gate   gate   // between padding of its own
+	ration ration // likewise
+	_      pad
 }
 
 type config struct {
@@ -64,6 +66,9 @@ type config struct {
 	yield   bool
 	light   bool
 	quantum int
+
+	rationed bool
+	ration   uint32
 }
 
 // An Option configures a [Ring].
@@ -140,6 +145,10 @@ func newRing[H Handle](s *Set[H], capacity int, opts []Option) *Ring[H] {
 	r.end = r.limit
 	r.strong, r.had = r.calm, r.calm
 	r.gate.tok.init()
+	if c.rationed {
+		r.rationed = true
+		r.ration.max.Store(c.ration)
+	}
 	// The slots are a power of two for the mask; limit keeps the capacity exact.
 	r.slots.init(1 << bits.Len64(r.limit-1))
 	return r

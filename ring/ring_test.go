@@ -386,3 +386,55 @@ func TestSetTakesTurns(t *testing.T) {
 		}
 	})
 }
+
+// TestRationed: a ring whose ration is out is passed by, and there again when a batch is given back.
+func TestRationed(t *testing.T) {
+	s := NewSet[uint64]()
+	a, b := s.Add(8, Rationed(2)), s.Add(8)
+	a.Push([]uint64{1, 2, 3, 4, 5})
+	b.Push([]uint64{11})
+	c := s.Consumer()
+	dst := make([]uint64, 1)
+	pop := func() uint64 {
+		if c.TryPop(dst) == 0 {
+			return 0
+		}
+		return dst[0]
+	}
+	if got := []uint64{pop(), pop(), pop(), pop()}; !slices.Equal(got, []uint64{1, 11, 2, 0}) || a.Out() != 2 {
+		t.Errorf("popped %v, %d out", got, a.Out())
+	}
+	if n := a.TryPop(dst); n != 1 || dst[0] != 3 || a.Out() != 2 { // has no part in it
+		t.Errorf("TryPop: %d, %d out", n, a.Out())
+	}
+	a.Done()
+	if got := []uint64{pop(), pop()}; !slices.Equal(got, []uint64{4, 0}) {
+		t.Errorf("one given back: popped %v", got)
+	}
+	a.SetRation(NoRation)
+	if got := []uint64{pop(), pop()}; !slices.Equal(got, []uint64{5, 0}) || a.Out() != 3 {
+		t.Errorf("no ration: popped %v, %d out", got, a.Out())
+	}
+	a.SetRation(1)
+	a.Push([]uint64{6})
+	a.Done()
+	a.Done()
+	if got := pop(); got != 0 {
+		t.Errorf("as many out as there may be: popped %d", got)
+	}
+	woken := make(chan uint64)
+	go func() {
+		c := s.ThreadConsumer()
+		c.Pop(dst)
+		woken <- dst[0]
+	}()
+	a.Done()
+	within(t, 10*time.Second, "Pop", func() {
+		if got := <-woken; got != 6 {
+			t.Errorf("popped %d", got)
+		}
+	})
+	if a.Push([]uint64{7}); a.Out() != 1 || Rationed(0) == nil {
+		t.Errorf("%d out", a.Out())
+	}
+}

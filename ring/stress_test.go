@@ -636,3 +636,59 @@ func cpuTime(t *testing.T) time.Duration {
 	}
 	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
+
+// TestRationIsKept: consumers of two rings are never at more batches of one than its ration, whatever it is
+// at the time, and none is lost.
+func TestRationIsKept(t *testing.T) {
+	disturb(t, 20)
+	const each, most = 5000, 2
+	s := NewSet[uint64]()
+	slow, quick := s.Add(16, SingleProducer(), Rationed(most)), s.Add(16, SingleProducer())
+	var out, at, over atomic.Int64
+	var consumers, producers sync.WaitGroup
+	for i := range 4 {
+		consumers.Go(func() {
+			c := s.Consumer()
+			if i%2 == 0 {
+				runtime.LockOSThread()
+				c = s.ThreadConsumer()
+			}
+			dst := make([]uint64, 3)
+			for n := c.Pop(dst); n != 0; n = c.Pop(dst) {
+				out.Add(int64(n))
+				if c.From() != slow {
+					continue
+				}
+				if at.Add(1) > most {
+					over.Add(1)
+				}
+				runtime.Gosched()
+				at.Add(-1)
+				slow.Done()
+			}
+		})
+	}
+	for _, r := range []*Ring[uint64]{slow, quick} {
+		producers.Go(func() {
+			for i := 0; i < each; {
+				n := r.Push([]uint64{1, 2}[:min(2, each-i)])
+				i += n
+				if i%97 == 0 && r == slow {
+					r.SetRation(1 + i%2)
+				}
+				if n == 0 {
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	within(t, time.Minute, "the stress", func() {
+		producers.Wait()
+		s.Close()
+		consumers.Wait()
+	})
+	out.Add(int64(len(popAll(slow)))) // none, unless those with the ration left it
+	if out.Load() != 2*each || over.Load() != 0 || slow.Out() != 0 {
+		t.Errorf("%d entries of %d, %d times over the ration, %d out", out.Load(), 2*each, over.Load(), slow.Out())
+	}
+}

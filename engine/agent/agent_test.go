@@ -215,7 +215,7 @@ func send(t *testing.T, c *net.UnixConn, b []byte, fds ...int) {
 }
 
 func TestServes(t *testing.T) {
-	r, g := start(t, Config{}), newTarget(t)
+	r, g := start(t, Config{Timeout: time.Hour}), newTarget(t) // who waits for the deadline fails
 	want := State{OCIVersion: "0.2.0", PID: 12, Metadata: "bar",
 		Container: Container{ID: "one", Status: "creating", Bundle: ".", Annotations: map[string]string{"a": "b"}}}
 	c := r.dial()

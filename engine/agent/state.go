@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
@@ -20,6 +21,9 @@ type State struct {
 	Metadata   string    `json:"metadata,omitempty"` // linux.seccomp.listenerMetadata, as the container's author wrote it
 	Container  Container `json:"state"`
 }
+
+// LogValue is the container's id: what else there is may be megabytes.
+func (s State) LogValue() slog.Value { return slog.StringValue(s.Container.ID) }
 
 // A Container is the state of a container, of the OCI runtime specification.
 type Container struct {

@@ -36,6 +36,9 @@ func (l *Listener) rawIoctl(req uintptr, arg unsafe.Pointer) (uintptr, unix.Errn
 // (SECCOMP_IOCTL_NOTIF_RECV). It blocks while nothing is pending; EINTR is
 // returned so that a signal can end the wait.
 func (l *Listener) Recv(n *Notif) error {
+	if l.kernel != nil {
+		return l.recvSimulated(n)
+	}
 	*n = Notif{} // the kernel answers EINVAL to a buffer that is not zero
 	_, _, e := syscall.Syscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlRecv, uintptr(unsafe.Pointer(n)), l.cookies[0], l.cookies[1], l.cookies[2])
 	if l.journal != nil && e == 0 {
@@ -48,6 +51,9 @@ func (l *Listener) Recv(n *Notif) error {
 // tell the Go scheduler that it may block. If it does block, it holds up the
 // garbage collector.
 func (l *Listener) RecvReady(n *Notif) error {
+	if l.kernel != nil {
+		return l.recvSimulated(n)
+	}
 	*n = Notif{}
 	_, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlRecv, uintptr(unsafe.Pointer(n)), l.cookies[0], l.cookies[1], l.cookies[2])
 	if l.journal != nil && e == 0 {
@@ -63,6 +69,9 @@ func (l *Listener) Send(r *Resp) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
+	if l.kernel != nil {
+		return opError(OpSend, l.kernel.Send(*r))
+	}
 	for {
 		_, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlSend, uintptr(unsafe.Pointer(r)), l.cookies[0], l.cookies[1], l.cookies[2])
 		if e != unix.EINTR {
@@ -75,17 +84,26 @@ func (l *Listener) Send(r *Resp) error {
 }
 
 func (l *Listener) idValid(id *uint64) unix.Errno {
+	if l.kernel != nil {
+		return l.kernel.IDValid(*id)
+	}
 	_, e := l.rawIoctl(IoctlIDValid, unsafe.Pointer(id))
 	return e
 }
 
 func (l *Listener) addFD(a *AddFD) (int, unix.Errno) {
+	if l.kernel != nil {
+		return l.kernel.AddFD(*a)
+	}
 	r, e := l.blockingIoctl(IoctlAddFD, unsafe.Pointer(a))
 	return int(r), e
 }
 
 // setFlags passes its argument by value; a pointer would be EINVAL.
 func (l *Listener) setFlags(flags uint64) unix.Errno {
+	if l.kernel != nil {
+		return l.kernel.SetFlags(flags)
+	}
 	_, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlSetFlags, uintptr(flags), l.cookies[0], l.cookies[1], l.cookies[2])
 	return e
 }

@@ -15,6 +15,9 @@ import (
 // to a program that cannot understand it.
 var ErrBadResp = errors.New("bad answer")
 
+// ErrBadAddFD reports an [AddFD] that the kernel would refuse.
+var ErrBadAddFD = errors.New("bad descriptor to add")
+
 // A Listener is the descriptor on which the notifications of one filter arrive.
 //
 // Its methods may be called from any goroutine, except that there must be only
@@ -23,6 +26,7 @@ var ErrBadResp = errors.New("bad answer")
 type Listener struct {
 	fd      atomic.Int32
 	cookies [3]uintptr
+	kernel  Kernel // nil: Linux
 	journal *Journal
 }
 
@@ -127,6 +131,9 @@ func (l *Listener) SetFlags(flags uint64) error {
 // and later trapped call of the targets fails with ENOSYS; a copy in another
 // process keeps them blocked. A second Close returns os.ErrClosed.
 func (l *Listener) Close() error {
+	if l.kernel != nil {
+		return nil // it has no descriptor
+	}
 	fd := l.fd.Swap(-1)
 	if fd < 0 {
 		return fmt.Errorf("close listener: %w", os.ErrClosed)
@@ -163,6 +170,23 @@ func (r *Resp) check() error {
 		return fmt.Errorf("%w: unknown flags %#x", ErrBadResp, r.Flags)
 	case r.Flags&RespContinue != 0 && (r.Error != 0 || r.Val != 0):
 		return fmt.Errorf("%w: continue takes no value and no error", ErrBadResp)
+	}
+	return nil
+}
+
+// Check reports whether a says something that the kernel would refuse.
+func (a *AddFD) Check() error {
+	switch {
+	case int32(a.SrcFD) < 0:
+		return fmt.Errorf("%w: descriptor %d is none of ours", ErrBadAddFD, int32(a.SrcFD))
+	case a.Flags&^(AddFDSetFD|AddFDSend) != 0:
+		return fmt.Errorf("%w: unknown flags %#x", ErrBadAddFD, a.Flags)
+	case a.NewFD != 0 && a.Flags&AddFDSetFD == 0:
+		return fmt.Errorf("%w: number %d in the target needs AddFDSetFD", ErrBadAddFD, a.NewFD)
+	case int32(a.NewFD) < 0:
+		return fmt.Errorf("%w: number %d in the target is negative", ErrBadAddFD, int32(a.NewFD))
+	case a.NewFDFlags&^unix.O_CLOEXEC != 0:
+		return fmt.Errorf("%w: flags %#x of the new descriptor: only O_CLOEXEC is one", ErrBadAddFD, a.NewFDFlags)
 	}
 	return nil
 }

@@ -27,9 +27,9 @@ import (
 // memory meanwhile changes nothing.
 func mkdir(r engine.Request) {
 	d := r.Data()
-	s, err := agent.StateOf(r.Source().Listener())
-	name, rerr := readString(r, d.Args[0])
-	if errors.Join(err, rerr) != nil {
+	s, _ := r.Source().Tag().(agent.State)
+	name, err := readString(r, d.Args[0])
+	if err != nil {
 		_ = r.Fail(unix.EFAULT)
 		return
 	}
@@ -102,7 +102,10 @@ func run(socket, pidFile string, log *slog.Logger) error {
 	if err = errors.Join(err, nerr); err != nil {
 		return err
 	}
-	serve := func(_ agent.State, l *notify.Listener) error { _, err := e.Add(l); return err }
+	serve := func(s agent.State, l *notify.Listener) error {
+		_, err := e.AddWith(l, engine.SourceOptions{Tag: s})
+		return err
+	}
 	a, err := agent.Listen(agent.Config{Path: socket, Serve: serve, Logger: log})
 	if err != nil {
 		return err
