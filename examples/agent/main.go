@@ -1,8 +1,7 @@
 // Agent is a seccomp agent for runc, crun and podman: it makes mkdir(2) create a directory of another name, has
 // chmod(2) fail with "No medium found" and lets all other trapped calls go on.
 //
-// The directory's name is the one that was asked for, a dash and the container's listenerMetadata. docs/handlers.md
-// has a container for it.
+// The directory's name is that in the call, a dash and the container's listenerMetadata. See docs/handlers.md.
 package main
 
 import (
