@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -61,9 +60,10 @@ type Mux struct {
 
 // muxRoutes are a Mux as it was told.
 type muxRoutes struct {
-	other  Handler
+	bare   Handler // for all others
+	other  Handler // with what is around it
 	whens  []when
-	routes map[callKey]Route
+	routes map[callKey]*boundRoute
 	layers []Middleware
 }
 
@@ -74,8 +74,9 @@ type callKey struct {
 
 type when struct {
 	match  func(*Source) bool
-	h      Handler
-	nested inliner // h without what is around it, if it is one
+	bare   Handler
+	h      Handler // with what is around it
+	nested inliner // bare, if it is one
 }
 
 // A muxTable is what calls are looked up in. It is never changed.
@@ -95,9 +96,9 @@ type inliner interface {
 
 // A boundRoute is a Route with its layers around it.
 type boundRoute struct {
+	Route
 	h      Handler
 	bounds *bounds // nil: the engine's
-	inline bool
 }
 
 // bounds are what a route sets for the engine.
@@ -115,7 +116,7 @@ var ErrNoCall = errors.New("no such system call")
 // NewMux returns a Mux that has other handle each call without a route: [Continue], [Deny], or your own. Nil leaves them
 // without an answer, so that the engine gives its default one, and counts it (Unanswered).
 func NewMux(other Handler) *Mux {
-	m := &Mux{def: muxRoutes{other: other, routes: map[callKey]Route{}}}
+	m := &Mux{def: muxRoutes{bare: other, other: other, routes: map[callKey]*boundRoute{}}}
 	m.compile()
 	return m
 }
@@ -140,8 +141,9 @@ func (m *Mux) Route(r Route, names ...string) error {
 		}
 	}
 	m.change(func(d *muxRoutes) {
+		b := d.bind(r)
 		for _, k := range keys {
-			d.routes[k] = r
+			d.routes[k] = b
 		}
 	})
 	return nil
@@ -156,21 +158,58 @@ func (m *Mux) RouteNumber(r Route, arch uint32, nr int32) error {
 	if !ok || n < 0 || n >= maxCallNumber {
 		return fmt.Errorf("engine: route call %d of architecture %#x: %w", nr, arch, ErrNoCall)
 	}
-	m.change(func(d *muxRoutes) { d.routes[callKey{abi, n}] = r })
+	m.change(func(d *muxRoutes) { d.routes[callKey{abi, n}] = d.bind(r) })
 	return nil
 }
 
 // When has h handle all calls of listeners for which match holds. It is asked for each call, on the thread that
 // handles it, and must neither block nor allocate.
 func (m *Mux) When(match func(*Source) bool, h Handler) {
-	m.change(func(d *muxRoutes) { d.whens = append(d.whens, when{match: match, h: h}) })
+	m.change(func(d *muxRoutes) {
+		nested, _ := h.(inliner)
+		d.whens = append(d.whens, when{match, h, d.around(h), nested})
+	})
 }
 
 // Use puts middleware around every handler of the Mux, those that are added later too. The first one is outermost. Each is called
-// once for a handler whenever something changes, not for each call. The deadline and the
+// once for a handler and not for each call, and again for all of them when Use adds more. The deadline and the
 // default answer of a route hold for what is around its handler too.
 func (m *Mux) Use(layers ...Middleware) {
-	m.change(func(d *muxRoutes) { d.layers = append(d.layers, layers...) })
+	m.change(func(d *muxRoutes) {
+		d.layers = append(d.layers, layers...)
+		d.other = d.around(d.bare)
+		d.whens = slices.Clone(d.whens) // tables have them
+		for i := range d.whens {
+			d.whens[i].h = d.around(d.whens[i].bare)
+		}
+		again := map[*boundRoute]*boundRoute{}
+		for k, b := range d.routes {
+			if again[b] == nil {
+				again[b] = d.bind(b.Route)
+			}
+			d.routes[k] = again[b]
+		}
+	})
+}
+
+// around puts the layers around h.
+func (d *muxRoutes) around(h Handler) Handler {
+	if h == nil {
+		return nil
+	}
+	for _, l := range slices.Backward(d.layers) {
+		h = l(h)
+	}
+	return h
+}
+
+// bind makes a route what calls find.
+func (d *muxRoutes) bind(r Route) *boundRoute {
+	b := &boundRoute{Route: r, h: d.around(r.Handler)}
+	if r.Deadline != 0 || r.Default != 0 {
+		b.bounds = &bounds{r.Deadline, r.Default}
+	}
+	return b
 }
 
 func (r *Route) check() error {
@@ -196,29 +235,14 @@ func (m *Mux) change(f func(*muxRoutes)) {
 
 // compile makes the table of what was told. The caller holds m.mu.
 func (m *Mux) compile() {
-	around := func(h Handler) Handler {
-		if h == nil {
-			return nil
-		}
-		for _, l := range slices.Backward(m.def.layers) {
-			h = l(h)
-		}
-		return h
-	}
-	t := &muxTable{other: around(m.def.other)}
-	t.nested, _ = m.def.other.(inliner)
+	t := &muxTable{other: m.def.other, whens: slices.Clone(m.def.whens)}
+	t.nested, _ = m.def.bare.(inliner)
 	t.inline = t.nested != nil
-	for _, w := range m.def.whens {
-		nested, ok := w.h.(inliner)
-		t.inline = t.inline || ok
-		t.whens = append(t.whens, when{w.match, around(w.h), nested})
+	for _, w := range t.whens {
+		t.inline = t.inline || w.nested != nil
 	}
-	for k, r := range maps.All(m.def.routes) {
-		b := &boundRoute{h: around(r.Handler), inline: r.Inline}
-		t.inline = t.inline || r.Inline
-		if r.Deadline != 0 || r.Default != 0 {
-			b.bounds = &bounds{r.Deadline, r.Default}
-		}
+	for k, b := range m.def.routes {
+		t.inline = t.inline || b.Inline
 		of := &t.routes[k.abi]
 		if n := int(k.nr) + 1; n > len(*of) {
 			*of = append(*of, make([]*boundRoute, n-len(*of))...)
@@ -265,7 +289,7 @@ func (m *Mux) inlines(src *Source, d *notify.Data) bool {
 		}
 	}
 	if b := t.route(d); b != nil {
-		return b.inline
+		return b.Inline
 	}
 	return t.nested != nil && t.nested.inlines(src, d)
 }

@@ -112,10 +112,17 @@ func TestMuxMiddleware(t *testing.T) {
 			})
 		}
 	}
+	made := 0
 	m := engine.NewMux(nil)
 	m.Use(layer("a"), layer("b"))
-	mustRoute(t, m, engine.Route{Handler: returns(5)})
-	m.Use(layer("c"))
+	mustRoute(t, m, engine.Route{Handler: returns(5)}) // of five ABIs
+	m.Use(func(next engine.Handler) engine.Handler { made++; return layer("c")(next) })
+	if err := m.Route(engine.Route{Handler: returns(6)}, "mkdir", "getpid"); err != nil {
+		t.Fatal(err)
+	}
+	if made != 2 {
+		t.Errorf("middleware was called %d times for two handlers", made)
+	}
 	e, stop := start(t, engine.Config{Handler: m})
 	tg := startTarget(t, 1, 1)
 	mustAdd(t, e, tg)

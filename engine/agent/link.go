@@ -56,7 +56,7 @@ const (
 var ErrNotTaken = errors.New("the other end did not take it")
 
 // Give gives a copy of l, and waits until the other end has taken it. On success both have it: close ours to hand
-// it over, after the last answer and with nobody in Recv ([engine.Engine.Release] sees to that); keep it where the other end is a [Keeper]. On error
+// it over, after the last answer and with nobody in Recv ([github.com/unknot/unknot/engine.Engine.Release] sees to that); keep it where the other end is a [Keeper]. On error
 // the other end does not have it, unless ctx ended while it was taking it.
 func (k *Link) Give(ctx context.Context, l *notify.Listener) error {
 	j := l.Journal()
