@@ -250,6 +250,29 @@ func TestMuxInlineRoutes(t *testing.T) {
 	}
 }
 
+// A request that outlives its handler keeps its route's deadline and default answer.
+func TestMuxBoundsOfDetached(t *testing.T) {
+	m := engine.NewMux(nil)
+	mustRoute(t, m, engine.Route{Deadline: 20 * time.Millisecond, Default: unix.EBUSY, Handler: engine.HandlerFunc(func(r engine.Request) { r.Detach() })})
+	for name, cfg := range paths(m) {
+		t.Run(name, func(t *testing.T) {
+			e, stop := start(t, cfg)
+			tg := startTarget(t, 2, 2)
+			mustAdd(t, e, tg)
+			tg.release()
+			if r := tg.results(); r.errno(unix.EBUSY) != 4 {
+				t.Errorf("target saw %+v", r)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+			if c := checkBalance(t, e); c.Late != 4 {
+				t.Errorf("counters %+v", c)
+			}
+		})
+	}
+}
+
 func TestMuxRefuses(t *testing.T) {
 	m := engine.NewMux(nil)
 	h := engine.Continue
