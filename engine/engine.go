@@ -24,6 +24,7 @@ type Engine struct {
 	registry   registry
 	receivers  receivers
 	control    controller
+	deadlines  deadlines
 	life       lifecycle
 }
 
@@ -85,6 +86,10 @@ func newEngine(cfg Config, cpus []int) *Engine {
 	e.life.failed, e.life.givenUp, e.life.ready = make(chan error, 1), make(chan struct{}), make(chan struct{})
 	e.registry.byFD = map[int]*Source{}
 	e.control.init()
+	e.deadlines.asks = make(chan struct{}, 1)
+	if cfg.HandlerDeadline > 0 {
+		e.deadlines.tighten(cfg.HandlerDeadline)
+	}
 	e.receivers.init(&e.cfg, cpus)
 	if len(cfg.DropErrnos) > 0 {
 		e.dropErrnos = make([]syscall.Errno, maxDropErrnos)
@@ -147,9 +152,7 @@ func (e *Engine) serve(ctx context.Context) error {
 	side, cancel := context.WithCancel(context.Background())
 	var sides sync.WaitGroup
 	sides.Go(func() { e.steer(side) })
-	if e.cfg.HandlerDeadline > 0 {
-		sides.Go(func() { e.enforceDeadline(side) })
-	}
+	sides.Go(func() { e.enforceDeadline(side) })
 	defer sides.Wait()
 	defer cancel()
 
@@ -234,7 +237,7 @@ func (e *Engine) stop() error {
 // request it took: look again until nobody works or only handlers that were answered for do.
 func (e *Engine) answerAll() error {
 	for giveUp := time.Now().Add(e.cfg.StopTimeout); ; time.Sleep(100 * time.Microsecond) {
-		e.expireAll(now())
+		e.expireAll(now(), true)
 		if e.allAnswered() {
 			return nil
 		}

@@ -338,6 +338,11 @@ func (l *loop) receive(src *Source, block bool) bool {
 	}
 	c.receivedAt, c.stats = at, stats
 	l.received(src, n, at)
+	if src.inliner != nil && src.inliner.inlines(src, &n.Data) {
+		r.notif, r.src, r.receivedAt, r.stats = *n, src, at, stats // the cell is for the next one
+		l.inline.serve(false, at)
+		return true
+	}
 	l.admit(src, c)
 	l.handOff(src, at)
 	return true

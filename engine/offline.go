@@ -59,7 +59,7 @@ func init() {
 		}
 		w.serve(false, r.receivedAt)
 	}
-	offline.Expire = func(engine any) int { return engine.(*Engine).expireAll(now()) }
+	offline.Expire = func(engine any) int { return engine.(*Engine).expireAll(now(), true) }
 }
 
 func (rx *receiver) setWorkers(change func([]*worker) []*worker) {

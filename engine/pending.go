@@ -51,6 +51,7 @@ func (r Request) Detach() *Pending {
 	p := &pending{rx: s.src.owner.Load(), over: make(chan struct{})}
 	d := &slot{notif: s.notif, src: s.src, stats: s.stats, receivedAt: s.receivedAt, dispatchedAt: s.dispatchedAt,
 		seq: first, t: s.t, e: s.e, pending: p}
+	d.bounds.Store(s.bounds.Load())
 	d.state.Store(first)
 	p.rx.detached.Add(1)
 	s.src.detached.Add(1)
@@ -171,13 +172,14 @@ func (p *pendings) allGone() <-chan struct{} {
 	return p.gone
 }
 
-// expire answers for those that were dispatched before the given time, and says for how many.
-func (p *pendings) expire(before int64) (n int) {
+// expire answers for those whose deadline is over at the given time, or for all that were dispatched before it if so
+// said, and says for how many.
+func (p *pendings) expire(at int64, any bool) (n int) {
 	p.mu.Lock()
 	all := slices.Collect(maps.Keys(p.all))
 	p.mu.Unlock()
 	for _, s := range all {
-		if s.dispatchedAt <= before && s.state.CompareAndSwap(s.seq, s.seq-running+late) {
+		if s.overdue(s.dispatchedAt, at, any) && s.state.CompareAndSwap(s.seq, s.seq-running+late) {
 			n++
 			s.state.Store(s.seq - running + s.late())
 		}

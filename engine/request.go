@@ -67,6 +67,8 @@ type slot struct {
 	answeredFrom, endedAt    int64  // begin and end of SEND
 	seq                      uint64 // the state word of this request, phase running
 
+	bounds atomic.Pointer[bounds] // of the request's route, or nil
+
 	// The same for all requests.
 	t *tally
 	e *Engine
@@ -368,7 +370,7 @@ func (s *slot) late() (then uint64) {
 
 // sendDefault answers for the handler. The caller has won the right to.
 func (s *slot) sendDefault() error {
-	resp := errnoResp(s.notif.ID, s.e.cfg.DefaultErrno)
+	resp := s.defaultResp()
 	start := now()
 	err := s.sent(&resp, s.src.l.Send(&resp), start)
 	if err == nil {

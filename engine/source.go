@@ -34,6 +34,7 @@ type Source struct {
 	opts    SourceOptions
 	handler Handler
 	inline  bool
+	inliner inliner // handler, if it wants some calls inline and the source is not; else nil
 
 	received atomic.Uint64 // calls
 	ends     ends          // of these
@@ -146,6 +147,7 @@ func (e *Engine) newSource(l *notify.Listener, o SourceOptions, index int) (*Sou
 	if s.inline {
 		return s, nil
 	}
+	s.inliner, _ = s.handler.(inliner)
 	p := e.cfg.policyConfig()
 	p.Capacity = o.Queue
 	if err := p.Fill(); err != nil {

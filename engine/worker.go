@@ -172,6 +172,9 @@ func (w *worker) serve(check bool, at int64) bool {
 	r.dispatchedAt, r.answeredFrom, r.endedAt = at, at, at
 	r.seq = (r.state.Load()>>phaseBits+1)<<phaseBits | running
 	w.started.Store(r.dispatchedAt)
+	if r.bounds.Load() != nil {
+		r.bounds.Store(nil)
+	}
 	r.state.Store(r.seq)
 	r.t.wait.Record(r.dispatchedAt - r.receivedAt)
 	if r.stats != nil {
@@ -236,13 +239,20 @@ func (w *worker) call() {
 	returned = true
 }
 
-// expire answers for the handler if it still runs a request that was
-// dispatched before the given time, and reports whether it did: then the request is
+// expire answers for the handler if it still runs a request whose deadline is over at the
+// given time, or any if so said, and reports whether it did: then the request is
 // the caller's until leaveLate.
-func (w *worker) expire(before int64) (then uint64, ok bool) {
+func (w *worker) expire(at int64, all bool) (then uint64, ok bool) {
 	r := &w.req
 	state := r.state.Load()
-	if phaseOf(state) != running || w.started.Load() > before || !r.state.CompareAndSwap(state, state-running+late) {
+	if phaseOf(state) != running {
+		return 0, false
+	}
+	// What is read here is this request's, if its state is the same afterwards.
+	if !r.overdue(w.started.Load(), at, all) {
+		return 0, false
+	}
+	if !r.state.CompareAndSwap(state, state-running+late) {
 		return 0, false
 	}
 	r.giveBack() // however long the handler goes on
@@ -269,24 +279,33 @@ func (rx *receiver) replace(w *worker) {
 
 // enforceDeadline enforces the handlers' deadline until ctx ends.
 func (e *Engine) enforceDeadline(ctx context.Context) {
-	tick := time.NewTicker(max(e.cfg.HandlerDeadline/8, time.Millisecond))
+	every := func() time.Duration {
+		d := time.Duration(e.deadlines.tightest.Load())
+		if d == 0 {
+			return time.Hour // nothing to look after
+		}
+		return max(d/8, time.Millisecond)
+	}
+	tick := time.NewTicker(every())
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-e.deadlines.asks:
+			tick.Reset(every())
 		case <-tick.C:
-			e.expireAll(now() - int64(e.cfg.HandlerDeadline))
+			e.expireAll(now(), false)
 		}
 	}
 }
 
-// expireAll answers for every handler whose request was dispatched before the
-// given time and gives their places to fresh workers.
-func (e *Engine) expireAll(before int64) (n int) {
+// expireAll answers for every handler whose deadline is over at the given time, or for
+// all if so said, and gives their places to fresh workers.
+func (e *Engine) expireAll(at int64, all bool) (n int) {
 	for _, rx := range e.receivers.all() {
 		for _, w := range rx.crew.all() {
-			if then, ok := w.expire(before); ok {
+			if then, ok := w.expire(at, all); ok {
 				n++
 				if w.index != 0 {
 					rx.replace(w)
@@ -295,7 +314,7 @@ func (e *Engine) expireAll(before int64) (n int) {
 			}
 		}
 	}
-	return n + e.life.detached.expire(before)
+	return n + e.life.detached.expire(at, all)
 }
 
 // sendDrop tells a dropped call.

@@ -14,7 +14,7 @@ generate() {
         exit 1
     fi
 }
-generate ./confine
+generate ./confine ./engine/syscalls
 if ! sh scripts/deps.sh generate; then
     echo "fresh: BPF NOT CHECKED: the pinned clang is not here and could not be installed" >&2
     exit 0

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/unknot/unknot/engine/syscalls"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,26 +36,18 @@ func (e *UnknownError) Error() string {
 	return fmt.Sprintf("unknown system call %q: syscalls(2) lists their names", e.Name)
 }
 
-// x32Bit marks the numbers of x32 calls, which come under amd64's AUDIT_ARCH.
-const x32Bit = 0x40000000
-
-// Number returns the native number of the system call name.
+// Number returns the native number of the system call name. It needs no libseccomp.
 func Number(name string) (int, error) { return number(name) }
 
 // Name returns the name of call nr of the ABI arch (AUDIT_ARCH_*), as a
 // notification has them: "openat". A call without a known name is "syscall 9999".
+// It is [syscalls.Name], with or without cgo, and asks libseccomp for what has no name there.
 func Name(arch uint32, nr int32) string {
-	if name := lookup(arch, nr); name != "" {
+	if name := syscalls.Name(arch, nr); name != "" {
 		return name
 	}
-	n := nr
-	if arch == unix.AUDIT_ARCH_X86_64 {
-		n &^= x32Bit
-	}
-	for name, number := range newer {
-		if int32(number) == n {
-			return name
-		}
+	if name := lookup(arch, nr); name != "" {
+		return name
 	}
 	return fmt.Sprintf("syscall %d", nr)
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/seccomp/libseccomp-golang"
+	"github.com/unknot/unknot/engine/syscalls"
 	"github.com/unknot/unknot/internal/testbpf"
 	"golang.org/x/sys/unix"
 )
@@ -84,7 +85,7 @@ func checkEveryNumber(t *testing.T, goarch string, m abis, prog []unix.SockFilte
 			t.Errorf("%s: %d (%s): %#x, want %#x", title, nr, Name(m.audit, int32(nr)), got, expect)
 		}
 		if m.native == seccomp.ArchAMD64 {
-			if got := verdict(t, prog, testbpf.Call{NR: nr | x32Bit, Arch: m.audit}); got != enosys {
+			if got := verdict(t, prog, testbpf.Call{NR: nr | syscalls.X32Bit, Arch: m.audit}); got != enosys {
 				t.Errorf("%s: x32 %d: %#x, want ENOSYS", title, nr, got)
 			}
 		}
@@ -213,10 +214,10 @@ func TestNamesAndNumbers(t *testing.T) {
 		want string
 	}{
 		{unix.AUDIT_ARCH_X86_64, 257, "openat"},
-		{unix.AUDIT_ARCH_X86_64, 257 | x32Bit, "openat"},
-		{unix.AUDIT_ARCH_X86_64, 520 | x32Bit, "execve"},
+		{unix.AUDIT_ARCH_X86_64, 257 | syscalls.X32Bit, "openat"},
+		{unix.AUDIT_ARCH_X86_64, 520 | syscalls.X32Bit, "execve"},
 		{unix.AUDIT_ARCH_X86_64, 462, "mseal"},
-		{unix.AUDIT_ARCH_X86_64, 462 | x32Bit, "mseal"},
+		{unix.AUDIT_ARCH_X86_64, 462 | syscalls.X32Bit, "mseal"},
 		{unix.AUDIT_ARCH_I386, 295, "openat"},
 		{unix.AUDIT_ARCH_I386, 102, "socketcall"},
 		{unix.AUDIT_ARCH_I386, 257, "remap_file_pages"},
@@ -316,5 +317,44 @@ func TestAllNamesAtOnce(t *testing.T) {
 		if _, err := Compile([]string{name}, Options{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// The table that stands in for libseccomp says the same.
+func TestTableAgreesWithLibseccomp(t *testing.T) {
+	for abi, arch := range map[syscalls.ABI]seccomp.ScmpArch{
+		syscalls.AMD64: seccomp.ArchAMD64, syscalls.X32: seccomp.ArchX32, syscalls.I386: seccomp.ArchX86,
+		syscalls.ARM64: seccomp.ArchARM64, syscalls.ARM: seccomp.ArchARM,
+	} {
+		same := 0
+		for nr := range int32(maxNR) {
+			full := nr
+			if abi == syscalls.X32 {
+				full |= syscalls.X32Bit
+			}
+			ours := syscalls.Name(abi.Arch(), full)
+			theirs := lookup(abi.Arch(), full)
+			switch {
+			case ours == theirs && ours != "":
+				same++
+			case ours != "" && theirs != "":
+				t.Errorf("%v: call %d is %s, libseccomp says %s", abi, nr, ours, theirs)
+			case theirs != "":
+				t.Errorf("%v: call %d (%s) is missing", abi, nr, theirs)
+			case ours != "": // younger than libseccomp, or something is wrong with it
+				if their, err := seccomp.GetSyscallFromNameByArch(ours, arch); err == nil && int32(their) >= 0 {
+					t.Errorf("%v: %s is %d, libseccomp says %d", abi, ours, nr, their)
+				}
+			}
+		}
+		if same < 300 {
+			t.Errorf("%v: only %d calls are known to both", abi, same)
+		}
+	}
+}
+
+func TestNameAllocatesNothing(t *testing.T) {
+	if n := testing.AllocsPerRun(100, func() { _ = Name(unix.AUDIT_ARCH_X86_64, 257) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/engine/syscalls"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
@@ -58,7 +59,7 @@ func target(c *testchild.Conn, args []string) error {
 				case "native":
 					r = native(n)
 				case "x32":
-					r = native(n | x32Bit)
+					r = native(n | syscalls.X32Bit)
 				case "int80":
 					if r, err = int80(uint32(n)); err != nil {
 						return err

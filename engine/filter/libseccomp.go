@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/seccomp/libseccomp-golang"
+	"github.com/unknot/unknot/engine/syscalls"
 	"github.com/unknot/unknot/internal/seccompbpf"
 	"golang.org/x/sys/unix"
 )
@@ -102,7 +103,7 @@ func lookup(arch uint32, nr int32) string {
 	switch arch {
 	case unix.AUDIT_ARCH_X86_64:
 		a = seccomp.ArchAMD64
-		if nr&x32Bit != 0 {
+		if nr&syscalls.X32Bit != 0 {
 			a = seccomp.ArchX32
 		}
 	case unix.AUDIT_ARCH_I386:

@@ -41,6 +41,9 @@ func (l *Listener) Recv(n *Notif) error {
 	}
 	*n = Notif{} // the kernel answers EINVAL to a buffer that is not zero
 	_, _, e := syscall.Syscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlRecv, uintptr(unsafe.Pointer(n)), l.cookies[0], l.cookies[1], l.cookies[2])
+	if l.journal != nil && e == 0 {
+		l.journal.put(n)
+	}
 	return opError(OpRecv, e)
 }
 
@@ -53,6 +56,9 @@ func (l *Listener) RecvReady(n *Notif) error {
 	}
 	*n = Notif{}
 	_, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlRecv, uintptr(unsafe.Pointer(n)), l.cookies[0], l.cookies[1], l.cookies[2])
+	if l.journal != nil && e == 0 {
+		l.journal.put(n)
+	}
 	return opError(OpRecv, e)
 }
 
@@ -69,6 +75,9 @@ func (l *Listener) Send(r *Resp) error {
 	for {
 		_, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(l.fd.Load()), IoctlSend, uintptr(unsafe.Pointer(r)), l.cookies[0], l.cookies[1], l.cookies[2])
 		if e != unix.EINTR {
+			if l.journal != nil && (e == 0 || e == unix.ENOENT || e == unix.EINPROGRESS) {
+				l.journal.strike(r.ID)
+			}
 			return opError(OpSend, e)
 		}
 	}

@@ -27,6 +27,7 @@ type Listener struct {
 	fd      atomic.Int32
 	cookies [3]uintptr
 	kernel  Kernel // nil: Linux
+	journal *Journal
 }
 
 // NewListener takes ownership of fd, which must be a seccomp listener, marks it
@@ -69,6 +70,9 @@ func (l *Listener) FD() int { return int(l.fd.Load()) }
 func (l *Listener) IDValid(id uint64) error {
 	for {
 		if e := l.idValid(&id); e != unix.EINTR {
+			if l.journal != nil && e == unix.ENOENT {
+				l.journal.strike(id)
+			}
 			return opError(OpIDValid, e)
 		}
 	}
@@ -98,6 +102,9 @@ func (l *Listener) AddFD(a *AddFD) (int, error) {
 		}
 		if e != 0 {
 			fd = -1
+		}
+		if l.journal != nil && (e == 0 && a.Flags&AddFDSend != 0 || e == unix.ENOENT) {
+			l.journal.strike(a.ID)
 		}
 		return fd, opError(OpAddFD, e)
 	}
@@ -130,6 +137,9 @@ func (l *Listener) Close() error {
 	fd := l.fd.Swap(-1)
 	if fd < 0 {
 		return fmt.Errorf("close listener: %w", os.ErrClosed)
+	}
+	if l.journal != nil {
+		_ = l.journal.Close()
 	}
 	if err := unix.Close(int(fd)); err != nil {
 		return fmt.Errorf("close listener: %w", err)

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 		"cookies":      childCookies,
 		"interrupt":    childInterrupt,
 		"refused":      childRefused,
+		"callers":      childCallers,
 	})
 }
 

@@ -1,0 +1,120 @@
+// Agent is a seccomp agent for runc, crun and podman: it makes mkdir(2) create a directory of another name, has
+// chmod(2) fail with "No medium found" and lets all other trapped calls go on.
+//
+// The directory's name is that in the call, a dash and the container's listenerMetadata. See docs/handlers.md.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path"
+	"syscall"
+
+	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/agent"
+	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
+)
+
+// mkdir makes the directory in the target's place, with the name that it copied: what the target does to its
+// memory meanwhile changes nothing.
+func mkdir(r engine.Request) {
+	d := r.Data()
+	s, _ := r.Source().Tag().(agent.State)
+	name, err := readString(r, d.Args[0])
+	if err != nil {
+		_ = r.Fail(unix.EFAULT)
+		return
+	}
+	err = mkdirFor(r, path.Clean(name+"-"+path.Base(s.Metadata)), uint32(d.Args[1]))
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		_ = r.Fail(errno)
+		return
+	}
+	_ = r.Return(0)
+}
+
+// mkdirFor makes a directory below the target's root or working directory; no symbolic link leads out of it.
+func mkdirFor(r engine.Request, name string, mode uint32) error {
+	at, resolve := "cwd", uint64(unix.RESOLVE_BENEATH)
+	if path.IsAbs(name) {
+		at, resolve = "root", unix.RESOLVE_IN_ROOT
+	}
+	base, err := unix.Open(fmt.Sprintf("/proc/%d/%s", r.PID(), at), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(base)
+	if !r.Alive() { // the number may have been another thread's
+		return unix.ESRCH
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: resolve | unix.RESOLVE_NO_MAGICLINKS}
+	dir, err := unix.Openat2(base, path.Dir(name), &how)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	return unix.Mkdirat(dir, path.Base(name), mode)
+}
+
+// readString copies a string out of the target.
+func readString(r engine.Request, addr uint64) (string, error) {
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", r.PID()))
+	if err != nil {
+		return "", err
+	}
+	defer mem.Close()
+	b := make([]byte, unix.PathMax)
+	n, err := mem.ReadAt(b, int64(addr)) // less than asked where the mapping ends
+	end := bytes.IndexByte(b[:n], 0)
+	if end < 0 || !r.Alive() {
+		return "", fmt.Errorf("no string at %#x: %w", addr, err)
+	}
+	return string(b[:end]), nil
+}
+
+func main() {
+	socket := flag.String("socketfile", "/run/seccomp-agent.socket", "where runtimes connect to")
+	pidFile := flag.String("pid-file", "", "where to write our process id")
+	flag.Parse()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := run(*socket, *pidFile, log); err != nil {
+		log.Error("agent", "err", err)
+		os.Exit(1)
+	}
+}
+
+func run(socket, pidFile string, log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	mux := engine.NewMux(engine.Continue)
+	err := errors.Join(mux.Route(engine.Route{Handler: engine.HandlerFunc(mkdir)}, "mkdir"),
+		mux.Route(engine.Route{Handler: engine.Deny(unix.ENOMEDIUM)}, "chmod", "fchmod", "fchmodat", "fchmodat2"))
+	e, nerr := engine.New(engine.Config{Handler: mux, Logger: log})
+	if err = errors.Join(err, nerr); err != nil {
+		return err
+	}
+	serve := func(s agent.State, l *notify.Listener) error {
+		_, err := e.AddWith(l, engine.SourceOptions{Tag: s})
+		return err
+	}
+	a, err := agent.Listen(agent.Config{Path: socket, Serve: serve, Logger: log})
+	if err != nil {
+		return err
+	}
+	go func() { _ = a.Run(ctx) }()
+	defer a.Close()
+	if pidFile != "" {
+		if err := os.WriteFile(pidFile, fmt.Append(nil, os.Getpid()), 0o644); err != nil {
+			return err
+		}
+	}
+	return e.Run(ctx)
+}
