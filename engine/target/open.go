@@ -330,7 +330,7 @@ func readLink(fd int) (text string, is bool, err error) {
 	}
 	buf := make([]byte, PathMax)
 	n, err := unix.Readlinkat(fd, "", buf)
-	return string(buf[:n]), true, err
+	return string(buf[:max(0, n)]), true, err
 }
 
 // throughProc reports whether the path leads through a symbolic link on a proc file system. It is for messages: the target

@@ -124,7 +124,12 @@ func unescape(s string) []byte {
 
 func startTarget(t *testing.T, args ...string) *tgt {
 	t.Helper()
-	c := testchild.Start(t, "target", args...)
+	return startTargetWith(t, nil, args...)
+}
+
+func startTargetWith(t *testing.T, sys *syscall.SysProcAttr, args ...string) *tgt {
+	t.Helper()
+	c := testchild.StartWith(t, testchild.Options{Env: []string{"GODEBUG=asyncpreemptoff=1"}, Sys: sys}, "target", args...)
 	l, err := notify.RecvListener(c.UnixConn)
 	if err != nil {
 		t.Fatal(err)
