@@ -526,29 +526,17 @@ func TestOpenAtWithCapabilities(t *testing.T) {
 // Who is root in a user namespace is nobody outside.
 func TestOpenAtInAUserNamespace(t *testing.T) {
 	dir := tree(t)
-	sys := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}
-	inside := os.Geteuid()
-	if inside == 0 {
-		inside = otherUser
-	}
-	sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: inside, Size: 1}}
-	gid := os.Getegid()
-	if gid == 0 {
-		gid = otherUser
-	}
-	sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
 	if os.Geteuid() == 0 {
 		needRoot(t)
-		sys.Credential = &syscall.Credential{NoSetGroups: true}
 	}
 	if err := tryUserNamespace(); err != nil {
 		t.Skip(err)
 	}
-	g := startTargetWith(t, sys, "mounts", "bind="+dir+":"+dir, "chroot="+dir)
+	g := startTargetWith(t, ownUserNamespace(), "mounts", "bind="+dir+":"+dir, "chroot="+dir)
 	sub, _ := strconv.Atoi(g.tell("open-dir /dir/sub"))
 	target := g.call()
 	ids, err := target.IDs()
-	if err != nil || !ids.Has(unix.CAP_DAC_OVERRIDE) || ids.FSUID != inside {
+	if err != nil || !ids.Has(unix.CAP_DAC_OVERRIDE) || ids.FSUID != userInside() {
 		t.Fatalf("%+v, %v", ids, err)
 	}
 	cases := []openCase{
@@ -572,6 +560,30 @@ func TestOpenAtInAUserNamespace(t *testing.T) {
 			t.Errorf("above a descriptor: %v", err)
 		}
 	}
+}
+
+// userInside is who is root in ownUserNamespace.
+func userInside() int {
+	if os.Geteuid() == 0 {
+		return otherUser
+	}
+	return os.Geteuid()
+}
+
+// ownUserNamespace has a child in a user namespace in which somebody who is not root outside is root.
+func ownUserNamespace() *syscall.SysProcAttr {
+	gid := os.Getegid()
+	if gid == 0 {
+		gid = otherUser
+	}
+	sys := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: userInside(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}},
+	}
+	if os.Geteuid() == 0 {
+		sys.Credential = &syscall.Credential{NoSetGroups: true}
+	}
+	return sys
 }
 
 // tryUserNamespace says whether this user may make one.
