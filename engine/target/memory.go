@@ -32,6 +32,9 @@ func (t Target) ReadMem(addr uint64, p []byte) (int, error) {
 	if err := t.check(opRead); err != nil {
 		return 0, err
 	}
+	if beforeRead != nil {
+		beforeRead()
+	}
 	n, err := t.read(t.address(addr), p)
 	if gone := t.alive(); gone != nil {
 		clear(p)
@@ -176,8 +179,8 @@ func (t Target) WriteMem(addr uint64, p []byte) (n int, err error) {
 	return n, nil
 }
 
-// beforeWrite is for tests: what happens between the look and the write.
-var beforeWrite func()
+// For tests: what happens just before a read, and between the look and the write.
+var beforeRead, beforeWrite func()
 
 // String reads a string that ends with a NUL, of at most max bytes with the NUL; paths have [PathMax]. The error of
 // one without an end wraps unix.ENAMETOOLONG. Each page is read by itself, so that a string may

@@ -1,9 +1,12 @@
 package target
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -128,5 +131,124 @@ func TestInNamespacesWithoutTheRight(t *testing.T) {
 	var e *Error
 	if !errors.As(err, &e) || !e.Ours || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "CAP_SYS_ADMIN") {
 		t.Error(err)
+	}
+}
+
+// inTheirPlace says who the copy of this program is and what it sees.
+var inTheirPlace = Register("in their place", func(arg []byte) ([]byte, error) {
+	switch string(arg) {
+	case "who":
+		var u unix.Utsname
+		if err := unix.Uname(&u); err != nil {
+			return nil, err
+		}
+		own, err := capget()
+		if err != nil {
+			return nil, err
+		}
+		inside, err := os.ReadFile("/mnt/inside")
+		if err != nil {
+			return nil, err
+		}
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			return nil, err
+		}
+		var sockets int
+		for _, fd := range fds {
+			if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); !strings.HasPrefix(to, "/") {
+				sockets++
+			}
+		}
+		return fmt.Appendf(nil, "uid %d gid %d, %s, %s, chown %t, %d of ours", os.Getuid(), os.Getgid(),
+			unix.ByteSliceToString(u.Nodename[:]), inside, own.effective>>unix.CAP_CHOWN&1 == 1, sockets), nil
+	case "mount":
+		if err := unix.Mount("none", "/mnt", "tmpfs", 0, ""); err != nil {
+			return nil, err
+		}
+		return nil, os.WriteFile("/mnt/made", arg, 0o666)
+	case "fail":
+		return nil, fmt.Errorf("it fails: %w", unix.EBUSY)
+	case "die":
+		_ = unix.Kill(unix.Getpid(), unix.SIGKILL)
+	case "panic":
+		panic("a panic of the copy")
+	}
+	return arg, nil
+})
+
+func TestInUserNamespace(t *testing.T) {
+	if os.Geteuid() == 0 {
+		needRoot(t)
+	}
+	if err := tryUserNamespace(); err != nil {
+		t.Skip(err)
+	}
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	if st, err := exe.Stat(); err != nil || st.Mode()&1 == 0 {
+		t.Skipf("the test binary is not executable for others: %v, %v", st.Mode(), err)
+	}
+	dir := tree(t)
+	sys := ownUserNamespace()
+	g := startTargetWith(t, sys, "uts=theirs", "mounts", "bind="+dir+":"+dir, "tmpfs="+dir+"/mnt", "chroot="+dir)
+	target := g.call()
+	fds := descriptors(t)
+	const flags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWUTS
+	got, err := target.InUserNamespace(flags, inTheirPlace, []byte("echo"))
+	if string(got) != "echo" || err != nil {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if err := os.Mkdir(dir+"/proc/self", 0o755); err != nil { // the target has no /proc
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir+"/proc/self/fd", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	got, err = target.InUserNamespace(flags, inTheirPlace, []byte("who"))
+	if string(got) != "uid 0 gid 0, theirs, inside, chown true, 0 of ours" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := target.InUserNamespace(flags, inTheirPlace, []byte("mount")); err != nil {
+		t.Error(err)
+	}
+	openCase{"what it mounted", 0, "/mnt/made", 0, "mount"}.run(t, target, nil)
+	if _, err := target.InUserNamespace(flags, inTheirPlace, []byte("fail")); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "it fails") {
+		t.Error(err)
+	}
+	for word, says := range map[string]string{"die": "EOF", "panic": "a panic of the copy"} {
+		var e *Error
+		if _, err := target.InUserNamespace(flags, inTheirPlace, []byte(word)); !errors.As(err, &e) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", word, err)
+		}
+	}
+	big := bytes.Repeat([]byte("big"), 1<<20)
+	if got, err := target.InUserNamespace(unix.CLONE_NEWUSER, inTheirPlace, big); err != nil || !bytes.Equal(got, big) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	for _, fd := range descriptors(t) {
+		if !slices.Contains(fds, fd) {
+			t.Errorf("descriptor %s is left", fd)
+		}
+	}
+}
+
+func TestIDsOfAMap(t *testing.T) {
+	const text = "         0     100000      65536\n     65536          7          1\n"
+	for id, want := range map[int]int{100000: 0, 165535: 65535, 7: 65536} {
+		if got, err := inside(text, id); got != want || err != nil {
+			t.Errorf("%d: %d, %v", id, got, err)
+		}
+	}
+	for _, id := range []int{99999, 165536, 0, 8} {
+		if got, err := inside(text, id); err == nil {
+			t.Errorf("%d: %d", id, got)
+		}
+	}
+	if _, err := inside("nonsense", 1); err == nil {
+		t.Error("nonsense was taken")
 	}
 }

@@ -16,9 +16,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if role := os.Getenv(hostileEnv); role != "" {
+		hostile(role)
+		return
+	}
 	testchild.Main(m, testchild.Roles{
-		"target":  childTarget,
-		"refused": childRefused,
+		"stress":   childStress,
+		"stranger": childStranger,
+		"target":   childTarget,
+		"refused":  childRefused,
 	})
 }
 
@@ -217,7 +223,8 @@ var methods = map[string]func(Target) error{
 		_ = unix.Close(fd)
 		return err
 	},
-	"InNamespaces": func(t Target) error { return t.InNamespaces(unix.CLONE_NEWUTS, func() error { return nil }) },
+	"InUserNamespace": func(t Target) error { _, err := t.InUserNamespace(0, inTheirPlace, nil); return err },
+	"InNamespaces":    func(t Target) error { return t.InNamespaces(unix.CLONE_NEWUTS, func() error { return nil }) },
 }
 
 func TestATargetThatIsGone(t *testing.T) {
