@@ -196,6 +196,9 @@ func TestInUserNamespace(t *testing.T) {
 	sys := ownUserNamespace()
 	g := startTargetWith(t, sys, "uts=theirs", "mounts", "bind="+dir+":"+dir, "tmpfs="+dir+"/mnt", "chroot="+dir)
 	target := g.call()
+	if _, err := target.IDs(); err != nil { // what is opened once is
+		t.Fatal(err)
+	}
 	fds := descriptors(t)
 	const flags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWUTS
 	got, err := target.InUserNamespace(flags, inTheirPlace, []byte("echo"))
