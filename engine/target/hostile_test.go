@@ -299,7 +299,9 @@ func childStress(c *testchild.Conn, args []string) error {
 		wg.Go(func() {
 			for sum.n.Load() < want {
 				if err := oneLife(r, &sum, &seen, &reused, &kills); err != nil {
+					fmt.Fprintln(os.Stderr, err)
 					errs <- err
+					sum.n.Store(want) // the others need not go on
 					return
 				}
 				lives.Add(1)
@@ -323,7 +325,7 @@ func childStress(c *testchild.Conn, args []string) error {
 }
 
 // oneLife serves one target until it is killed.
-func oneLife(r *reaper, sum *tally, seen *sync.Map, reused, kills *atomic.Int64) error {
+func oneLife(r *reaper, sum *tally, seen *sync.Map, reused, kills *atomic.Int64) (err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -336,6 +338,12 @@ func oneLife(r *reaper, sum *tally, seen *sync.Map, reused, kills *atomic.Int64)
 	if err = errors.Join(err, cerr); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 	l, err := notify.RecvListener(conn.(*net.UnixConn))
 	_ = conn.Close()
 	if err != nil {
@@ -343,7 +351,7 @@ func oneLife(r *reaper, sum *tally, seen *sync.Map, reused, kills *atomic.Int64)
 	}
 	defer l.Close()
 	calls := 2 + rand.IntN(15)
-	for n := 0; ; n++ {
+	for n, killed := 0, false; ; n++ {
 		var notif notify.Notif
 		err := l.Recv(&notif)
 		switch notify.OutcomeOf(err) {
@@ -364,7 +372,8 @@ func oneLife(r *reaper, sum *tally, seen *sync.Map, reused, kills *atomic.Int64)
 		if was, had := seen.Swap(notif.PID, l); had && was != l {
 			reused.Add(1)
 		}
-		if n == calls {
+		if n >= calls && !killed {
+			killed = true
 			// In mid-access.
 			go func() {
 				for range rand.IntN(4) {

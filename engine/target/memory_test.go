@@ -388,3 +388,42 @@ func TestReadThroughTheFile(t *testing.T) {
 		}
 	})
 }
+
+func BenchmarkTarget(b *testing.B) {
+	g := startTarget(b)
+	g.tell("poke 16 /a/path/of/a/usual/length/that/a/program/opens")
+	target := g.call()
+	p := make([]byte, 64)
+	for _, c := range []struct {
+		name string
+		do   func() error
+	}{
+		{"ReadMem", func() error { _, err := target.ReadMem(fixedAt, p); return err }},
+		{"WriteMem", func() error { _, err := target.WriteMem(fixedAt+page, p); return err }},
+		{"String", func() error { _, err := target.String(fixedAt+16, PathMax); return err }},
+		{"IDs", func() error { _, err := target.IDs(); return err }},
+		{"OpenAt", func() error {
+			fd, err := target.OpenAt(unix.AT_FDCWD, "/dev/null", unix.OpenHow{})
+			_ = unix.Close(fd)
+			return err
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := c.do(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	noQuery = true
+	defer func() { noQuery = false }()
+	b.Run("WriteMem-text", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := target.WriteMem(fixedAt+page, p); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

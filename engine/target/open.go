@@ -18,7 +18,7 @@ var (
 	// ns/…). Followed by the supervisor it would be the supervisor's.
 	ErrMagicLink = errors.New("the path goes through a link of /proc that means the process that follows it")
 	// ErrOpener says that what a file is, or who may have it, depends on the process that opens it: a file in a
-	// process's directory of /proc, /proc/sys, /dev/tty, a device that the target's cgroup may forbid.
+	// process's directory of /proc, /proc/sys, /dev/tty, a device that the target's cgroup may forbid, a cgroup's file to write.
 	ErrOpener = errors.New("what the file is depends on the process that opens it")
 )
 
@@ -56,7 +56,8 @@ func creates(flags uint64) bool {
 //
 // Not the target's are its Landlock rules and its security module's domain (SELinux, AppArmor), its resource limits,
 // and whatever is asked of the process that opens. Of these last OpenAt refuses those that it knows:
-// [ErrMagicLink] and [ErrOpener]. Capabilities of a target in another user namespace than ours do not count,
+// [ErrMagicLink] and [ErrOpener]. The thread keeps the supervisor's real and saved user id, since whose are the target's may be
+// killed by it: so FUSE mounts that are for one user only stay closed. Capabilities of a target in another user namespace than ours do not count,
 // and none counts that the supervisor lacks.
 //
 // It takes CAP_SETUID and CAP_SETGID where the target is somebody else, CAP_SYS_CHROOT where its root is another. Without
@@ -255,6 +256,9 @@ func (p *place) reopen(found int, how unix.OpenHow) (int, error) {
 	}
 	if how.Flags&unix.O_PATH != 0 {
 		return found, nil
+	}
+	if (fs.Type == unix.CGROUP2_SUPER_MAGIC || fs.Type == unix.CGROUP_SUPER_MAGIC) && how.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+		return -1, errOther // who may be moved where is judged by the opener's cgroup namespace
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFLNK: // O_NOFOLLOW

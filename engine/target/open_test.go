@@ -326,6 +326,13 @@ func TestOpenAt(t *testing.T) {
 	} {
 		c.run(t, target, dirs)
 	}
+	for _, procs := range []string{"/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/unified/cgroup.procs"} {
+		var fs unix.Statfs_t
+		if unix.Statfs(procs, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+			openCase{"a cgroup's processes, to write", 0, procs, unix.O_WRONLY, ErrOpener}.run(t, target, dirs)
+			openCase{"a cgroup's processes", 0, procs, unix.O_RDONLY, anything}.run(t, target, dirs)
+		}
+	}
 	if _, err := target.OpenAt(dirs[0], "nul\x00", unix.OpenHow{}); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("a NUL: %v", err)
 	}

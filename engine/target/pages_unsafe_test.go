@@ -8,8 +8,8 @@ import (
 )
 
 // fixedAt is where targets have two pages, at the same place in all processes. It is below 4 GiB, so that it is an
-// address of 32-bit ABIs too.
-const fixedAt = 0x10_0000_00
+// address of 32-bit ABIs too, and above where the kernel may begin the heap, 1 GiB from the program.
+const fixedAt = 0xa000_0000
 
 // mapPages maps them, with nothing mapped beside.
 func mapPages() error { return mapAt(fixedAt, 2*page, unix.PROT_READ|unix.PROT_WRITE) }

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 // A tgt is a child with one thread under a filter that traps getppid, and what that thread calls it with.
 type tgt struct {
 	*testchild.Child
-	t *testing.T
+	t testing.TB
 	l *notify.Listener
 	n notify.Notif
 }
@@ -128,12 +128,12 @@ func unescape(s string) []byte {
 	return b
 }
 
-func startTarget(t *testing.T, args ...string) *tgt {
+func startTarget(t testing.TB, args ...string) *tgt {
 	t.Helper()
 	return startTargetWith(t, nil, args...)
 }
 
-func startTargetWith(t *testing.T, sys *syscall.SysProcAttr, args ...string) *tgt {
+func startTargetWith(t testing.TB, sys *syscall.SysProcAttr, args ...string) *tgt {
 	t.Helper()
 	c := testchild.StartWith(t, testchild.Options{Env: []string{"GODEBUG=asyncpreemptoff=1"}, Sys: sys}, "target", args...)
 	l, err := notify.RecvListener(c.UnixConn)
