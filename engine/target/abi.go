@@ -1,9 +1,6 @@
 package target
 
-import (
-	"github.com/unknot/unknot/engine/notify"
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // x32Bit marks the system call numbers of x32, whose architecture is amd64's (__X32_SYSCALL_BIT).
 const x32Bit = 0x40000000
@@ -29,6 +26,3 @@ func (t Target) address(arg uint64) uint64 {
 	}
 	return arg
 }
-
-// native reports whether the call is by the machine's own ABI.
-func (t Target) native() bool { return t.arch == notify.NativeArch && t.nr&x32Bit == 0 }

@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var accesses = flag.Int("accesses", 3000, "how many times TestHostileTargets reads and writes; 100000 takes minutes")
+var accesses = flag.Int("accesses", 1500, "how many times TestHostileTargets reads and writes; 100000 takes minutes")
 
 // Everybody here has two pages at fixedAt. A target's first is full of its nonce, which its calls tell; in its second
 // the supervisor writes the nonce's complement. A stranger's are full of canary. So whose memory was read, and who was
