@@ -74,6 +74,9 @@ func (t Target) InUserNamespace(flags int, c *Child, arg []byte) ([]byte, error)
 	if err := t.check(op); err != nil {
 		return nil, err
 	}
+	if c == nil {
+		return nil, &Error{Op: op, TID: t.tid, Ours: true, Err: unix.EINVAL, Needs: "a function to run there: see Register"}
+	}
 	n := &entrances{t: t, op: op, root: -1, cwd: -1}
 	if rest := flags &^ unix.CLONE_NEWUSER; rest != 0 {
 		var err error

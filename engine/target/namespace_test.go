@@ -222,6 +222,9 @@ func TestInUserNamespace(t *testing.T) {
 	if _, err := target.InUserNamespace(flags, inTheirPlace, []byte("fail")); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "it fails") {
 		t.Error(err)
 	}
+	if _, err := target.InUserNamespace(flags, nil, nil); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "Register") {
+		t.Errorf("no function: %v", err)
+	}
 	for word, says := range map[string]string{"die": "EOF", "panic": "a panic of the copy"} {
 		var e *Error
 		if _, err := target.InUserNamespace(flags, inTheirPlace, []byte(word)); !errors.As(err, &e) || !strings.Contains(err.Error(), says) {
