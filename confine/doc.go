@@ -35,7 +35,8 @@
 // Everything that is not in the table kills the process, or for files fails with
 // ENOSYS. Others must do it, before or for it: SET_FLAGS, ADDFD, affinity,
 // epoll_ctl, timers, opening files. An inline handler of the engine runs on this
-// thread, so it may compute and answer, nothing else; try handlers with
+// thread, so it may compute and answer, nothing else. What package engine offers beyond
+// (AddFD, a target's memory) fails here with engine.ErrConfined. Try other handlers with
 // [Trap], which prints the Go stack of what would have been killed.
 //
 // # What it does not give

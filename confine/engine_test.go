@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"sort"
 	"strings"
@@ -241,6 +242,44 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 		}
 		return c.Say("%v", e.Run(context.Background()))
 	},
+	// An inline handler that asks for what its thread may not do gets an error; one of the queue path gets it.
+	"asks": func(c *testchild.Conn, o order) error {
+		for _, inline := range []bool{true, false} {
+			results := make(chan map[string]error, 1)
+			handler := func(r engine.Request) {
+				select {
+				case results <- asked(r):
+				default: // another call's
+				}
+				_ = r.Return(42)
+			}
+			e, _, err := confinedEngine(o.Config, engine.Config{Handler: engine.HandlerFunc(handler), Inline: inline})
+			if err != nil {
+				return err
+			}
+			st, _, stop, err := rage(e, 1)
+			if err != nil {
+				return err
+			}
+			got := <-results
+			for name, err := range got {
+				if is := errors.Is(err, engine.ErrConfined); is != inline {
+					return fmt.Errorf("inline %t, %s: %v", inline, name, err)
+				}
+			}
+			rep, err := st.Stop(10 * time.Second)
+			if err = errors.Join(err, stop()); err != nil {
+				return err
+			}
+			if rep.Lost != 0 {
+				return fmt.Errorf("%d lost", rep.Lost)
+			}
+			if err := c.Say("inline %t: AddFD %v, of %d methods", inline, got["AddFD"] == nil, len(got)); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
 	// An inline handler that does more than compute.
 	"handler": func(c *testchild.Conn, o order) error {
 		e, _, err := confinedEngine(o.Config, engine.Config{Inline: true, Handler: engine.HandlerFunc(theHandlerThatDials)})
@@ -261,6 +300,30 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 		time.Sleep(10 * time.Second)
 		return stop()
 	},
+}
+
+// asked asks for all that takes more than an answer: each method of a target that may fail, with arguments of no sense.
+func asked(r engine.Request) map[string]error {
+	_, err := r.AddFD(2, true)
+	all := map[string]error{"AddFD": err}
+	if err != nil {
+		all["ReturnFD"] = r.ReturnFD(2, true)
+	}
+	t := reflect.ValueOf(r.Target())
+	for i := range t.NumMethod() {
+		m := t.Method(i)
+		out := m.Type().NumOut()
+		if out == 0 || m.Type().Out(out-1) != reflect.TypeFor[error]() {
+			continue
+		}
+		var args []reflect.Value
+		for j := range m.Type().NumIn() {
+			args = append(args, reflect.Zero(m.Type().In(j)))
+		}
+		err, _ := m.Call(args)[out-1].Interface().(error)
+		all[t.Type().Method(i).Name] = err
+	}
+	return all
 }
 
 func theHandlerThatDials(r engine.Request) {
@@ -325,6 +388,8 @@ func TestEngine(t *testing.T) {
 		{order: order{Name: "storm", For: 300 * time.Millisecond}, says: []string{"inline true", "inline false"}},
 		{order: order{Name: "storm", For: 300 * time.Millisecond, Config: Config{Level: Shared}}, says: []string{"inline true", "inline false"}},
 		{order: order{Name: "storm", For: 300 * time.Millisecond, Config: Config{Signals: Strict}}, says: []string{"inline true", "inline false"}},
+		{order: order{Name: "asks"}, says: []string{"inline true: AddFD false, of 16 methods", "inline false: AddFD true, of 15 methods"}},
+		{order: order{Name: "asks", Config: Config{Level: Shared}}, says: []string{"inline true: AddFD false, of 16 methods", "inline false: AddFD true, of 15 methods"}},
 		{order: order{Name: "enosys"}, says: []string{"16 ENOSYS, 0 lost"}},
 		{order: order{Name: "enosys", Config: Config{Level: Shared}}, says: []string{"16 ENOSYS, 0 lost"}},
 		{order: order{Name: "removed"}, says: []string{"inline true: 16 ENOSYS, 0 lost", "inline false: 16 ENOSYS, 0 lost"}},

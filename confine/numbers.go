@@ -13,7 +13,7 @@ var numbers = func() map[string]uint32 {
 		"openat": unix.SYS_OPENAT, "openat2": unix.SYS_OPENAT2, "fstat": unix.SYS_FSTAT, "newfstatat": unix.SYS_NEWFSTATAT,
 		"statx": unix.SYS_STATX, "faccessat": unix.SYS_FACCESSAT, "faccessat2": unix.SYS_FACCESSAT2, "readlinkat": unix.SYS_READLINKAT,
 		"ioctl": unix.SYS_IOCTL, "epoll_pwait": unix.SYS_EPOLL_PWAIT, "ppoll": unix.SYS_PPOLL, "write": unix.SYS_WRITE, "read": unix.SYS_READ, "close": unix.SYS_CLOSE,
-		"futex": unix.SYS_FUTEX, "sched_yield": unix.SYS_SCHED_YIELD, "nanosleep": unix.SYS_NANOSLEEP, "getpid": unix.SYS_GETPID,
+		"futex": unix.SYS_FUTEX, "sched_yield": unix.SYS_SCHED_YIELD, "nanosleep": unix.SYS_NANOSLEEP, "getpid": unix.SYS_GETPID, "gettid": unix.SYS_GETTID,
 		"tgkill": unix.SYS_TGKILL, "rt_sigreturn": unix.SYS_RT_SIGRETURN, "rt_sigprocmask": unix.SYS_RT_SIGPROCMASK, "sigaltstack": unix.SYS_SIGALTSTACK,
 		"mmap": unix.SYS_MMAP, "munmap": unix.SYS_MUNMAP, "madvise": unix.SYS_MADVISE, "prctl": unix.SYS_PRCTL,
 		"timer_create": unix.SYS_TIMER_CREATE, "timer_settime": unix.SYS_TIMER_SETTIME, "timer_delete": unix.SYS_TIMER_DELETE,

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -195,6 +196,7 @@ func (p *Plan) Confine(t Thread) (*Status, error) {
 	if err := take(stepLandlock, p.landlock.restrictSelf); err != nil {
 		return nil, err
 	}
+	osthread.SetConfined(p.cfg.Requests)
 	if e := loadFilter(prog, flags); e != 0 {
 		return nil, fmt.Errorf("confine: load the filter: %s: %w (%s)", callFilter, e, seccompRemedy(e))
 	}

@@ -110,6 +110,7 @@ func (f *facts) rules() []Rule {
 	add(Rule{Syscall: "sched_yield", Why: "spinning locks and the garbage collector (osyield)", Test: "gc"})
 	add(Rule{Syscall: "nanosleep", Why: "a panic stops the others first (usleep in freezetheworld)", Test: "panic"})
 	add(Rule{Syscall: "getpid", Why: "goes before tgkill (signalM)", Test: "gc"})
+	add(Rule{Syscall: "gettid", Why: "code that the filter would kill asks first whether it runs here, and fails (osthread.Confined)", Test: "asks"})
 	add(Rule{Syscall: "tgkill", When: []Cond{is32(0, uint32(f.pid), "the process itself"), is32(2, uint32(unix.SIGURG), "SIGURG")},
 		Why: "preempts other threads when it starts a garbage collection or stops the world", Test: "gc"})
 	if only, ok := has("not strict signals", f.Signals != Strict); ok {

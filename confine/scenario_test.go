@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
@@ -63,6 +64,24 @@ var scenarios = map[string]scenario{
 					return fmt.Errorf("%s: %v", f.Syscall, err)
 				}
 			}
+		}
+		return nil
+	}},
+	// Asks whether it is confined, as the methods do that need what it may not.
+	"asks": {thread: func(r *rig) error {
+		if !osthread.Confined() || !osthread.Refuses(notify.IoctlAddFD) || osthread.Refuses(notify.IoctlSend) {
+			return errors.New("it does not know that it is confined")
+		}
+		if _, err := r.l.AddFD(&notify.AddFD{}); err != notify.ErrConfined {
+			return fmt.Errorf("AddFD: %v", err)
+		}
+		if err := r.l.SetFlags(0); err != notify.ErrConfined {
+			return fmt.Errorf("SetFlags: %v", err)
+		}
+		return nil
+	}, beside: func(*rig) error {
+		if osthread.Confined() || osthread.Refuses(notify.IoctlAddFD) {
+			return errors.New("another thread counts as confined")
 		}
 		return nil
 	}},

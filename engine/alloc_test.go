@@ -42,6 +42,14 @@ func TestNoAllocationsPerNotification(t *testing.T) {
 			}
 			_ = r.Return(1)
 		}},
+		{"read memory", func(r engine.Request) {
+			var code [16]byte // around which the call was made
+			n, err := r.Target().ReadMem(r.Data().IP-8, code[:])
+			if n != len(code) || err != nil || code == [16]byte{} {
+				panic("no memory")
+			}
+			_ = r.Return(1)
+		}},
 		{"spent", func(r engine.Request) { // one worker
 			_, err := kept.AddFD(0, true)
 			if kept.Return(1) != engine.ErrSpent || err != engine.ErrSpent || kept.Data().NR != 0 || kept.Alive() {

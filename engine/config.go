@@ -215,7 +215,8 @@ type Config struct {
 // A Thread describes the receive thread to its hook: what it will use from then
 // on. A hook that confines the thread must leave it these descriptors and let
 // it RECV, SEND and ID_VALID on its listeners, wait (epoll_pwait, ppoll) and
-// wake workers (futex). All else is done by other threads.
+// wake workers (futex). All else is done by other threads. One that is not of package confine
+// calls osthread.SetConfined first, so that what a handler may not do there is [ErrConfined].
 type Thread struct {
 	Listeners []int          // descriptors of the listeners added so far
 	Epoll     int            // the epoll instance on which it waits

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/target"
 	"github.com/unknot/unknot/ring"
 	"golang.org/x/sys/unix"
 )
@@ -29,10 +30,14 @@ var (
 	ErrAnswered = errors.New("answered already")
 	// ErrGone says that the target died, or was interrupted and will notify again. It
 	// needs no answer then: a handler may return.
-	ErrGone = errors.New("target gone")
+	ErrGone = target.ErrGone
 	// ErrSpent says that the handler of the request has returned: the request
 	// is nobody's any more, and was answered.
 	ErrSpent = errors.New("request spent: its handler has returned")
+	// ErrConfined says that an inline handler asked for what its receive thread, which
+	// has confined itself (package confine), would be killed for: the target's memory, a
+	// descriptor added. The queue path's workers are not confined.
+	ErrConfined = notify.ErrConfined
 )
 
 // The phases of a slot's state word, whose other bits number the request. The
@@ -169,6 +174,17 @@ func (r Request) Waited() (d time.Duration) {
 func (r Request) Alive() bool {
 	src, id, ok := r.target()
 	return ok && src.l.IDValid(id) == nil
+}
+
+// Target is the thread that waits for the answer: its memory, its descriptors, who it is, and opening files
+// in its place; see package [github.com/unknot/unknot/engine/target]. Once the request is spent it is gone.
+// On a receive thread that has confined itself all of it fails with [ErrConfined].
+func (r Request) Target() (t target.Target) {
+	if r.hold() {
+		t = target.New(r.s.src.l, &r.s.notif)
+		r.release()
+	}
+	return t
 }
 
 // target is what ioctls of this request name, and whether it is not spent.

@@ -22,6 +22,9 @@ func spent(t *testing.T, r engine.Request) {
 	if n, err := r.AddFD(0, true); n != -1 || !errors.Is(err, engine.ErrSpent) {
 		t.Errorf("AddFD of a spent request: %d, %v", n, err)
 	}
+	if _, err := r.Target().ReadMem(0, nil); !errors.Is(err, engine.ErrGone) {
+		t.Errorf("the target of a spent request: %v", err)
+	}
 	if r.ID() != 0 || r.PID() != 0 || r.Data() != (notify.Data{}) || r.Source() != nil || r.Waited() != 0 || r.Alive() {
 		t.Errorf("a spent request has ID %d, PID %d, data %+v, source %p, waited %v, alive %v", r.ID(), r.PID(), r.Data(), r.Source(), r.Waited(), r.Alive())
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,6 +18,10 @@ var ErrBadResp = errors.New("bad answer")
 
 // ErrBadAddFD reports an [AddFD] that the kernel would refuse.
 var ErrBadAddFD = errors.New("bad descriptor to add")
+
+// ErrConfined says that the calling thread has confined itself (package confine) and would be killed for
+// what it was asked to do: have another thread do it.
+var ErrConfined = errors.New("this thread is confined and may not do that: another one must")
 
 // A Listener is the descriptor on which the notifications of one filter arrive.
 //
@@ -85,7 +90,12 @@ func (l *Listener) IDValid(id uint64) error {
 // wait meanwhile: kernels before the fix of an interrupted addfd answer the call
 // without a descriptor and refuse the repetition with EINPROGRESS, and a handler
 // installed with SA_RESTART, as Go's are, repeats it inside the kernel.
+//
+// On a confined thread that may not, it fails with [ErrConfined].
 func (l *Listener) AddFD(a *AddFD) (int, error) {
+	if osthread.Refuses(IoctlAddFD) {
+		return -1, ErrConfined
+	}
 	if a.Flags&AddFDSend != 0 {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
@@ -118,8 +128,12 @@ var everySignal = func() (s unix.Sigset_t) {
 	return s
 }()
 
-// SetFlags sets the listener's flags, [SyncWakeUp] or 0 (SECCOMP_IOCTL_NOTIF_SET_FLAGS).
+// SetFlags sets the listener's flags, [SyncWakeUp] or 0 (SECCOMP_IOCTL_NOTIF_SET_FLAGS). On a confined
+// thread that may not, it fails with [ErrConfined].
 func (l *Listener) SetFlags(flags uint64) error {
+	if osthread.Refuses(IoctlSetFlags) {
+		return ErrConfined
+	}
 	for {
 		if e := l.setFlags(flags); e != unix.EINTR {
 			return opError(OpSetFlags, e)

@@ -24,7 +24,7 @@ func Start(f func()) {
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() != unix.Getpid() {
-			f()
+			run(f)
 			return // still locked: the thread ends here
 		}
 		// We hold the main thread, so the next goroutine cannot get it.
@@ -32,11 +32,17 @@ func Start(f func()) {
 		go func() {
 			runtime.LockOSThread()
 			close(started)
-			f()
+			run(f)
 		}()
 		<-started
 		runtime.UnlockOSThread()
 	}()
+}
+
+func run(f func()) {
+	forget() // a thread that had this id
+	defer forget()
+	f()
 }
 
 // Pin confines the calling thread to one CPU (sched_setaffinity). The caller

@@ -205,3 +205,32 @@ func TestUnblock(t *testing.T) {
 		t.Errorf("blocked before and after: %v", got)
 	}
 }
+
+func TestConfined(t *testing.T) {
+	type seen struct{ is, send, addFD bool }
+	look := func() seen { return seen{Confined(), Refuses(1), Refuses(2)} }
+	if got := look(); got != (seen{}) {
+		t.Errorf("before: %+v", got)
+	}
+	is, end := make(chan seen), make(chan bool)
+	Start(func() {
+		SetConfined([]uint32{1})
+		SetConfined([]uint32{1}) // counts once
+		is <- look()
+		<-end
+	})
+	if got := <-is; got != (seen{true, false, true}) {
+		t.Errorf("on the thread: %+v", got)
+	}
+	if got := look(); got != (seen{}) {
+		t.Errorf("beside it: %+v", got)
+	}
+	end <- true
+	for range 10_000 {
+		if howMany.Load() == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("the note outlives its thread")
+}

@@ -106,6 +106,7 @@ type Options struct {
 	Env      []string      // on top of the test's own
 	Deadline time.Duration // 0: 30 s
 	Quiet    bool          // its standard error is for Stderr only
+	Sys      *syscall.SysProcAttr
 }
 
 // StartWith is Start with options.
@@ -128,6 +129,7 @@ func StartWith(t testing.TB, o Options, role string, args ...string) *Child {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(append(os.Environ(), env+"="+role, "GORACE=atexit_sleep_ms=0"), o.Env...)
 	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = o.Sys
 	stderr := &log{t: t, role: role}
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
