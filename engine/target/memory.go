@@ -45,6 +45,10 @@ func (t Target) ReadMem(addr uint64, p []byte) (int, error) {
 
 // read is ReadMem without the check that the target still was there.
 func (t Target) read(addr uint64, p []byte) (n int, err error) {
+	if k := t.l.Kernel(); k != nil {
+		n, errno := k.ReadMem(t.tid, addr, p)
+		return n, t.simulated(opRead, addr+uint64(n), errno)
+	}
 	for n < len(p) {
 		local := unix.Iovec{Base: &p[n]}
 		local.SetLen(len(p) - n)
@@ -62,6 +66,17 @@ func (t Target) read(addr uint64, p []byte) (n int, err error) {
 		}
 	}
 	return n, nil
+}
+
+// simulated is the error that a kernel stand-in means.
+func (t Target) simulated(op string, addr uint64, errno unix.Errno) error {
+	switch errno {
+	case 0:
+		return nil
+	case unix.EFAULT:
+		return t.fault(op, addr)
+	}
+	return t.fail(op, at(addr), errno)
 }
 
 // fault is the error for memory that is not there, which is the target's own fault.
@@ -140,6 +155,13 @@ func (t Target) WriteMem(addr uint64, p []byte) (n int, err error) {
 		return 0, err
 	}
 	addr = t.address(addr)
+	if k := t.l.Kernel(); k != nil {
+		if err := t.alive(); err != nil {
+			return 0, err
+		}
+		n, errno := k.WriteMem(t.tid, addr, p)
+		return n, t.simulated(opWrite, addr+uint64(n), errno)
+	}
 	m, err := t.openMemory(opWrite, unix.O_RDWR)
 	if err != nil {
 		return 0, err
