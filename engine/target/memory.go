@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,7 +47,9 @@ func (t Target) ReadMem(addr uint64, p []byte) (int, error) {
 // read is ReadMem without the check that the target still was there.
 func (t Target) read(addr uint64, p []byte) (n int, err error) {
 	if k := t.l.Kernel(); k != nil {
-		n, errno := k.ReadMem(t.tid, addr, p)
+		q := make([]byte, len(p)) // p itself would be on the heap, for a real target's reads too
+		n, errno := k.ReadMem(t.tid, addr, q)
+		copy(p, q[:n])
 		return n, t.simulated(opRead, addr+uint64(n), errno)
 	}
 	for n < len(p) {
@@ -159,7 +162,7 @@ func (t Target) WriteMem(addr uint64, p []byte) (n int, err error) {
 		if err := t.alive(); err != nil {
 			return 0, err
 		}
-		n, errno := k.WriteMem(t.tid, addr, p)
+		n, errno := k.WriteMem(t.tid, addr, slices.Clone(p))
 		return n, t.simulated(opWrite, addr+uint64(n), errno)
 	}
 	m, err := t.openMemory(opWrite, unix.O_RDWR)
