@@ -291,13 +291,18 @@ func childStress(c *testchild.Conn, args []string) error {
 	var reused atomic.Int64
 	var wg sync.WaitGroup
 	errs := make(chan error, 3)
+	missing := func() bool {
+		return sum.gone.Load() == 0 || sum.fault.Load() == 0 || sum.read.Load() == 0 || sum.wrote.Load() == 0
+	}
+	var failed atomic.Bool
+	end := time.Now().Add(30 * time.Second) // few accesses may not be enough for one of each
 	for range 3 {
 		wg.Go(func() {
-			for sum.n.Load() < want {
+			for !failed.Load() && (sum.n.Load() < want || missing() && time.Now().Before(end)) {
 				if err := oneLife(r, &sum, &seen, &reused, &kills); err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					errs <- err
-					sum.n.Store(want) // the others need not go on
+					failed.Store(true) // the others need not go on
 					return
 				}
 				lives.Add(1)
@@ -313,7 +318,7 @@ func childStress(c *testchild.Conn, args []string) error {
 	if r.written.Load() != 0 || sum.wrong.Load() != 0 || r.odd.Load() != 0 {
 		return fmt.Errorf("%d processes were written what is not theirs, %d reads were wrong, %d odd ends", r.written.Load(), sum.wrong.Load(), r.odd.Load())
 	}
-	if sum.gone.Load() == 0 || sum.fault.Load() == 0 || sum.read.Load() == 0 || sum.wrote.Load() == 0 {
+	if missing() {
 		return errors.New("something did not happen at all")
 	}
 	return c.Say("%d accesses to %d targets, %d killed, %s, %d used again: %d read, %d written, %d gone, %d not mapped; none wrong, no stranger written",
