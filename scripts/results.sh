@@ -4,7 +4,7 @@
 #
 #   results.sh [STEP...]
 #
-# The steps: throughput latency stages overload floor. Each is kept as soon as it is
+# The steps: throughput latency stages overload listeners floor. Each is kept as soon as it is
 # whole, so what was interrupted is continued by the same command; with steps named,
 # only those are measured. When all are there the results are written.
 #
@@ -14,7 +14,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 duration=${DURATION:-500ms} count=${COUNT:-6} rate=${RATE:-2000}
-all="throughput latency stages overload floor"
+all="throughput latency stages overload listeners floor"
 for s in "$@"; do
     case " $all " in *" $s "*) ;; *) echo "results.sh: no step $s: there are $all" >&2; exit 2 ;; esac
 done
@@ -74,6 +74,7 @@ for s in ${*:-$all}; do
     latency) step $s bench --path inline,queue --targets 128 --queue 512 --rate "$rate" --count $((count * 4)) $storms ;;
     stages) step $s bench --path inline,queue --targets 16 --queue 512 --count 1 $storms ;;
     overload) step $s bench --engine unknot,chan,seed --path queue --targets 4,16,64,256 --work 50us --queue 16 --count "$count" $storms ;;
+    listeners) step $s bench --path inline,queue --listeners 1,4,16,64 --targets 1 --count "$count" $storms ;;
     floor) step $s calibrate --comparisons 5 --rounds 20 "unknot bench --engine unknot --path inline,queue --targets 1 --duration 200ms --count 1 --trace off" ;;
     esac
 done
@@ -88,7 +89,7 @@ mkdir -p "results/$machine"
 cp "$work/latency.side" "$base.latency.hgrm"
 cp "$work/stages.side" "$base.stages.json"
 cp "$work/floor.side" "results/$machine/floor.json"
-for s in throughput latency stages overload; do cat "$work/$s.txt"; done >"$base.tmp"
+for s in throughput latency stages overload listeners; do cat "$work/$s.txt"; done >"$base.tmp"
 mv "$base.tmp" "$base.txt"
 # The first results are the baseline until another is chosen.
 [ -e "results/$machine/baseline.txt" ] || ln -s "$date-$commit.txt" "results/$machine/baseline.txt"

@@ -29,24 +29,27 @@ var figures = []figure{
 	{latency, drawLatency},
 	{stages, drawStages},
 	{overload, drawOverload},
+	{listeners, drawListeners},
 }
 
 // Colours that colour-blind people tell apart (Okabe and Ito), one for each engine
 // in every figure.
 var colours = map[engine]color.RGBA{
-	{"unknot", "inline"}: {0x00, 0x72, 0xb2, 0xff},
-	{"unknot", "queue"}:  {0x56, 0xb4, 0xe9, 0xff},
-	{"chan", "queue"}:    {0xd5, 0x5e, 0x00, 0xff},
-	{"seed", "queue"}:    {0x00, 0x9e, 0x73, 0xff},
-	{"bare", "inline"}:   {0x33, 0x33, 0x33, 0xff},
+	{"unknot", "inline"}:    {0x00, 0x72, 0xb2, 0xff},
+	{"unknot", "queue"}:     {0x56, 0xb4, 0xe9, 0xff},
+	{"chan", "queue"}:       {0xd5, 0x5e, 0x00, 0xff},
+	{"seed", "queue"}:       {0x00, 0x9e, 0x73, 0xff},
+	{"bare", "inline"}:      {0x33, 0x33, 0x33, 0xff},
+	{"bare-pool", "inline"}: {0xcc, 0x79, 0xa7, 0xff},
 }
 
 var shapes = map[engine]draw.GlyphDrawer{
-	{"unknot", "inline"}: draw.CircleGlyph{},
-	{"unknot", "queue"}:  draw.SquareGlyph{},
-	{"chan", "queue"}:    draw.TriangleGlyph{},
-	{"seed", "queue"}:    draw.PyramidGlyph{},
-	{"bare", "inline"}:   draw.CrossGlyph{},
+	{"unknot", "inline"}:    draw.CircleGlyph{},
+	{"unknot", "queue"}:     draw.SquareGlyph{},
+	{"chan", "queue"}:       draw.TriangleGlyph{},
+	{"seed", "queue"}:       draw.PyramidGlyph{},
+	{"bare", "inline"}:      draw.CrossGlyph{},
+	{"bare-pool", "inline"}: draw.PlusGlyph{},
 }
 
 const width, height = 17 * vg.Centimeter, 9 * vg.Centimeter
@@ -91,9 +94,9 @@ func svg(plots ...*plot.Plot) ([]byte, error) {
 }
 
 // addLines adds a line with its intervals for each engine, of medians by number of
-// targets, in units of scale.
+// targets or listeners, in units of scale.
 func addLines(p *plot.Plot, list []engine, medians map[engine]map[int]benchmath.Summary, scale float64) error {
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, targetTicks(medians)
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, numberTicks(medians)
 	for _, e := range list {
 		var data struct {
 			plotter.XYs
@@ -102,7 +105,7 @@ func addLines(p *plot.Plot, list []engine, medians map[engine]map[int]benchmath.
 		for _, x := range slices.Sorted(maps.Keys(medians[e])) {
 			s := medians[e][x]
 			if !(s.Center > 0) {
-				return fmt.Errorf("engine %v with %d targets: the median is %v", e, x, s.Center)
+				return fmt.Errorf("engine %v at %d: the median is %v", e, x, s.Center)
 			}
 			data.XYs = append(data.XYs, plotter.XY{X: float64(x), Y: s.Center / scale})
 			low, high := s.Lo, s.Hi
@@ -128,7 +131,7 @@ func addLines(p *plot.Plot, list []engine, medians map[engine]map[int]benchmath.
 	return nil
 }
 
-func targetTicks(medians map[engine]map[int]benchmath.Summary) plot.ConstantTicks {
+func numberTicks(medians map[engine]map[int]benchmath.Summary) plot.ConstantTicks {
 	var ticks plot.ConstantTicks
 	for _, of := range medians {
 		for _, x := range slices.Sorted(maps.Keys(of)) {
@@ -158,23 +161,33 @@ func drawThroughput(s *set) ([]byte, error) {
 func roomForLegend(p *plot.Plot) { p.Y.Max *= 1.35 }
 
 func drawOverload(s *set) ([]byte, error) {
-	st := s.steps[overload]
-	served, err := st.medians(queues, servedUnit)
+	return drawTwo(s.steps[overload], queues, "targets (threads that make trapped calls)",
+		"Overload: what is still served", "Overload: how long calls wait in the queue", waitUnit, "99th percentile of the wait, µs")
+}
+
+func drawListeners(s *set) ([]byte, error) {
+	return drawTwo(s.steps[listeners], crowds, "listeners (processes, each with a thread that makes trapped calls)",
+		"Many listeners: calls served in all", "Many listeners: the listener that is worst off", worstUnit, "its 99.9th percentile of the round trip, µs")
+}
+
+// drawTwo draws what is served, and below it a time that has a long range.
+func drawTwo(st *step, list []engine, x, above, below, unit, y string) ([]byte, error) {
+	served, err := st.medians(list, servedUnit)
 	if err != nil {
 		return nil, err
 	}
-	waits, err := st.medians(queues, waitUnit)
+	times, err := st.medians(list, unit)
 	if err != nil {
 		return nil, err
 	}
-	top := newPlot("Overload: what is still served", "", "thousand calls per second")
+	top := newPlot(above, "", "thousand calls per second")
 	top.Y.Min = 0
-	if err := addLines(top, queues, served, 1e3); err != nil {
+	if err := addLines(top, list, served, 1e3); err != nil {
 		return nil, err
 	}
-	bottom := newPlot("Overload: how long calls wait in the queue", "targets (threads that make trapped calls)", "99th percentile of the wait, µs")
+	bottom := newPlot(below, x, y)
 	bottom.Y.Scale, bottom.Y.Tick.Marker = plot.LogScale{}, plot.TickerFunc(logTicks)
-	if err := addLines(bottom, queues, waits, 1e-6); err != nil {
+	if err := addLines(bottom, list, times, 1e-6); err != nil {
 		return nil, err
 	}
 	top.Legend.Top = true

@@ -80,13 +80,13 @@ func TestMeasuringGoesOnWhereItWas(t *testing.T) {
 		t.Error("there are results of half the steps")
 	}
 	put("failing", "none of them", 0o644)
-	if code, out := measure("stages", "overload"); code != 0 || !strings.Contains(out, "floor is not measured yet") {
+	if code, out := measure("stages", "overload"); code != 0 || !strings.Contains(out, "listeners is not measured yet") {
 		t.Errorf("two steps: status %d\n%s", code, out)
 	}
 	if code, out := measure(); code != 0 {
 		t.Fatalf("status %d\n%s", code, out)
 	}
-	if calls := read("calls"); strings.Count(calls, "\n") != 6 || strings.Count(calls, "--stages") != 2 || strings.Count(calls, "--rate") != 1 {
+	if calls := read("calls"); strings.Count(calls, "\n") != 7 || strings.Count(calls, "--stages") != 2 || strings.Count(calls, "--rate") != 1 {
 		t.Errorf("unknot was called\n%s", calls)
 	}
 	var steps []string
@@ -96,7 +96,7 @@ func TestMeasuringGoesOnWhereItWas(t *testing.T) {
 			steps = append(steps, strings.TrimSpace(s))
 		}
 	}
-	if got := strings.Join(steps, " "); got != "throughput latency stages overload" || strings.Count(text, "BenchmarkX") != 3 || strings.Contains(text, root) {
+	if got := strings.Join(steps, " "); got != "throughput latency stages overload listeners" || strings.Count(text, "BenchmarkX") != 4 || strings.Contains(text, root) {
 		t.Errorf("steps %s\n%s", got, text)
 	}
 	for _, pattern := range []string{"2026-01-02-*.latency.hgrm", "2026-01-02-*.stages.json", "floor.json"} {

@@ -23,6 +23,8 @@ const (
 	tripUnit   = "p99-roundtrip-sec"
 	waitUnit   = "p99-wait-sec"
 	eintrUnit  = "eintr/op"
+	slowUnit   = "slowest-listener/s"
+	worstUnit  = "p999-roundtrip-sec" // of the listener that is worst off
 )
 
 // What the percentiles of step latency are of.
@@ -57,7 +59,7 @@ func (s *set) section(b *bytes.Buffer) error {
 	for _, f := range s.facts {
 		fmt.Fprintf(b, "| %s | %s |\n", f[0], strings.ReplaceAll(f[1], "|", `\|`))
 	}
-	for _, part := range []func(*bytes.Buffer, string) error{s.throughput, s.latencySection, s.stagesSection, s.overload, s.regress} {
+	for _, part := range []func(*bytes.Buffer, string) error{s.throughput, s.latencySection, s.stagesSection, s.overload, s.listeners, s.regress} {
 		if err := part(b, results); err != nil {
 			return err
 		}
@@ -78,16 +80,15 @@ nothing, so this is what the engines themselves cost.`)
 	if err != nil {
 		return err
 	}
-	targetTable(b, "calls served per second", engines, medians, func(v float64) string { return fmt.Sprintf("%.0f", v) })
+	table(b, "calls served per second; targets", engines, medians, whole)
 	fmt.Fprintf(b, "\nWith benchstat: `go tool benchstat -col /engine -row .name,/path,/targets -filter '/work:0s AND loop:closed' %s`\n", results)
 	return nil
 }
 
-// targetTable is a table with a row for each engine and a column for each number
-// of targets.
-func targetTable(b *bytes.Buffer, title string, list []engine, medians map[engine]map[int]benchmath.Summary, print func(float64) string) {
+// table has a row for each engine and a column for each number of targets or listeners.
+func table(b *bytes.Buffer, title string, list []engine, medians map[engine]map[int]benchmath.Summary, print func(float64) string) {
 	xs := slices.Sorted(maps.Keys(medians[list[0]]))
-	fmt.Fprintf(b, "| %s; targets: |", title)
+	fmt.Fprintf(b, "| %s: |", title)
 	for _, x := range xs {
 		fmt.Fprintf(b, " %d |", x)
 	}
@@ -99,6 +100,30 @@ func targetTable(b *bytes.Buffer, title string, list []engine, medians map[engin
 		}
 		b.WriteString("\n")
 	}
+}
+
+// A row of tables: what a table shows, the unit that it takes, and how a value is printed.
+type shown struct {
+	title, unit string
+	print       func(float64) string
+}
+
+func whole(v float64) string    { return fmt.Sprintf("%.0f", v) }
+func asMicros(v float64) string { return micros(v * 1e9) }
+
+// tables writes a table for each of all.
+func (st *step) tables(b *bytes.Buffer, list []engine, all ...shown) error {
+	for i, t := range all {
+		medians, err := st.medians(list, t.unit)
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		table(b, t.title+"; "+st.x(), list, medians, t.print)
+	}
+	return nil
 }
 
 func (s *set) latencySection(b *bytes.Buffer, _ string) error {
@@ -178,26 +203,22 @@ func (s *set) overload(b *bytes.Buffer, _ string) error {
 handlers that compute. When the queue is full, the oldest calls are answered with
 EINTR. An engine that handles overload well serves as much as before, and what it
 serves has not waited long.`)
-	st := s.steps[overload]
-	for i, t := range []struct {
-		title, unit string
-		print       func(float64) string
-	}{
-		{"calls served per second", servedUnit, func(v float64) string { return fmt.Sprintf("%.0f", v) }},
-		{"p99 wait, µs", waitUnit, func(v float64) string { return micros(v * 1e9) }},
-		{"p99 round trip, µs", tripUnit, func(v float64) string { return micros(v * 1e9) }},
-		{"EINTRs per served call", eintrUnit, func(v float64) string { return fmt.Sprintf("%.3g", v) }},
-	} {
-		medians, err := st.medians(queues, t.unit)
-		if err != nil {
-			return err
-		}
-		if i > 0 {
-			b.WriteString("\n")
-		}
-		targetTable(b, t.title, queues, medians, t.print)
-	}
-	return nil
+	return s.steps[overload].tables(b, queues,
+		shown{"calls served per second", servedUnit, whole},
+		shown{"p99 wait, µs", waitUnit, asMicros},
+		shown{"p99 round trip, µs", tripUnit, asMicros},
+		shown{"EINTRs per served call", eintrUnit, func(v float64) string { return fmt.Sprintf("%.3g", v) }})
+}
+
+func (s *set) listeners(b *bytes.Buffer, _ string) error {
+	s.head(b, listeners, "Many listeners", `So many processes, each with a listener and a thread of its own that calls again as soon
+as it has its answer. The engines bare, chan and seed have a thread or goroutine for each
+listener, bare-pool one for each CPU; unknot has as many receive threads as CPUs.`)
+	return s.steps[listeners].tables(b, crowds,
+		shown{"calls served per second", servedUnit, whole},
+		shown{"of these the slowest listener's", slowUnit, whole},
+		shown{"p99 round trip, µs", tripUnit, asMicros},
+		shown{"worst listener's p99.9 round trip, µs", worstUnit, asMicros})
 }
 
 // regress says what later results are held against.

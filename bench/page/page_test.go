@@ -98,10 +98,9 @@ func TestLinesShowTheirMedians(t *testing.T) {
 	}{
 		{"throughput.svg", engines, targetsOf[throughput], []func(engine, int) float64{served}},
 		{"overload.svg", queues, targetsOf[overload], []func(engine, int) float64{served, func(e engine, x int) float64 { return log(wait(e, x)) }}},
+		{"listeners.svg", crowds, targetsOf[listeners], []func(engine, int) float64{served, func(e engine, x int) float64 { return log(3 * wait(e, x)) }}},
 	} {
-		scales := make([]axis, len(c.values))
-		for i, e := range c.list {
-			var lines [][]point
+		linesOf := func(e engine) (lines [][]point) {
 			for _, p := range paths(files[c.file], "stroke:"+colourOf(e), "stroke-width:1.2") {
 				if len(p) == len(c.xs) {
 					lines = append(lines, p)
@@ -110,19 +109,22 @@ func TestLinesShowTheirMedians(t *testing.T) {
 			if len(lines) != len(c.values) {
 				t.Fatalf("%s: %d lines of %v, want %d", c.file, len(lines), e, len(c.values))
 			}
-			for panel, line := range lines {
-				value := func(k int) float64 { return c.values[panel](e, c.xs[k]) }
-				last := len(line) - 1
-				if i == 0 {
-					scales[panel] = newAxis(value(0), line[0].y, value(last), line[last].y)
-				}
+			return lines
+		}
+		first, other := c.list[0], c.list[len(c.list)-1]
+		last := len(c.xs) - 1
+		for panel, value := range c.values {
+			// The scale is by two points that lie far apart.
+			y := newAxis(value(first, c.xs[0]), linesOf(first)[panel][0].y, value(other, c.xs[last]), linesOf(other)[panel][last].y)
+			for _, e := range c.list {
+				line := linesOf(e)[panel]
 				x := newAxis(log(float64(c.xs[0])), line[0].x, log(float64(c.xs[last])), line[last].x)
 				for k, p := range line {
-					if want := scales[panel].at(value(k)); math.Abs(p.y-want) > .1 {
-						t.Errorf("%s: %v at %d targets: y %.2f, want %.2f", c.file, e, c.xs[k], p.y, want)
+					if want := y.at(value(e, c.xs[k])); math.Abs(p.y-want) > .1 {
+						t.Errorf("%s: %v at %d: y %.2f, want %.2f", c.file, e, c.xs[k], p.y, want)
 					}
 					if want := x.at(log(float64(c.xs[k]))); math.Abs(p.x-want) > .1 {
-						t.Errorf("%s: %v at %d targets: x %.2f, want %.2f", c.file, e, c.xs[k], p.x, want)
+						t.Errorf("%s: %v at %d: x %.2f, want %.2f", c.file, e, c.xs[k], p.x, want)
 					}
 				}
 			}
@@ -224,7 +226,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		"a void point":        {txt, replace(" lost\n", " lost 1 void\n"), "targets=1-2 is void, limited by its generator"},
 		"lost calls":          {txt, replace(" 0 lost", " 3 lost"), "lost 3 calls"},
 		"nothing was served":  {txt, func(s string) string { return regexp.MustCompile(`\S+ served/s`).ReplaceAllString(s, "0 served/s") }, "the median is 0"},
-		"another machine":     {txt, func(s string) string { i := strings.LastIndex(s, "c0ffee"); return s[:i] + "0ther" + s[i+6:] }, `step overload is of another machine: machine: "c0ffee" and "0ther"`},
+		"another machine":     {txt, func(s string) string { i := strings.LastIndex(s, "c0ffee"); return s[:i] + "0ther" + s[i+6:] }, `step listeners is of another machine: machine: "c0ffee" and "0ther"`},
 		"no benchmark format": {txt, replace("Benchmark", "BenchmarkBroken x\nBenchmark"), "not Go benchmark format"},
 		"truncated":           {txt, func(s string) string { return s[:len(s)-10] }, "the file is truncated"},
 		"truncated curves":    {hgrm, func(s string) string { return s[:strings.LastIndex(s, "inf")-60] }, "does not end at 100%"},

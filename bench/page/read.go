@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,6 +41,7 @@ const (
 	latency    = "latency"
 	stages     = "stages"
 	overload   = "overload"
+	listeners  = "listeners"
 )
 
 // comment returns the value of the first comment "# key: value".
@@ -106,7 +108,7 @@ func (s *set) parse(text string) error {
 			}
 		}
 	}
-	for _, name := range []string{throughput, latency, stages, overload} {
+	for _, name := range []string{throughput, latency, stages, overload, listeners} {
 		if s.steps[name] == nil {
 			return fmt.Errorf("step %s is missing", name)
 		}
@@ -155,10 +157,11 @@ func (e engine) String() string {
 // engineOf is whose benchmark it is.
 func engineOf(name benchfmt.Name) engine { return engine{part(name, "engine"), part(name, "path")} }
 
-// All engines, and those of them that queue.
+// All engines, those of them that queue, and those that are measured with many listeners.
 var (
 	engines = []engine{{"unknot", "inline"}, {"unknot", "queue"}, {"chan", "queue"}, {"seed", "queue"}, {"bare", "inline"}}
 	queues  = []engine{{"unknot", "queue"}, {"chan", "queue"}, {"seed", "queue"}}
+	crowds  = append(slices.Clone(engines), engine{"bare-pool", "inline"})
 )
 
 // part returns the value of a benchmark's /key=.
@@ -172,16 +175,24 @@ func part(name benchfmt.Name, key string) string {
 	return ""
 }
 
-// medians are the medians of unit, by x (the number of targets), of each of the
-// engines, as benchstat has them. All must have the same xs.
+// x is what a step varies: the part of the benchmarks' names.
+func (st *step) x() string {
+	if st.name == listeners {
+		return "listeners"
+	}
+	return "targets"
+}
+
+// medians are the medians of unit, by x, of each of the engines, as benchstat has them. All
+// must have the same xs.
 func (st *step) medians(list []engine, unit string) (map[engine]map[int]benchmath.Summary, error) {
 	values := map[engine]map[int][]float64{}
 	xs := map[int]bool{}
 	for _, r := range st.results {
 		e := engineOf(r.Name)
-		x, err := strconv.Atoi(part(r.Name, "targets"))
+		x, err := strconv.Atoi(part(r.Name, st.x()))
 		if err != nil {
-			return nil, fmt.Errorf("step %s: %s says no number of targets", st.name, r.Name)
+			return nil, fmt.Errorf("step %s: %s says no number of %s", st.name, r.Name, st.x())
 		}
 		xs[x] = true
 		if values[e] == nil {
@@ -209,7 +220,7 @@ func (st *step) medians(list []engine, unit string) (map[engine]map[int]benchmat
 		for x := range xs {
 			vs := values[e][x]
 			if len(vs) == 0 {
-				return nil, fmt.Errorf("step %s has no %d targets of engine %v", st.name, x, e)
+				return nil, fmt.Errorf("step %s has no %d %s of engine %v", st.name, x, st.x(), e)
 			}
 			th := benchmath.DefaultThresholds
 			all[e][x] = benchmath.AssumeNothing.Summary(benchmath.NewSample(vs, &th), .95)

@@ -11,12 +11,12 @@ import (
 
 // Made-up results: what each figure must show follows from these few functions.
 
-var targetsOf = map[string][]int{throughput: {1, 4, 16, 64, 256}, overload: {4, 16, 64, 256}}
+var targetsOf = map[string][]int{throughput: {1, 4, 16, 64, 256}, overload: {4, 16, 64, 256}, listeners: {1, 4, 16, 64}}
 
 // served is the median of step throughput and overload: it differs by engine and
 // by the number of targets.
 func served(e engine, targets int) float64 {
-	for i, x := range engines {
+	for i, x := range crowds {
 		if x == e {
 			return float64(10000*(i+1) + 10*targets)
 		}
@@ -55,16 +55,21 @@ Unit served/s better=higher
 // results makes a results file.
 func results() string {
 	var b strings.Builder
-	for _, step := range []string{throughput, latency, stages, overload} {
+	for _, step := range []string{throughput, latency, stages, overload, listeners} {
 		fmt.Fprintf(&b, headFormat, step, step)
-		for _, e := range engines {
-			if step == overload && e.path != "queue" {
+		for _, e := range crowds {
+			if step == overload && e.path != "queue" || step != listeners && e.name == "bare-pool" {
 				continue
 			}
 			for _, x := range targetsOf[step] {
 				for _, noise := range []float64{1.1, 1, .9, .95, 1.05, 1, 1} {
-					fmt.Fprintf(&b, "Benchmark%s 1 %v served/s %v p99-wait-ns %v p99-roundtrip-ns 0.5 eintr/op 0 lost\n",
-						nameOf(e, x, ""), served(e, x)*noise, wait(e, x)*noise, trip(e, x)*noise)
+					name, worst := nameOf(e, x, ""), ""
+					if step == listeners {
+						name = strings.Replace(nameOf(e, 1, ""), "/targets", fmt.Sprintf("/listeners=%d/targets", x), 1)
+						worst = fmt.Sprintf(" %v slowest-listener/s %v p999-roundtrip-ns", served(e, x)/float64(x)*noise, 3*wait(e, x)*noise)
+					}
+					fmt.Fprintf(&b, "Benchmark%s 1 %v served/s %v p99-wait-ns %v p99-roundtrip-ns%s 0.5 eintr/op 0 lost\n",
+						name, served(e, x)*noise, wait(e, x)*noise, trip(e, x)*noise, worst)
 				}
 			}
 		}
