@@ -67,6 +67,9 @@ func render(dir string) ([]file, error) {
 		}
 		sets = append(sets, s)
 		for _, f := range figures {
+			if s.steps[f.step] == nil {
+				continue
+			}
 			svg, err := f.draw(s)
 			if err != nil {
 				return nil, fmt.Errorf("%s: figure %s: %w", s.path(".txt"), f.step, err)

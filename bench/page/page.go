@@ -211,6 +211,9 @@ serves has not waited long.`)
 }
 
 func (s *set) listeners(b *bytes.Buffer, _ string) error {
+	if s.steps[listeners] == nil {
+		return nil // measured before there was the step
+	}
 	s.head(b, listeners, "Many listeners", `So many processes, each with a listener and a thread of its own that calls again as soon
 as it has its answer. The engines bare, chan and seed have a thread or goroutine for each
 listener, bare-pool one for each CPU; unknot has as many receive threads as CPUs.`)
