@@ -65,6 +65,9 @@ type applied struct {
 
 // apply has threads as the plan says.
 func (rx *receiver) apply(a *applied, p placement.Plan) {
+	if rx.door.tid.Load() == 0 {
+		return // its thread is not up yet, and 0 would be the controller's own
+	}
 	if p != a.plan {
 		if log := rx.e.cfg.Logger; log.Enabled(context.Background(), slog.LevelDebug) { // else it allocates for nothing
 			log.Debug("plan", "receiver", rx.index, "plan", p.String())
