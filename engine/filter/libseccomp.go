@@ -77,25 +77,13 @@ func number(name string) (int, error) {
 	if nr, ok := number64(name, here().native); ok {
 		return nr, nil
 	}
-	for native, twins := range nativeTwin() {
-		if slices.Contains(twins, name) {
-			return 0, &UnknownError{Name: name, Native: native}
-		}
-	}
 	known := names(here().native)
 	for name := range newer {
 		if !slices.Contains(known, name) {
 			known = append(known, name)
 		}
 	}
-	return 0, &UnknownError{Name: name, Nearest: nearest(name, known)}
-}
-
-func twins(name string) ([]string, error) {
-	if _, err := number(name); err != nil {
-		return nil, err
-	}
-	return slices.Clone(nativeTwin()[name]), nil
+	return 0, unknown(name, known)
 }
 
 func lookup(arch uint32, nr int32) string {

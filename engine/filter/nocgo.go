@@ -44,23 +44,11 @@ func number(name string) (int, error) {
 	if nr, ok := syscalls.Native().Number(name); ok {
 		return int(nr), nil
 	}
-	for native, twins := range nativeTwin() {
-		if slices.Contains(twins, name) {
-			return 0, &UnknownError{Name: name, Native: native}
-		}
-	}
 	var known []string
 	for _, name := range syscalls.Native().Names {
 		known = append(known, name)
 	}
-	return 0, &UnknownError{Name: name, Nearest: nearest(name, known)}
-}
-
-func twins(name string) ([]string, error) {
-	if _, err := number(name); err != nil {
-		return nil, err
-	}
-	return slices.Clone(nativeTwin()[name]), nil
+	return 0, unknown(name, known)
 }
 
 func lookup(uint32, int32) string { return "" }

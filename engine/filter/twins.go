@@ -1,6 +1,9 @@
 package filter
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // replaced maps a call that only 32-bit programs have to the 64-bit calls that
 // do its work, most alike first: amd64 kept many old calls that arm64 never had.
@@ -97,4 +100,23 @@ func twinOf(name string, native func(string) bool) string {
 		}
 	}
 	return ""
+}
+
+// twins are the calls of 32-bit programs that are trapped with a native call.
+func twins(name string) ([]string, error) {
+	if _, err := number(name); err != nil {
+		return nil, err
+	}
+	return slices.Clone(nativeTwin()[name]), nil
+}
+
+// unknown is the error for a name that is no native call's: it may be one of 32-bit programs, or a slip for
+// one that is known.
+func unknown(name string, known []string) error {
+	for native, twins := range nativeTwin() {
+		if slices.Contains(twins, name) {
+			return &UnknownError{Name: name, Native: native}
+		}
+	}
+	return &UnknownError{Name: name, Nearest: nearest(name, known)}
 }
