@@ -5,7 +5,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -19,6 +18,7 @@ import (
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/agent"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/target"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,7 +27,7 @@ import (
 func mkdir(r engine.Request) {
 	d := r.Data()
 	s, _ := r.Source().Tag().(agent.State)
-	name, err := readString(r, d.Args[0])
+	name, err := r.Target().String(d.Args[0], target.PathMax)
 	if err != nil {
 		_ = r.Fail(unix.EFAULT)
 		return
@@ -41,43 +41,14 @@ func mkdir(r engine.Request) {
 	_ = r.Return(0)
 }
 
-// mkdirFor makes a directory below the target's root or working directory; no symbolic link leads out of it.
+// mkdirFor makes a directory where the path leads in the target's place.
 func mkdirFor(r engine.Request, name string, mode uint32) error {
-	at, resolve := "cwd", uint64(unix.RESOLVE_BENEATH)
-	if path.IsAbs(name) {
-		at, resolve = "root", unix.RESOLVE_IN_ROOT
-	}
-	base, err := unix.Open(fmt.Sprintf("/proc/%d/%s", r.PID(), at), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(base)
-	if !r.Alive() { // the number may have been another thread's
-		return unix.ESRCH
-	}
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: resolve | unix.RESOLVE_NO_MAGICLINKS}
-	dir, err := unix.Openat2(base, path.Dir(name), &how)
+	dir, err := r.Target().OpenAt(unix.AT_FDCWD, path.Dir(name), target.How(unix.O_PATH|unix.O_DIRECTORY, 0))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dir)
 	return unix.Mkdirat(dir, path.Base(name), mode)
-}
-
-// readString copies a string out of the target.
-func readString(r engine.Request, addr uint64) (string, error) {
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", r.PID()))
-	if err != nil {
-		return "", err
-	}
-	defer mem.Close()
-	b := make([]byte, unix.PathMax)
-	n, err := mem.ReadAt(b, int64(addr)) // less than asked where the mapping ends
-	end := bytes.IndexByte(b[:n], 0)
-	if end < 0 || !r.Alive() {
-		return "", fmt.Errorf("no string at %#x: %w", addr, err)
-	}
-	return string(b[:end]), nil
 }
 
 func main() {
