@@ -36,14 +36,14 @@ type Result struct {
 	Wait      *hist.Snapshot // ns, receive → dispatch; by Clock
 	Clock     string         // ClockEngine, ClockTracepoints
 	OwnWait   *hist.Snapshot // the engine's own clock in the run that Wait is of
+	Service   *hist.Snapshot // ns, dispatch → answered, SEND included, by the engine's own clock; nil if it has none
+	Lost      int            // targets that hung
+	CPU       time.Duration  // the supervisor's, user and system
+	TargetCPU time.Duration  // the targets'
+	Allocs    uint64         // the supervisor's heap allocations
 
-	// Both by receiver, of a traced run with several.
+	// Wait and OwnWait by receiver, of a traced run with several listeners.
 	ReceiverWaits, OwnReceiverWaits []*hist.Snapshot
-	Service                         *hist.Snapshot // ns, dispatch → answered, SEND included, by the engine's own clock; nil if it has none
-	Lost                            int            // targets that hung
-	CPU                             time.Duration  // the supervisor's, user and system
-	TargetCPU                       time.Duration  // the targets'
-	Allocs                          uint64         // the supervisor's heap allocations
 
 	// Disturbed is the storm's, see storm.Report.
 	Disturbed uint64

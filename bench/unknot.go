@@ -3,8 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"slices"
-	"time"
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
@@ -62,18 +60,15 @@ type receivers interface {
 }
 
 func (u *unknot) receiverThreads(ctx context.Context) (tids []int, err error) {
-	for {
-		tids = tids[:0]
-		for _, r := range u.e.Debug().Receivers {
-			tids = append(tids, r.TID)
-		}
-		if len(tids) > 0 && !slices.Contains(tids, 0) {
-			return tids, nil
-		}
-		if err := sleep(ctx, time.Millisecond); err != nil {
-			return nil, fmt.Errorf("unknot: its receive threads do not come up: %w", err)
-		}
+	select {
+	case <-u.e.Ready():
+	case <-ctx.Done():
+		return nil, fmt.Errorf("unknot: its receive threads do not come up: %w", ctx.Err())
 	}
+	for _, r := range u.e.Debug().Receivers {
+		tids = append(tids, r.TID)
+	}
+	return tids, nil
 }
 
 func (u *unknot) receiverWaits() (all []*hist.Snapshot) {
