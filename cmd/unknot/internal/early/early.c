@@ -97,14 +97,24 @@ static struct sigaction taking(void)
 	return act;
 }
 
-static int takes_signals(void) { return unknot_run_blocked && unknot_signal_pipe[1] >= 0; }
+// takes reports whether our handler is the one for sig.
+static int takes(int sig)
+{
+	if (!unknot_run_blocked || unknot_signal_pipe[1] < 0)
+		return 0;
+	for (size_t i = 0; i < sizeof unblockable / sizeof unblockable[0]; i++)
+		if (sig == unblockable[i])
+			return 1;
+	return 0;
+}
 
 void unknot_take_signals(void)
 {
 	struct sigaction act = taking();
 
-	for (size_t i = 0; takes_signals() && i < sizeof unblockable / sizeof unblockable[0]; i++)
-		sigaction(unblockable[i], &act, NULL);
+	for (int sig = 1; sig <= 64; sig++)
+		if (takes(sig))
+			sigaction(sig, &act, NULL);
 }
 
 #ifdef __GLIBC__
@@ -117,10 +127,7 @@ int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 {
 	struct sigaction ours = taking();
 
-	for (size_t i = 0; act && takes_signals() && i < sizeof unblockable / sizeof unblockable[0]; i++)
-		if (sig == unblockable[i])
-			act = &ours;
-	return __sigaction(sig, act, old);
+	return __sigaction(sig, act && takes(sig) ? &ours : act, old);
 }
 #endif
 
