@@ -79,10 +79,6 @@ func (in *inbox) keep(oob []byte) error {
 
 // close closes what nobody took.
 func (in *inbox) close() {
-	for i, fd := range in.fds {
-		if fd != noFD {
-			_ = unix.Close(fd)
-			in.fds[i] = noFD
-		}
-	}
+	closeAll(in.fds)
+	in.fds = nil
 }
