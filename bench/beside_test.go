@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"io"
 	"testing"
 	"time"
 
@@ -57,12 +56,7 @@ func besideListeners(b *testing.B, path string, plan testlisteners.Plan) {
 		}
 		go func() {
 			n := 0
-			for {
-				l, err := child.Next()
-				if errors.Is(err, io.EOF) {
-					close(all)
-					continue
-				}
+			for l, err := range child.Listeners() {
 				if err != nil { // closed
 					break
 				}
@@ -71,6 +65,7 @@ func besideListeners(b *testing.B, path string, plan testlisteners.Plan) {
 					b.Error(err)
 				}
 			}
+			close(all)
 			came <- n
 		}()
 		closeChild = func() {

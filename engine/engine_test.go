@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 
@@ -403,14 +404,6 @@ func TestListenersComeAndGo(t *testing.T) {
 	}
 }
 
-func openFDs(t *testing.T) int {
-	d, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(d)
-}
-
 func TestKilledTargetsAreStaleNotLost(t *testing.T) {
 	release := make(chan struct{})
 	e, stop := start(t, engine.Config{
@@ -503,7 +496,7 @@ func TestBadConfigs(t *testing.T) {
 }
 
 func TestNoDescriptorLeaks(t *testing.T) {
-	before := openFDs(t)
+	before := testchild.OpenFDs(t)
 	for range 50 {
 		e, err := engine.New(engine.Config{Handler: engine.HandlerFunc(func(engine.Request) {}), Workers: 1})
 		if err != nil {
@@ -516,10 +509,10 @@ func TestNoDescriptorLeaks(t *testing.T) {
 		}
 	}
 	for range 100 {
-		if openFDs(t) <= before {
+		if testchild.OpenFDs(t) <= before {
 			return
 		}
 		time.Sleep(time.Millisecond)
 	}
-	t.Errorf("%d descriptors before, %d after", before, openFDs(t))
+	t.Errorf("%d descriptors before, %d after", before, testchild.OpenFDs(t))
 }

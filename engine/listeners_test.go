@@ -2,8 +2,6 @@ package engine_test
 
 import (
 	"context"
-	"errors"
-	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -12,7 +10,9 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/internal/testchild"
 	"github.com/unknot/unknot/internal/testlisteners"
+	"golang.org/x/sys/unix"
 )
 
 // howMany is n, or what the environment says for a longer test by hand.
@@ -40,13 +40,7 @@ func costsNow(t *testing.T) (c costs) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	c.goroutines, c.heap = runtime.NumGoroutine(), int(m.HeapAlloc)
-	for dir, n := range map[string]*int{"/proc/self/fd": &c.descriptors, "/proc/self/task": &c.threads} {
-		list, err := os.ReadDir(dir)
-		if err != nil {
-			t.Skip(err)
-		}
-		*n = len(list)
-	}
+	c.descriptors, c.threads = testchild.OpenFDs(t), len(tasks(t, unix.Getpid()))
 	b, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		t.Skip(err)
@@ -105,11 +99,8 @@ func TestListenersLeaveNothing(t *testing.T) {
 				}
 			}
 			var before costs
-			for i := 0; ; i++ {
-				l, err := child.Next()
-				if errors.Is(err, io.EOF) {
-					break
-				}
+			i := 0
+			for l, err := range child.Listeners() {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -122,6 +113,7 @@ func TestListenersLeaveNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				sources <- src
+				i++
 			}
 			removed(len(sources))
 			after := costsNow(t)
@@ -147,33 +139,32 @@ func TestListenersLeaveNothing(t *testing.T) {
 // default queue. 300 of them, or UNKNOT_TEST_LISTENERS.
 func TestListenersCostLittle(t *testing.T) {
 	n := howMany(t, 300)
-	e := started(t, engine.Config{Workers: 2, Receivers: 2})
+	e := started(t, engine.Config{Workers: 2})
 	plan := testlisteners.Plan{N: n, Calls: 1, Stay: true}
 	child, err := testlisteners.Start(plan, 10*time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var before costs
-	for i := 0; ; i++ {
-		l, err := child.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
+	const first = 8 // with which all receivers have begun
+	i := 0
+	for l, err := range child.Listeners() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i == 2 { // both receivers have begun
+		if i == first {
 			before = costsNow(t)
 		}
 		if _, err := e.Add(l); err != nil {
 			t.Fatal(err)
 		}
+		i++
 	}
 	after := costsNow(t)
-	t.Logf("with 2 and %d listeners: %+v, %+v", n, before, after)
-	more := n - 2
+	t.Logf("with %d and %d listeners: %+v, %+v", first, n, before, after)
+	more := n - first
 	if after.descriptors > before.descriptors+more || after.threads > before.threads+2 || after.goroutines > before.goroutines {
-		t.Errorf("with %d listeners there is %+v, with 2 there was %+v", n, after, before)
+		t.Errorf("with %d listeners there is %+v, with %d there was %+v", n, after, first, before)
 	}
 	if each := (after.heap - before.heap) / more; each > 64<<10 {
 		t.Errorf("a listener takes %d bytes of the heap", each)

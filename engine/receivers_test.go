@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -326,37 +325,4 @@ func TestMovesBackAndForth(t *testing.T) {
 			})
 		}
 	}
-}
-
-// TestListenersCostNoThreads: nor goroutines.
-func TestListenersCostNoThreads(t *testing.T) {
-	e, stop := start(t, engine.Config{Handler: engine.HandlerFunc(returnsOne), Workers: 2})
-	for range 2 {
-		mustAdd(t, e, startTarget(t, 1, 1))
-	}
-	threads := func() int { return strings.Count(strings.Join(names(t), "\n"), "\n") }
-	time.Sleep(50 * time.Millisecond)
-	goroutines, had := runtime.NumGoroutine(), threads()
-	for range 30 {
-		mustAdd(t, e, startTarget(t, 1, 1))
-	}
-	// Those that wait for the children are this test's.
-	if n := runtime.NumGoroutine() - goroutines; n > 30*2+2 {
-		t.Errorf("%d goroutines more for 30 listeners", n)
-	}
-	if n := threads() - had; n > 12 {
-		t.Errorf("%d threads more for 30 listeners", n)
-	}
-	if err := stop(); err != nil {
-		t.Error(err)
-	}
-}
-
-// names are those of this process's threads.
-func names(t *testing.T) (all []string) {
-	t.Helper()
-	for _, tid := range tasks(t, unix.Getpid()) {
-		all = append(all, fmt.Sprint(tid))
-	}
-	return all
 }

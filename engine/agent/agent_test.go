@@ -38,16 +38,6 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// openFiles is how many descriptors this process has.
-func openFiles(t *testing.T) int {
-	t.Helper()
-	names, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(names)
-}
-
 // A lines is a log, line by line.
 type lines struct {
 	mu  sync.Mutex
@@ -354,7 +344,7 @@ func TestBadClients(t *testing.T) {
 			if c.cfg.Serve != nil {
 				r.got = got
 			}
-			before := openFiles(t)
+			before := testchild.OpenFDs(t)
 			conn := r.dial()
 			c.do(t, conn)
 			eventually(t, "a refusal", func() bool { return len(r.log.refused()) > 0 })
@@ -370,7 +360,7 @@ func TestBadClients(t *testing.T) {
 			}
 			_ = good.Close()
 			_ = conn.Close()
-			eventually(t, "all descriptors closed", func() bool { return openFiles(t) <= before })
+			eventually(t, "all descriptors closed", func() bool { return testchild.OpenFDs(t) <= before })
 			if bad := r.log.refused(); !strings.Contains(bad[0], c.want) || !strings.Contains(bad[0], fmt.Sprint("pid=", os.Getpid())) || len(bad) > 1 && !strings.Contains(bad[1], "sent nothing") {
 				t.Errorf("refused %q, want once: %s", bad, c.want)
 			}
@@ -403,7 +393,7 @@ func TestLargeStates(t *testing.T) {
 		}
 		many.FDs, fds = append(many.FDs, name), append(fds, fd)
 	}
-	before := openFiles(t)
+	before := testchild.OpenFDs(t)
 	c := r.dial()
 	send(t, c, message(big), g.l.FD())
 	if s := r.next(); s.Container.ID != "big" || len(s.Container.Annotations["note"]) != 2<<20 {
@@ -420,7 +410,7 @@ func TestLargeStates(t *testing.T) {
 	}
 	_ = s.l.Close()
 	_ = c.Close()
-	eventually(t, "all descriptors closed", func() bool { return openFiles(t) <= before })
+	eventually(t, "all descriptors closed", func() bool { return testchild.OpenFDs(t) <= before })
 }
 
 // Descriptors that the kernel had no room for are missed.
@@ -428,7 +418,7 @@ func TestTruncated(t *testing.T) {
 	r, g := start(t, Config{}), newTarget(t)
 	c := r.dial()
 	eventually(t, "the connection is accepted", func() bool { return r.sending() == 1 })
-	before := openFiles(t)
+	before := testchild.OpenFDs(t)
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
@@ -455,7 +445,7 @@ func TestTruncated(t *testing.T) {
 		t.Error(s)
 	}
 	_ = c.Close()
-	eventually(t, "all descriptors closed", func() bool { return openFiles(t) <= before-2 })
+	eventually(t, "all descriptors closed", func() bool { return testchild.OpenFDs(t) <= before-2 })
 }
 
 // Clients that say nothing do not keep others from being served, however many there are.

@@ -84,9 +84,9 @@ func TestContainersComeAndGo(t *testing.T) {
 	const own = 2 // the storm's listener and its journal
 	// What belongs to containers that are gone is closed soon, not at once.
 	eventually(t, "the first containers are forgotten", func() bool { return listeners(t) == own })
-	files, goroutines, tasks := openFiles(t), runtime.NumGoroutine(), threads()
+	files, goroutines, tasks := testchild.OpenFDs(t), runtime.NumGoroutine(), threads()
 	batch(50)
-	eventually(t, "no descriptor is left", func() bool { return listeners(t) == own && openFiles(t) <= files })
+	eventually(t, "no descriptor is left", func() bool { return listeners(t) == own && testchild.OpenFDs(t) <= files })
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
 	// The Go runtime keeps some threads, and may have wanted more of them; one for each container is another matter.
 	if n := threads(); n > tasks+10 {

@@ -250,7 +250,7 @@ func TestNotTaken(t *testing.T) {
 		"silent": func(give, take *Link) {},
 	} {
 		give, take := links(t)
-		before := openFiles(t)
+		before := testchild.OpenFDs(t)
 		ctx := soon(t)
 		if name == "silent" {
 			var cancel context.CancelFunc
@@ -264,7 +264,7 @@ func TestNotTaken(t *testing.T) {
 		}
 		_ = give.Close()
 		_ = take.Close()
-		eventually(t, "no copy is left", func() bool { return openFiles(t) <= before })
+		eventually(t, "no copy is left", func() bool { return testchild.OpenFDs(t) <= before })
 	}
 	if _, err := e.Add(load.l); err != nil {
 		t.Fatal(err)
@@ -295,7 +295,7 @@ func TestBadPackets(t *testing.T) {
 	defer null.Close()
 	lfd, jfd, nfd := g.l.FD(), j.FD(), int(null.Fd())
 	give, take := links(t)
-	before := openFiles(t)
+	before := testchild.OpenFDs(t)
 	done := make(chan Taken, 1)
 	go func() {
 		taken, err := take.Take(soon(t), func(_ State, l *notify.Listener) error { return l.Close() })
@@ -342,7 +342,7 @@ func TestBadPackets(t *testing.T) {
 	if taken := <-done; taken.Listeners != 1 || taken.Socket != nil {
 		t.Errorf("taken %+v", taken)
 	}
-	eventually(t, "all descriptors closed", func() bool { return openFiles(t) <= before })
+	eventually(t, "all descriptors closed", func() bool { return testchild.OpenFDs(t) <= before })
 	if _, err := NewLink(pipeConn(t)); err == nil {
 		t.Error("a stream is no link")
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 
@@ -349,7 +350,7 @@ func TestPassingListeners(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			before := openFDs(t)
+			before := testchild.OpenFDs(t)
 			if c.data == nil {
 				_ = a.CloseWrite()
 			} else if _, _, err := a.WriteMsgUnix(c.data, unix.UnixRights(c.fds...), nil); err != nil {
@@ -370,7 +371,7 @@ func TestPassingListeners(t *testing.T) {
 			} else if err == nil || l != nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, want …%s…", err, c.want)
 			}
-			if after := openFDs(t); after != before {
+			if after := testchild.OpenFDs(t); after != before {
 				t.Errorf("%d descriptors are open, %d were before", after, before)
 			}
 		})
@@ -414,7 +415,7 @@ func socketpair(t *testing.T) (a, b *net.UnixConn) {
 
 func TestNoDescriptorLeaks(t *testing.T) {
 	startTarget(t, 0).kill() // whatever is opened once
-	before := openFDs(t)
+	before := testchild.OpenFDs(t)
 	for range 5 {
 		t.Run("one", func(t *testing.T) {
 			g := startTarget(t, 0)
@@ -425,7 +426,7 @@ func TestNoDescriptorLeaks(t *testing.T) {
 			g.Expect("0 0")
 		})
 	}
-	if after := openFDs(t); after != before {
+	if after := testchild.OpenFDs(t); after != before {
 		t.Errorf("%d descriptors are open, %d were before", after, before)
 	}
 }

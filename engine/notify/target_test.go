@@ -208,15 +208,6 @@ func wantErr(t *testing.T, what string, err error, e unix.Errno, o Outcome) {
 	}
 }
 
-func openFDs(t testing.TB) int {
-	t.Helper()
-	d, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(d)
-}
-
 func isCloexec(t *testing.T, fd int) bool {
 	t.Helper()
 	f, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +33,7 @@ func TestInNamespaces(t *testing.T) {
 	if _, err := target.IDs(); err != nil { // what is opened once is
 		t.Fatal(err)
 	}
-	fds := openFDs(t)
+	fds := testchild.OpenFDs(t)
 	var links, inside, cwd string
 	err := target.InNamespaces(unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWUTS, func() error {
 		b, err := os.ReadFile("/mnt/inside")
@@ -76,7 +77,7 @@ func TestInNamespaces(t *testing.T) {
 	if _, err := os.Stat("/mnt/inside"); err == nil {
 		t.Error("this process has its mounts")
 	}
-	if n := openFDs(t); n != fds {
+	if n := testchild.OpenFDs(t); n != fds {
 		t.Errorf("%d descriptors, were %d", n, fds)
 	}
 }

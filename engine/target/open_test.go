@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 
@@ -373,7 +374,7 @@ func TestOpenAtLeavesNoTrace(t *testing.T) {
 	g.tell("chdir %s", dir)
 	target := g.call()
 	before := threadsSay(t)
-	fds := openFDs(t)
+	fds := testchild.OpenFDs(t)
 	cwd, _ := os.Getwd()
 	for i := range 20 {
 		fd, err := target.OpenAt(unix.AT_FDCWD, fmt.Sprint("own/f", i), How(unix.O_CREAT|unix.O_WRONLY, 0o4777))
@@ -394,7 +395,7 @@ func TestOpenAtLeavesNoTrace(t *testing.T) {
 	if now, _ := os.Getwd(); now != cwd {
 		t.Errorf("in %s, were in %s", now, cwd)
 	}
-	if n := openFDs(t); n != fds {
+	if n := testchild.OpenFDs(t); n != fds {
 		t.Errorf("%d descriptors, were %d", n, fds)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -240,7 +240,7 @@ func TestATargetThatIsGone(t *testing.T) {
 	killed := startTarget(t)
 	dead := killed.call()
 	killed.kill()
-	before := openFDs(t)
+	before := testchild.OpenFDs(t)
 	for name, do := range methods {
 		for what, target := range map[string]Target{"answered": alive, "killed": dead, "zero": {}} {
 			if err := do(target); err != ErrGone {
@@ -248,7 +248,7 @@ func TestATargetThatIsGone(t *testing.T) {
 			}
 		}
 	}
-	if after := openFDs(t); after != before {
+	if after := testchild.OpenFDs(t); after != before {
 		t.Errorf("%d descriptors open, %d before", after, before)
 	}
 	p := []byte("what was read")
@@ -433,15 +433,6 @@ func childRefused(c *testchild.Conn, args []string) error {
 	}
 	fd, err = t.OpenAt(unix.AT_FDCWD, "/", How(0, 0))
 	return c.Say("open %t %v", fd >= 0, err)
-}
-
-func openFDs(t testing.TB) int {
-	t.Helper()
-	d, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(d)
 }
 
 // prepare and obeyMore are what other files' tests want of the target.

@@ -199,3 +199,13 @@ func (l *log) flush() {
 		l.t.Logf("child %s: %s", l.role, l.buf.String())
 	}
 }
+
+// OpenFDs is how many descriptors this process has.
+func OpenFDs(t testing.TB) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"os"
 	"os/exec"
@@ -131,7 +132,7 @@ func (p Plan) thread(conn *net.UnixConn, prog []unix.SockFilter, ppid int) error
 type Child struct {
 	cmd  *exec.Cmd
 	conn *net.UnixConn
-	left int // listeners to come
+	come int // listeners that will
 }
 
 // Start starts a child of the test binary, which dies after the deadline at the latest.
@@ -150,9 +151,9 @@ func Start(p Plan, deadline time.Duration) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Child{cmd: exec.Command("/proc/self/exe"), conn: conn.(*net.UnixConn), left: p.N}
+	c := &Child{cmd: exec.Command("/proc/self/exe"), conn: conn.(*net.UnixConn), come: p.N}
 	if p.Bare {
-		c.left = 0
+		c.come = 0
 	}
 	c.cmd.Env = append(os.Environ(), env+"="+string(s))
 	c.cmd.ExtraFiles = []*os.File{theirs}
@@ -164,21 +165,22 @@ func Start(p Plan, deadline time.Duration) (*Child, error) {
 	return c, nil
 }
 
-// Next is the next listener; io.EOF once all have come, and their calls have returned.
-func (c *Child) Next() (*notify.Listener, error) {
-	if c.left > 0 {
-		c.left--
-		return notify.RecvListener(c.conn)
+// Listeners are the listeners, one after the other as they come. The sequence ends when all have come and their
+// calls have returned, or with an error.
+func (c *Child) Listeners() iter.Seq2[*notify.Listener, error] {
+	return func(yield func(*notify.Listener, error) bool) {
+		for range c.come {
+			l, err := notify.RecvListener(c.conn)
+			if !yield(l, err) || err != nil {
+				return
+			}
+		}
+		var b [1]byte
+		if n, err := c.conn.Read(b[:]); n == 0 {
+			yield(nil, fmt.Errorf("the child has ended before its calls had: %w", cmp.Or(err, io.ErrUnexpectedEOF)))
+		}
 	}
-	var b [1]byte
-	if n, err := c.conn.Read(b[:]); n == 0 {
-		return nil, fmt.Errorf("the child has ended before its calls had: %w", cmp.Or(err, io.ErrUnexpectedEOF))
-	}
-	return nil, io.EOF
 }
-
-// PID is the child's process id.
-func (c *Child) PID() int { return c.cmd.Process.Pid }
 
 // Close ends the child, and returns how it ended.
 func (c *Child) Close() error {
