@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/syscalls"
 	"golang.org/x/sys/unix"
 )
 
@@ -275,20 +276,12 @@ func (c *Collector) name(k call) string {
 
 // ABI names the ABI of a call: its architecture (AUDIT_ARCH_*), and for x86-64 whether its number is x32's.
 func ABI(arch uint32, nr int32) string {
-	switch arch {
-	case unix.AUDIT_ARCH_X86_64:
-		if nr >= 0 && nr&x32Bit != 0 {
-			return "x32"
-		}
-		return "x86_64"
-	case unix.AUDIT_ARCH_I386:
-		return "i386"
-	case unix.AUDIT_ARCH_AARCH64:
-		return "aarch64"
-	case unix.AUDIT_ARCH_ARM:
-		return "arm"
+	abi, _, ok := syscalls.ABIOf(arch, nr)
+	if !ok {
+		return Other
 	}
-	return Other
+	return abiNames[abi]
 }
 
-const x32Bit = 0x40000000
+// As the kernel's architectures are called.
+var abiNames = [syscalls.ABIs]string{syscalls.AMD64: "x86_64", syscalls.X32: "x32", syscalls.I386: "i386", syscalls.ARM64: "aarch64", syscalls.ARM: "arm"}

@@ -16,6 +16,7 @@ import (
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/enginetest"
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/engine/syscalls"
 	"golang.org/x/sys/unix"
 )
 
@@ -307,7 +308,7 @@ func TestLabelsAreBounded(t *testing.T) {
 }
 
 func TestABI(t *testing.T) {
-	for want, k := range map[string]call{"x86_64": {unix.AUDIT_ARCH_X86_64, 1}, "x32": {unix.AUDIT_ARCH_X86_64, 1 | x32Bit}, "i386": {unix.AUDIT_ARCH_I386, 1},
+	for want, k := range map[string]call{"x86_64": {unix.AUDIT_ARCH_X86_64, 1}, "x32": {unix.AUDIT_ARCH_X86_64, 1 | syscalls.X32Bit}, "i386": {unix.AUDIT_ARCH_I386, 1},
 		"aarch64": {unix.AUDIT_ARCH_AARCH64, 1}, "arm": {unix.AUDIT_ARCH_ARM, 1}, Other: {1, 1}} {
 		if got := ABI(k.arch, k.nr); got != want {
 			t.Errorf("%+v: %s, want %s", k, got, want)
