@@ -74,9 +74,8 @@ const (
 	DefaultQueue       = 64
 	DefaultStopTimeout = 5 * time.Second
 	// DefaultInterrupt is the signal that takes the receive thread out of a
-	// blocked RECV: a real-time signal that neither the Go runtime nor the C
-	// libraries use.
-	DefaultInterrupt syscall.Signal = 40
+	// blocked RECV.
+	DefaultInterrupt = osthread.DefaultInterrupt
 	// DefaultCheckAfter is 50 times what a call waits that does not queue.
 	// ID_VALID takes the listener's lock once more for each call: without it
 	// the queue path served 1.2 times as much with a handler that does nothing.

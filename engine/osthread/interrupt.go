@@ -10,6 +10,10 @@ import (
 // ErrNoInterrupt wraps the reasons why a signal cannot interrupt system calls.
 var ErrNoInterrupt = fmt.Errorf("no interrupting signal")
 
+// DefaultInterrupt is the signal for interrupts where the user names no other: a real-time signal that neither
+// the Go runtime nor the C libraries use.
+const DefaultInterrupt syscall.Signal = 40
+
 // AllowInterrupt makes sig interrupt blocking system calls: they return EINTR
 // instead of going on (siginterrupt(3)). The Go runtime installs its handlers
 // with SA_RESTART, which restarts most calls in the kernel, so that no signal

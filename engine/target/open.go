@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
@@ -23,7 +22,7 @@ var (
 )
 
 // openSignal takes a thread out of an open that hangs although the target is gone.
-const openSignal syscall.Signal = 40
+const openSignal = osthread.DefaultInterrupt
 
 // How makes openat2(2)'s struct open_how of the arguments of open(2) or openat(2), forgiving what these
 // forgive: unknown flags, a mode where nothing is created.
