@@ -53,13 +53,19 @@ func Probe() error {
 func explain(op, kernel string, err error) error {
 	u := &UnavailableError{Op: op, Err: err, kind: errors.ErrUnsupported}
 	var refused *ebpf.VerifierError
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		// An experiment of cilium/ebpf that finds no descriptor free is taken for a kernel that lacks the feature.
+		if lack := lacksFiles(); lack != nil {
+			u.Err, err = lack, lack
+		}
+	}
 	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		u.Remedy = fmt.Sprintf("raise the limit of open files (ulimit -n): some %d are needed", neededFiles)
 	case errors.As(err, &refused) && !errors.Is(err, unix.EPERM):
 		// EACCES is how the verifier says no: that is no matter of privilege.
 		u.Err = fmt.Errorf("the kernel refuses the program: %w", err)
 		u.Remedy = "needs Linux " + kernel + " or later; if it is, please report this"
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		u.Remedy = "raise the limit of open files (ulimit -n): some 40 are needed"
 	case missingPrivileges() == "" && missingMount() != nil:
 		// cilium/ebpf reads both and says that of the kernel which it did not find.
 		m := missingMount()
@@ -105,6 +111,21 @@ func missingMount() *mount {
 			m.err = errors.New("/proc is that of a PID namespace in which this process is not")
 			return &m
 		}
+	}
+	return nil
+}
+
+// neededFiles is how many descriptors loading and attaching may take.
+const neededFiles = 40
+
+// lacksFiles says why so many descriptors cannot be had, nil if they can.
+func lacksFiles() error {
+	for range neededFiles {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
 	}
 	return nil
 }
