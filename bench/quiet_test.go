@@ -13,9 +13,7 @@ import (
 // BenchmarkQuietListener has a caller that calls every 10 ms beside a storm of 256
 // targets: on a listener of its own of the storm's engine (shared), and with a
 // supervisor of its own, the least that a Go thread can do (own). It makes 100 calls
-// an iteration; -benchtime 10x and more gives a p99 that stands on 10 calls. Seen on two
-// CPUs with 10x: shared 0.13 and 0.16 ms inline, 0.24 and 0.27 ms by the queue, where a supervisor
-// in C of its own beside the same storms had 0.26 and 0.24 ms, 0.33 and 0.28 ms.
+// an iteration; -benchtime 10x and more gives a p99 that stands on 10 calls.
 func BenchmarkQuietListener(b *testing.B) {
 	for _, path := range []string{PathInline, PathQueue} {
 		for _, shared := range []bool{true, false} {
