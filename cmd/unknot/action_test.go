@@ -28,7 +28,7 @@ func action(t *testing.T, dir, script string, env ...string) outcome {
 	c := exec.CommandContext(t.Context(), "bash", path)
 	c.Dir, c.WaitDelay = dir, time.Second
 	c.Env = append(append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GORACE=atexit_sleep_ms=0"), env...)
-	timer := time.AfterFunc(2*time.Minute, func() { _ = c.Process.Kill() })
+	timer := time.AfterFunc(10*time.Minute, func() { _ = c.Process.Kill() })
 	defer timer.Stop()
 	return result(t, c)
 }

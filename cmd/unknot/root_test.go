@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) {
 	confineMain()
 	switch mode := os.Getenv("UNKNOT_TEST_MAIN"); {
 	case mode == "":
+		searchablePath()
 		testscript.Main(m, scriptPrograms)
 	case mode == "without-seccomp":
 		mainWithoutSeccomp()
@@ -37,6 +39,15 @@ func TestMain(m *testing.M) {
 	}
 	os.Unsetenv("UNKNOT_TEST_MAIN")
 	main()
+}
+
+// searchablePath takes out of PATH what this user may not search, as folders of root
+// after su: because of them execvp(3) says EACCES of a program that is nowhere.
+func searchablePath() {
+	dirs := slices.DeleteFunc(filepath.SplitList(os.Getenv("PATH")), func(dir string) bool {
+		return errors.Is(unix.Access(dir, unix.X_OK), unix.EACCES)
+	})
+	os.Setenv("PATH", strings.Join(dirs, string(os.PathListSeparator)))
 }
 
 // mainWithoutSeccomp is the command on a kernel without seccomp(2).

@@ -62,6 +62,7 @@ static struct {
 	volatile int32_t sampled; // it has
 	volatile int32_t result;  // of seccomp(2): the listener plus 1, or -errno
 	volatile int32_t go;      // it may execve
+	volatile int32_t going;   // it has seen that, and does
 	volatile int32_t tid;     // the kernel clears this one at execve and at exit
 	volatile int32_t err, stage;
 	uint64_t pending;
@@ -223,6 +224,7 @@ static int become(void *arg)
 	// for the supervisor to be ready.
 	while (!shared.go)
 		call0(SYS_sched_yield);
+	shared.going = 1;
 	fail(STAGE_EXEC, run(p));
 	return 0;
 }
@@ -408,6 +410,10 @@ static void obey(void)
 		while (shared.tid) { // until execve or exit
 			struct timespec ts = {0, 1000000};
 			call4(SYS_futex, &shared.tid, FUTEX_WAIT, shared.tid, &ts);
+		}
+		if (!shared.going) { // by a signal, meanwhile; reap says so
+			close_others();
+			break;
 		}
 		if (shared.err) {
 			tell(MSG_FAILED, shared.err, shared.stage, 0, -1);
