@@ -19,11 +19,17 @@ func Refuse(answers map[int]syscall.Errno) error {
 			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(e)})
 	}
 	prog = append(prog, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	return Filter(prog, unix.SECCOMP_FILTER_FLAG_TSYNC)
+}
+
+// Filter installs a filter (SECCOMP_SET_MODE_FILTER) on the calling thread, or by flags on
+// all of the process. It sets no_new_privs.
+func Filter(prog []unix.SockFilter, flags uintptr) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
 	p := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-	if r, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&p))); e != 0 {
+	if r, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&p))); e != 0 {
 		return fmt.Errorf("filter: %w", e)
 	} else if r != 0 {
 		return fmt.Errorf("filter: thread %d has one of its own", r)

@@ -13,9 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +30,7 @@ type Plan struct {
 	Every  time.Duration // between the beginnings of two; 0: as fast as may be
 	Calls  int           // of getppid(2), each of which has to be answered, by each thread
 	Stay   bool          // threads stay until Close; else they end after their calls
-	Bare   bool          // install no filter: the same threads and calls without listeners
+	Bare   bool          // install a filter that traps nothing: the same threads and calls without listeners
 }
 
 // Main is for TestMain: in a child it does not return.
@@ -109,8 +111,13 @@ func (p Plan) do() error {
 	return nil
 }
 
+// thread is one of the threads, as long as it lives.
 func (p Plan) thread(conn *net.UnixConn, prog []unix.SockFilter, ppid int) error {
-	if !p.Bare {
+	if p.Bare {
+		if err := testchild.Filter(allowing(prog), 0); err != nil {
+			return err
+		}
+	} else {
 		l, err := notify.Install(prog, 0)
 		if err != nil {
 			return err
@@ -126,6 +133,17 @@ func (p Plan) thread(conn *net.UnixConn, prog []unix.SockFilter, ppid int) error
 		}
 	}
 	return nil
+}
+
+// allowing is a filter as long as prog that allows every call.
+func allowing(prog []unix.SockFilter) []unix.SockFilter {
+	prog = slices.Clone(prog)
+	for i := range prog {
+		if prog[i].Code == unix.BPF_RET|unix.BPF_K {
+			prog[i].K = unix.SECCOMP_RET_ALLOW
+		}
+	}
+	return prog
 }
 
 // A Child is a running child.
