@@ -47,7 +47,11 @@ type affinity struct {
 type found struct {
 	affinity placement.Affinity
 	cpu      int // for placement.Elsewhere
+	other    int // for placement.Here
 }
+
+// nothing is found of targets at the beginning.
+var nothing = found{cpu: placement.Anywhere, other: placement.Anywhere}
 
 // lookAtMasks sees where the targets that called last may run. It looks now and then; while it
 // sees none, all is as it was.
@@ -56,7 +60,7 @@ func (e *Engine) lookAtMasks(pilots []*pilot) {
 	for _, p := range pilots {
 		a, table := &p.affinity, p.rx.listeners.Load()
 		if table != a.listeners {
-			*a = affinity{listeners: table, is: found{cpu: placement.Anywhere}}
+			*a = affinity{listeners: table, is: nothing}
 		}
 		if at-a.at < masksEvery {
 			continue
@@ -75,9 +79,10 @@ func (e *Engine) lookAtMasks(pilots []*pilot) {
 
 // affinityOf is where the targets of a receiver may run that called last, if any did.
 func (e *Engine) affinityOf(table []*Source, rx *receiver) (is found, any bool) {
-	is = found{placement.Everywhere, placement.Anywhere}
+	is = nothing
+	is.affinity = placement.Everywhere
 	home, elsewhere := rx.seat.cpu, 0
-	common := e.cpus
+	common, free := e.cpus, slices.Clone(e.cpus)
 	for _, s := range table {
 		// Taken away: a listener whose targets have become silent has no say.
 		tid := int(s.caller.Swap(0))
@@ -99,6 +104,7 @@ func (e *Engine) affinityOf(table []*Source, rx *receiver) (is found, any bool) 
 			elsewhere++
 			e.warn(s, tid, cpus, home)
 		}
+		free = slices.DeleteFunc(free, func(c int) bool { return slices.Contains(cpus, c) })
 		common = slices.DeleteFunc(slices.Clone(common), func(c int) bool { return !slices.Contains(cpus, c) })
 	}
 	if elsewhere > 0 {
@@ -106,6 +112,8 @@ func (e *Engine) affinityOf(table []*Source, rx *receiver) (is found, any bool) 
 		if len(common) > 0 {
 			is.cpu = common[len(common)-1]
 		}
+	} else if is.affinity == placement.Here && len(free) > 0 {
+		is.other = free[len(free)-1]
 	}
 	return is, any
 }

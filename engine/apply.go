@@ -15,7 +15,7 @@ import (
 
 // This file alone changes a thread, epoll's watch, a listener's flags or GOMAXPROCS after set-up: one setter for each,
 // which compares what is wanted with what was applied. A worker's own part is in crew.go and spread.go.
-// All of it is the controller's, but for attach, detach and setWakeUp, whose callers hold registry.mu.
+// All of it is the controller's, but for attach, detach and the first setWakeUp of a listener, whose callers hold registry.mu.
 
 // attach has epoll watch a descriptor.
 func (rx *receiver) attach(fd, index int) error {
@@ -56,11 +56,12 @@ type applied struct {
 	order  order
 	cpu    int // of the receive thread, or placement.Anywhere
 	batch  bool
-	levels int     // nice levels by which the receive thread is raised
-	nice   int     // of the threads, when not raised
-	lone   *worker // who is raised, too
-	kept   bool    // somebody else has set the receive thread's mask: it is left alone
-	mayNot bool    // raise anybody
+	levels int        // nice levels by which the receive thread is raised
+	nice   int        // of the threads, when not raised
+	lone   *worker    // who is raised, too
+	apart  *[]*Source // the listeners that were told to do without SYNC_WAKE_UP; nil: none
+	kept   bool       // somebody else has set the receive thread's mask: it is left alone
+	mayNot bool       // raise anybody
 }
 
 // apply has threads as the plan says.
@@ -79,6 +80,7 @@ func (rx *receiver) apply(a *applied, p placement.Plan) {
 			p.WorkerCPU = a.cpu
 		}
 	}
+	rx.setApart(a, p.Apart)
 	rx.setOrder(a, order{p.Active, p.WorkerCPU})
 	rx.setBatch(a, p.Batch)
 	rx.setPriority(a, p.Raise)
@@ -114,6 +116,25 @@ func (rx *receiver) setCPU(a *applied, cpu int) bool {
 	a.cpu = cpu
 	rx.door.cpu.Store(int32(cpu))
 	return true
+}
+
+// setApart has the receiver's listeners wake targets wherever the scheduler wants them, or on the CPU of who answers.
+func (rx *receiver) setApart(a *applied, apart bool) {
+	var want *[]*Source
+	if apart {
+		want = rx.listeners.Load()
+	}
+	if want == a.apart {
+		return
+	}
+	a.apart = want
+	var flags uint64 = notify.SyncWakeUp
+	if apart {
+		flags = 0
+	}
+	for _, s := range *rx.listeners.Load() {
+		_ = s.l.SetFlags(flags) // one that was closed meanwhile has none
+	}
 }
 
 func (rx *receiver) setOrder(a *applied, o order) {

@@ -34,7 +34,8 @@ func OnCPU(n int) CPU { return CPU(n + 1) }
 type WakeUp uint8
 
 const (
-	// AutoWakeUp is Sync where the kernel has it: docs/decisions/20-adaptivity.md.
+	// AutoWakeUp is Sync where the kernel has it, but Async while many targets of an only listener are found to be
+	// served faster so: docs/decisions/20-adaptivity.md.
 	AutoWakeUp WakeUp = iota
 	Sync
 	Async

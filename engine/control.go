@@ -117,8 +117,10 @@ func (e *Engine) period(pilots []*pilot) time.Duration {
 		switch {
 		case p.applied.plan.State == placement.Near, p.applied.plan.State == placement.Pair:
 			return lookEvery
+		case p.applied.plan.Trying:
+			period = placement.SettleFor
 		case p.rx.observed.direct.Load():
-			period = idleAfter
+			period = min(period, idleAfter)
 		}
 	}
 	return period
@@ -161,8 +163,8 @@ func (e *Engine) step(pilots *[]*pilot) {
 	for _, p := range *pilots {
 		o := p.rx.observed.observation()
 		o.Handlers = placement.Length(p.rx.crew.length.Load())
-		o.Stuck, o.Idle = p.stuck, p.idle > 0
-		o.Affinity, o.TargetCPU = p.affinity.is.affinity, p.affinity.is.cpu
+		o.Stuck, o.Idle, o.Calls = p.stuck, p.idle > 0, p.rx.tallies[0].received.Load()
+		o.Affinity, o.TargetCPU, o.OtherCPU = p.affinity.is.affinity, p.affinity.is.cpu, p.affinity.is.other
 		p.stuck = false
 		plan := p.machine.Step(at, o, e.facts(p.rx, inUse))
 		changed = changed || plan != p.applied.plan
@@ -187,6 +189,7 @@ func (e *Engine) facts(rx *receiver, inUse int) placement.Facts {
 	return placement.Facts{
 		Inline: c.Inline, Workers: c.Workers, Threads: c.Kind != GoroutineWorkers, Place: placement.Place(c.Placement),
 		Home: rx.seat.cpu, Movable: c.CPU == AutoCPU && (c.Inline || c.Placement == AutoPlacement), Sync: c.WakeUp != Async && !e.control.noSync.Load(),
+		Try:   c.WakeUp == AutoWakeUp && !e.control.noSync.Load(),
 		Raise: c.RaisePriority, Receivers: inUse,
 	}
 }

@@ -49,6 +49,8 @@
 //	affinity       where targets may run: their CPU masks
 //	concurrency    how many targets call, in bands: low, medium, high
 //	linear counting  how their number is estimated, from a hashed bitmap
+//	together, apart targets and a receive thread are brought to one CPU, or not
+//	experiment     both ways in turn, arm after arm, until one is the verdict
 //	busy           calls come in quick succession; a busy streak is many of them in a row
 //	direct receive blocking RECV from an only listener, without epoll
 //	hand-off batch calls that a receive thread takes before it lets its lone worker run

@@ -59,7 +59,7 @@ var errReceiverGone = errors.New("engine: the handler ended the receive thread (
 
 func newLoop(rx *receiver) *loop {
 	return &loop{rx: rx, t: &rx.tallies[0], inline: rx.crew.all()[0],
-		senses: rx.e.cfg.RaisePriority || !rx.e.cfg.Inline}
+		senses: rx.e.cfg.RaisePriority || !rx.e.cfg.Inline || rx.e.cfg.WakeUp == AutoWakeUp}
 }
 
 // run is the receive thread, set up.

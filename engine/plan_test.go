@@ -147,6 +147,9 @@ func TestPlanFollowsTheLoad(t *testing.T) {
 		{"few", engine.Config{Workers: 2}, load{2, -1}, "near", "pair"},
 		{"many", engine.Config{Workers: 2}, load{32, -1}, "pair", ""},
 		{"many, one worker", engine.Config{Workers: 1}, load{32, -1}, "near", "pair"},
+		{"many, inline", engine.Config{Inline: true}, load{32, -1}, "apart trying", ""},
+		{"many, inline, a mode of their own", engine.Config{Inline: true, WakeUp: engine.Sync}, load{32, -1}, "fixed", "trying"},
+		{"few, inline", engine.Config{Inline: true}, load{2, -1}, "fixed", "trying"},
 		{"goroutines", engine.Config{Workers: 2, Kind: engine.GoroutineWorkers}, load{32, -1}, "fixed", "near"},
 		{"workers near", engine.Config{Workers: 2, Placement: engine.Near}, load{32, -1}, "fixed", "pair"},
 		{"asynchronous", engine.Config{Workers: 2, WakeUp: engine.Async}, load{32, -1}, "near", "pair"},
@@ -156,8 +159,8 @@ func TestPlanFollowsTheLoad(t *testing.T) {
 			e, stop := start(t, c.cfg)
 			own := home(t, e)
 			if !planned(t, e, c.l, c.want, testDeadline) {
-				if rate := float64(e.Counters().Received) / testDeadline.Seconds(); c.want == "pair" && rate < 100_000 {
-					t.Skipf("%.0f calls/s: too few for a pair", rate)
+				if rate := float64(e.Counters().Received) / testDeadline.Seconds(); (c.want == "pair" || c.want == "apart trying") && rate < 100_000 {
+					t.Skipf("%.0f calls/s: not busy enough for %q", rate, c.want)
 				}
 				t.Errorf("never %q", c.want)
 			}

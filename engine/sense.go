@@ -92,7 +92,7 @@ func (s *sense) count(tid uint32, at int64) (full bool) {
 // observation is what a receive thread published last.
 func (o *observed) observation() placement.Observation {
 	bands := o.bands.Load()
-	return placement.Observation{At: o.at.Load(), Concurrency: placement.Concurrency(bands & 0xff), Busy: bands&senseBusy != 0, TargetCPU: placement.Anywhere}
+	return placement.Observation{At: o.at.Load(), Concurrency: placement.Concurrency(bands & 0xff), Busy: bands&senseBusy != 0, TargetCPU: placement.Anywhere, OtherCPU: placement.Anywhere}
 }
 
 // A duration follows what a typical handler takes, in bands. One that loses its CPU to the target that it woke

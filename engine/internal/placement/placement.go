@@ -8,8 +8,7 @@
 //
 // # The states of a receiver
 //
-// Inline there is one, Fixed: the receive thread stays on its CPU, with SYNC_WAKE_UP. By
-// the queue:
+// Inline there is one, Fixed: the receive thread stays on its CPU. By the queue:
 //
 //		            handlers are short                 many call at once, all over the CPUs
 //		 ┌────────┐ ─────────────────────► ┌──────┐ ─────────────────────────────────────► ┌──────┐
@@ -26,9 +25,11 @@
 //
 // Where [Facts.Place] or the kind of workers leaves no choice, the state is Fixed by the queue, too.
 //
-// Beside the state there are two rules. A receive thread that is the only one goes to a CPU of its
-// targets, if they may not run on its own (colocate). And where the user asked for it, it is raised
-// in priority while many call and handlers are short.
+// Beside the state there are three rules. Targets and receive thread are together on a CPU: by
+// SYNC_WAKE_UP targets come to it, and where they may not, a receive thread that is the only one goes to theirs
+// (colocate). While many targets of an only receiver call all the time, it depends on the machine
+// whether they had better be apart, so an experiment finds that out: inline and in state Near. And where
+// the user asked for it, the receive thread is raised in priority while many call and handlers are short.
 //
 // What each of it gains, and what was tried and left out: docs/decisions/20-adaptivity.md.
 package placement
@@ -63,6 +64,7 @@ type Facts struct {
 	Home      int  // the receive thread's own CPU, or Anywhere
 	Movable   bool // the configuration leaves the receive thread's CPU to the engine
 	Sync      bool // SYNC_WAKE_UP is in use
+	Try       bool // and may be left out
 	Raise     bool // its priority may be raised
 	Receivers int  // in use
 }
@@ -126,7 +128,9 @@ type Observation struct {
 	Stuck       bool // the only active worker is still in the handler that it was in at the last look
 	Idle        bool // no call came since the last look
 	Affinity    Affinity
-	TargetCPU   int // with Elsewhere: where the targets and the engine may run, or Anywhere
+	TargetCPU   int    // with Elsewhere: where the targets and the engine may run, or Anywhere
+	OtherCPU    int    // with Here: where the engine may run, and no target, or Anywhere
+	Calls       uint64 // received so far
 }
 
 // StaleAfter is how old a window may be to say how many call, and how fast.
@@ -154,6 +158,8 @@ type Plan struct {
 	State     State
 	CPU       int  // of the receive thread, or Anywhere
 	Colocated bool // it is one of its targets'
+	Apart     bool // no SYNC_WAKE_UP, and on a CPU that is none of its targets', if there is one
+	Trying    bool // an experiment is under way: Step wants to be called again within SettleFor
 	Active    int  // workers in use, or All
 	WorkerCPU int  // or Anywhere
 	Batch     bool // the receive thread is a batch thread
@@ -181,7 +187,7 @@ func (p Plan) String() string {
 	for _, f := range []struct {
 		is   bool
 		name string
-	}{{p.Colocated, "colocated"}, {p.Batch, "batch"}, {p.Raise, "raise"}, {p.Procs > 0, fmt.Sprintf("procs=%d", p.Procs)}} {
+	}{{p.Colocated, "colocated"}, {p.Apart, "apart"}, {p.Trying, "trying"}, {p.Batch, "batch"}, {p.Raise, "raise"}, {p.Procs > 0, fmt.Sprintf("procs=%d", p.Procs)}} {
 		if f.is {
 			b.WriteString(" " + f.name)
 		}
@@ -197,6 +203,7 @@ type Machine struct {
 	until int64 // Parallel until then, at least
 	procs int
 	why   string
+	apart experiment
 }
 
 // Step decides at the given time, in ns, upon an observation that is no older than the last one's.
@@ -216,7 +223,7 @@ func (m *Machine) Step(now int64, o Observation, f Facts) Plan {
 	}
 	m.next(now, &o, &f)
 	m.setProcs(now, &o, &f)
-	return m.plan(&o, &f)
+	return m.plan(now, &o, &f)
 }
 
 // adaptive reports whether there is a choice by the queue.
@@ -226,6 +233,19 @@ func (f *Facts) adaptive() bool {
 
 // pairs reports whether two workers, all over the CPUs, may do.
 func (f *Facts) pairs() bool { return f.Receivers == 1 && f.Workers >= 2 && f.Movable && f.Sync }
+
+// colocates reports whether the receive thread can go to its targets' CPU, and they cannot come to its own.
+func (f *Facts) colocates(o *Observation) bool {
+	return f.Home != Anywhere && f.Movable && f.Receivers == 1 && o.Affinity == Elsewhere && o.TargetCPU != Anywhere
+}
+
+// question is what an experiment may ask about.
+func (m *Machine) question(o *Observation, f *Facts) question {
+	q := question{o.Concurrency, o.Affinity, m.state, false}
+	comes := f.Home != Anywhere && (o.Affinity == Everywhere || o.Affinity == Here)
+	q.asked = f.Try && f.Receivers == 1 && o.Busy && o.Concurrency != Low && (f.Inline || m.state == Near) && (comes || f.colocates(o))
+	return q
+}
 
 func (m *Machine) to(s State, why string) { m.state, m.why = s, why }
 
@@ -266,10 +286,15 @@ func (m *Machine) setProcs(now int64, o *Observation, f *Facts) {
 	}
 }
 
-func (m *Machine) plan(o *Observation, f *Facts) Plan {
+func (m *Machine) plan(now int64, o *Observation, f *Facts) Plan {
 	p := Plan{State: m.state, CPU: f.Home, Active: All, WorkerCPU: Anywhere, Procs: m.procs, Why: m.why}
-	if f.Home != Anywhere && f.Movable && f.Receivers == 1 && o.Affinity == Elsewhere && o.TargetCPU != Anywhere {
+	p.Apart = m.apart.step(now, o.Calls, m.question(o, f))
+	p.Trying = m.apart.arm != 0
+	switch {
+	case f.colocates(o) && !p.Apart:
 		p.CPU, p.Colocated = o.TargetCPU, true
+	case p.Apart && o.Affinity == Here && f.Movable && o.OtherCPU != Anywhere:
+		p.CPU = o.OtherCPU
 	}
 	switch m.state {
 	case Fixed:

@@ -53,7 +53,7 @@ func runFile(t *testing.T, name string, covered map[string]bool) {
 		bad := func(err any) { t.Fatalf("%s:%d: %q: %v", name, n, line, err) }
 		switch words[0] {
 		case "facts":
-			m, o, last = new(Machine), Observation{TargetCPU: Anywhere}, Plan{}
+			m, o, last = new(Machine), Observation{TargetCPU: Anywhere, OtherCPU: Anywhere}, Plan{}
 			facts = Facts{Workers: 2, Threads: true, Home: 1, Movable: true, Sync: true, Receivers: 1}
 			for _, w := range words[1:] {
 				if err := setFact(&facts, w); err != nil {
@@ -107,6 +107,8 @@ func setFact(f *Facts, w string) (err error) {
 		f.Movable = false
 	case "async":
 		f.Sync = false
+	case "try":
+		f.Try = true
 	case "raise":
 		f.Raise = true
 	case "near":
@@ -149,6 +151,10 @@ func observe(o *Observation, f *Facts, w string) (err error) {
 		o.Affinity = Affinity(pick("unknown", "everywhere", "here", "elsewhere"))
 	case "target":
 		o.TargetCPU, err = number(v)
+	case "calls":
+		o.Calls, err = strconv.ParseUint(v, 10, 64)
+	case "other":
+		o.OtherCPU, err = number(v)
 	case "busy":
 		o.Busy = true
 	case "calm":
