@@ -464,6 +464,7 @@ func TestLXCAnswersOnce(t *testing.T) {
 		_ = g.l.Send(&notify.Resp{ID: n.ID})
 		<-g.ret
 	}
+	before := testchild.OpenFDs(t)
 	for _, c := range []struct {
 		name  string
 		do    func(k *lxcConn, lxc int, n *notify.Notif)
@@ -488,33 +489,38 @@ func TestLXCAnswersOnce(t *testing.T) {
 		}, unix.ENOENT, false},
 		{"LXC has gone", func(_ *lxcConn, lxc int, _ *notify.Notif) { _ = unix.Shutdown(lxc, unix.SHUT_RDWR) }, unix.ENOENT, false},
 	} {
-		k, lxc, _ := pairLXC(t)
-		n := trapped(t, g)
-		forward(t, lxc, g, &n)
-		if got, e := k.Recv(); e != 0 || got != n {
-			t.Fatalf("%s: %+v, %v, want %+v", c.name, got, e, n)
-		}
-		if e := k.IDValid(n.ID); e != 0 {
-			t.Errorf("%s: it does not wait: %v", c.name, e)
-		}
-		c.do(k, lxc, &n)
-		if e := k.Send(notify.Resp{ID: n.ID}); e != c.want {
-			t.Errorf("%s: %v, want %v", c.name, e, c.want)
-		}
-		if h := hears(lxc); h != c.hears {
-			t.Errorf("%s: LXC has an answer: %t, want %t", c.name, h, c.hears)
-		}
-		if c.hears {
-			if e := k.IDValid(n.ID); e != unix.ENOENT {
-				t.Errorf("%s: answered, it waits: %v", c.name, e)
+		t.Run(c.name, func(t *testing.T) {
+			k, lxc, _ := pairLXC(t)
+			n := trapped(t, g)
+			forward(t, lxc, g, &n)
+			if got, e := k.Recv(); e != 0 || got != n {
+				t.Fatalf("%s: %+v, %v, want %+v", c.name, got, e, n)
 			}
-			if _, e := k.AddFD(notify.AddFD{ID: n.ID}); e != unix.ENOENT {
-				t.Errorf("%s: answered, a descriptor was added: %v", c.name, e)
+			if e := k.IDValid(n.ID); e != 0 {
+				t.Errorf("%s: it does not wait: %v", c.name, e)
 			}
-		}
-		if c.name != "its target has gone" {
-			end(&n)
-		}
+			c.do(k, lxc, &n)
+			if e := k.Send(notify.Resp{ID: n.ID}); e != c.want {
+				t.Errorf("%s: %v, want %v", c.name, e, c.want)
+			}
+			if h := hears(lxc); h != c.hears {
+				t.Errorf("%s: LXC has an answer: %t, want %t", c.name, h, c.hears)
+			}
+			if c.hears {
+				if e := k.IDValid(n.ID); e != unix.ENOENT {
+					t.Errorf("%s: answered, it waits: %v", c.name, e)
+				}
+				if _, e := k.AddFD(notify.AddFD{ID: n.ID}); e != unix.ENOENT {
+					t.Errorf("%s: answered, a descriptor was added: %v", c.name, e)
+				}
+			}
+			if c.name != "its target has gone" {
+				end(&n)
+			}
+		})
+	}
+	if n := testchild.OpenFDs(t); n != before {
+		t.Errorf("%d descriptors, %d before", n, before)
 	}
 }
 
