@@ -402,8 +402,10 @@ func (l *loop) recvFailed(src *Source, err error) {
 		l.t.recvStale.Add(1)
 	case notify.Retry: // we were signalled: whoever did has knocked, or epoll comes back
 	default:
-		l.t.recvFailed.Add(1)
-		l.rx.e.cfg.Logger.Error("receive failed", "listener", src.l.FD(), "err", err)
+		if !src.l.Carried() || notify.OutcomeOf(err) != notify.Over { // whose end is that
+			l.t.recvFailed.Add(1)
+			l.rx.e.cfg.Logger.Error("receive failed", "listener", src.l.FD(), "err", err)
+		}
 		select {
 		case l.rx.e.control.hangups <- src: // it will not get better: give the listener up
 			src.gone.Store(true)

@@ -187,6 +187,9 @@ func (e *Engine) add(l *notify.Listener, o SourceOptions) (*Source, error) {
 	if len(r.byFD) >= MaxListeners {
 		return nil, fmt.Errorf("engine: add listener %d: there are %d, the most that an engine takes; begin another: %w", l.FD(), MaxListeners, unix.ENOSPC)
 	}
+	if l.Carried() && (e.cfg.ThreadHook != nil || e.cfg.PrivateFiles) {
+		return nil, fmt.Errorf("engine: add listener %d: what carries it needs more than a receive thread with a hook or private files may do: give it an engine without: %w", l.FD(), ErrConfined)
+	}
 	s, err := e.newSource(l, o, r.next())
 	if err != nil {
 		return nil, fmt.Errorf("engine: add listener %d: %w", l.FD(), err)

@@ -115,7 +115,7 @@ func Listen(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, l: cfg.Listener}
 	if a.l == nil {
-		l, err := listen(cfg.Path, cfg.Mode)
+		l, err := listen("unix", cfg.Path, cfg.Mode)
 		if err != nil {
 			return nil, fmt.Errorf("agent: %w", err)
 		}
@@ -141,7 +141,7 @@ func (a *Agent) Addr() string { return a.l.Addr().String() }
 func (a *Agent) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = a.Close() })
 	defer stop()
-	err := a.accept()
+	err := acceptAll(a.l, a.cfg.Logger, func(c *net.UnixConn) { a.begin(&conn{UnixConn: c}) })
 	_ = a.Close()
 	a.wg.Wait()
 	return err
@@ -171,19 +171,19 @@ func (a *Agent) Close() error {
 	return nil
 }
 
-// accept takes connections until the socket is closed.
-func (a *Agent) accept() error {
+// acceptAll takes connections until the socket is closed.
+func acceptAll(l *net.UnixListener, log *slog.Logger, begin func(*net.UnixConn)) error {
 	const least, most = 5 * time.Millisecond, time.Second
 	pause := least
 	for {
-		c, err := a.l.AcceptUnix()
+		c, err := l.AcceptUnix()
 		switch {
 		case err == nil:
 			if pause != least {
-				a.cfg.Logger.Info("seccomp agent: takes clients again")
+				log.Info("seccomp agent: takes clients again")
 			}
 			pause = least
-			a.begin(&conn{UnixConn: c})
+			begin(c)
 			continue
 		case errors.Is(err, net.ErrClosed):
 			return nil
@@ -192,7 +192,7 @@ func (a *Agent) accept() error {
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 			// They wait in the backlog. Some descriptor will be closed.
 			if pause == least {
-				a.cfg.Logger.Error("seccomp agent: cannot take clients for now (raise RLIMIT_NOFILE?)", "err", err)
+				log.Error("seccomp agent: cannot take clients for now (raise RLIMIT_NOFILE?)", "err", err)
 			}
 			time.Sleep(pause)
 			pause = min(2*pause, most)
@@ -249,18 +249,8 @@ func (a *Agent) serve(c *conn, sent func()) {
 
 // receive reads from a client what it has to send. The state may be there although something else was wrong.
 func (a *Agent) receive(c *conn) (cred unix.Ucred, s *State, l *notify.Listener, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
+	if cred, err = peer(c.UnixConn); err != nil {
 		return cred, nil, nil, err
-	}
-	cerr := raw.Control(func(fd uintptr) {
-		var u *unix.Ucred
-		if u, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			cred = *u
-		}
-	})
-	if err = errors.Join(cerr, err); err != nil {
-		return cred, nil, nil, fmt.Errorf("whose client it is: SO_PEERCRED: %w", err)
 	}
 	if err := a.cfg.Allow(cred); err != nil {
 		return cred, nil, nil, err
@@ -280,6 +270,24 @@ func (a *Agent) receive(c *conn) (cred unix.Ucred, s *State, l *notify.Listener,
 		}
 	}
 	return cred, s, l, nil
+}
+
+// peer is who connected.
+func peer(c *net.UnixConn) (cred unix.Ucred, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return cred, err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		var u *unix.Ucred
+		if u, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			cred = *u
+		}
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return cred, fmt.Errorf("whose client it is: SO_PEERCRED: %w", err)
+	}
+	return cred, nil
 }
 
 // why makes an error of ours of a deadline.

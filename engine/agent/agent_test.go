@@ -298,7 +298,7 @@ func TestBadClients(t *testing.T) {
 			send(t, c, []byte("{"), many(250)...)
 			send(t, c, []byte(" "), many(250)...)
 		}, "more than 253 descriptors"},
-		{"a wrong one", Config{}, func(t *testing.T, c *net.UnixConn) { send(t, c, message(State{}), nfd) }, "is no seccomp listener: it is \\\"/dev/null\\\""},
+		{"a wrong one", Config{}, func(t *testing.T, c *net.UnixConn) { send(t, c, message(State{}), nfd) }, "is no seccomp listener but \\\"/dev/null\\\""},
 		{"no name", Config{}, func(t *testing.T, c *net.UnixConn) { send(t, c, message(State{FDs: []string{"x"}}), lfd) }, "names no seccompFd among its 1 fds"},
 		{"a name twice", Config{}, func(t *testing.T, c *net.UnixConn) {
 			send(t, c, message(State{FDs: []string{listenerName, listenerName}}), lfd, lfd)

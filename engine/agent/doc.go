@@ -11,6 +11,8 @@
 // waiting longest gives way, because a runtime sends within milliseconds. Whatever a client sends, each
 // descriptor that came from it is either the listener that Serve got or closed.
 //
+// LXC speaks another protocol, in which it keeps the listener and sends each call: see [LXC].
+//
 // # Traps
 //
 // Runtimes keep their end open, and wait for the container: the state is complete where its JSON value ends,

@@ -22,9 +22,9 @@ const maxPath = 107
 // ErrLive says that another process listens at the path.
 var ErrLive = errors.New("another process listens there: stop it, hand over from it, or choose another path")
 
-// listen makes a socket at path that only mode's users can connect to, from its first moment on. A socket
+// listen makes a socket of that network ("unix" or "unixpacket") at path that only mode's users can connect to, from its first moment on. A socket
 // that is there and that nobody listens to is replaced.
-func listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
+func listen(network, path string, mode fs.FileMode) (*net.UnixListener, error) {
 	switch {
 	case path == "":
 		return nil, errors.New("no path for the socket: runtimes are told one as linux.seccomp.listenerPath")
@@ -42,7 +42,7 @@ func listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("socket %q: %w", path, err)
 	}
 	defer unlock()
-	if err := vacate(path); err != nil {
+	if err := vacate(network, path); err != nil {
 		return nil, fmt.Errorf("socket %q: %w", path, err)
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
@@ -50,7 +50,7 @@ func listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 		cerr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), uint32(mode)) })
 		return errors.Join(cerr, err)
 	}}
-	l, err := lc.Listen(context.Background(), "unix", path)
+	l, err := lc.Listen(context.Background(), network, path)
 	if err != nil {
 		return nil, fmt.Errorf("socket %q: %w", path, err)
 	}
@@ -87,7 +87,7 @@ func lockDir(dir string) (unlock func(), err error) {
 }
 
 // vacate removes a socket that nobody listens to.
-func vacate(path string) error {
+func vacate(network, path string) error {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -98,7 +98,11 @@ func vacate(path string) error {
 	if fi.Mode().Type() != fs.ModeSocket {
 		return errors.New("there is a file of that name that is no socket: remove it, or choose another path")
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	kind := unix.SOCK_STREAM
+	if network == "unixpacket" {
+		kind = unix.SOCK_SEQPACKET
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}

@@ -124,16 +124,21 @@ func (s *State) listener(in *inbox) (*notify.Listener, error) {
 		return nil, fmt.Errorf("%d descriptors came with the state, which names %d", len(in.fds), len(s.FDs))
 	}
 	fd := in.fds[at]
-	// An ioctl on a stranger's file, as one of FUSE, may block for as long as the stranger likes.
-	if is := fileName(fd); is != "" && is != listenerFile {
-		return nil, fmt.Errorf("the descriptor that came as %s is no seccomp listener: it is %q", listenerName, is)
-	}
-	l, err := notify.NewListener(fd)
+	l, err := listenerOf(fd)
 	if err != nil {
 		return nil, fmt.Errorf("the descriptor that came as %s: %w", listenerName, err)
 	}
 	in.fds[at] = noFD
 	return l, nil
+}
+
+// listenerOf makes a listener of a descriptor that came, which is then the listener's.
+func listenerOf(fd int) (*notify.Listener, error) {
+	// An ioctl on a stranger's file, as one of FUSE, may block for as long as the stranger likes.
+	if is := fileName(fd); is != "" && is != listenerFile {
+		return nil, fmt.Errorf("it is no seccomp listener but %q", is)
+	}
+	return notify.NewListener(fd)
 }
 
 const (

@@ -31,8 +31,9 @@ var ErrConfined = errors.New("this thread is confined and may not do that: anoth
 type Listener struct {
 	fd      atomic.Int32
 	cookies [3]uintptr
-	kernel  Kernel // nil: Linux
+	kernel  Carrier // nil: Linux
 	journal *Journal
+	release func() // of a carried one: it was closed
 }
 
 // NewListener takes ownership of fd, which must be a seccomp listener, marks it
@@ -145,12 +146,16 @@ func (l *Listener) SetFlags(flags uint64) error {
 // and later trapped call of the targets fails with ENOSYS; a copy in another
 // process keeps them blocked. A second Close returns os.ErrClosed.
 func (l *Listener) Close() error {
-	if l.kernel != nil {
+	if l.kernel != nil && l.release == nil {
 		return nil // it has no descriptor
 	}
 	fd := l.fd.Swap(-1)
 	if fd < 0 {
 		return fmt.Errorf("close listener: %w", os.ErrClosed)
+	}
+	if l.release != nil {
+		l.release()
+		return nil
 	}
 	if l.journal != nil {
 		_ = l.journal.Close()

@@ -118,7 +118,44 @@ func (t Target) InUserNamespace(flags int, c *Child, arg []byte) ([]byte, error)
 	}
 	var result []byte
 	err = startJob(unix.Gettid, func() (err error) {
-		result, err = runCopy(t, op, n, user, same, s.ids, ids, c, arg)
+		become := func(p *rawProgram) error { return enterUser(p, user, same, s.ids, ids) }
+		result, err = runCopy(t, op, n, become, c, arg)
+		return err
+	}).wait()
+	return result, err
+}
+
+// InProcess is InNamespaces in a process, and with CLONE_NEWPID that process is in the target's pid namespace, as none of
+// the supervisor's threads can be: mounting a proc file system takes that. A re-executed copy of this program runs c's function with
+// arg there. What that returns InProcess returns; of its error the text and the errno.
+//
+// The copy has the supervisor's ids, the capabilities that outlive an execve(2), and none of its descriptors; as in InNamespaces, the
+// function decides alone. With CLONE_NEWPID the target's processes see it: one with CAP_SYS_PTRACE in the supervisor's user namespace, or with all of its
+// capabilities, may trace it, and then has its rights. A container like that is none.
+//
+// It takes what InNamespaces takes. For a user namespace see [Target.InUserNamespace].
+func (t Target) InProcess(flags int, c *Child, arg []byte) ([]byte, error) {
+	const op = "enter namespaces with a process"
+	if err := t.check(op); err != nil {
+		return nil, err
+	}
+	if c == nil {
+		return nil, &Error{Op: op, TID: t.tid, Ours: true, Err: unix.EINVAL, Needs: "a function to run there: see Register"}
+	}
+	n, err := t.namespaces(op, flags)
+	if err != nil {
+		return nil, err
+	}
+	defer n.close()
+	if err := t.alive(); err != nil {
+		return nil, err
+	}
+	var result []byte
+	err = startJob(unix.Gettid, func() (err error) {
+		if err := n.enterPID(); err != nil {
+			return err
+		}
+		result, err = runCopy(t, op, n, func(*rawProgram) error { return nil }, c, arg)
 		return err
 	}).wait()
 	return result, err
@@ -138,8 +175,8 @@ func inside(text string, id int) (int, error) {
 	return 0, fmt.Errorf("%w: the target's id %d is not mapped", unix.EINVAL, id)
 }
 
-// runCopy starts the copy, tells it what to do and has its result.
-func runCopy(t Target, op string, n *entrances, user int, same bool, ours, theirs IDs, c *Child, arg []byte) (result []byte, err error) {
+// runCopy starts the copy, tells it what to do and has its result. become adds what the copy is to do before it executes.
+func runCopy(t Target, op string, n *entrances, become func(*rawProgram) error, c *Child, arg []byte) (result []byte, err error) {
 	var fds []int // ours to close
 	defer func() {
 		for _, fd := range fds {
@@ -197,7 +234,7 @@ func runCopy(t Target, op string, n *entrances, user int, same bool, ours, their
 		}
 	}
 	var p rawProgram
-	if err := enterUser(&p, user, same, ours, theirs); err != nil {
+	if err := become(&p); err != nil {
 		closeTheirs()
 		return nil, fail("", err)
 	}
@@ -424,8 +461,8 @@ func serveChild(f func([]byte) ([]byte, error)) error {
 		k := len(n.fds) - 2
 		n.root, n.cwd, n.fds = n.fds[k], n.fds[k+1], n.fds[:k]
 	}
-	// /proc is ours before we enter.
-	if _, err := procFD(); err != nil {
+	// /proc is our parent's before we enter.
+	if _, err := openProc(false); err != nil {
 		return err
 	}
 	var result []byte

@@ -41,6 +41,11 @@
 // dumped, or CAP_SYS_PTRACE in the target's user namespace; Yama (kernel.yama.ptrace_scope) may ask for more. An
 // [*Error] says which was missing.
 //
+// A target in a user namespace of its own is read and acted for by root, and by the user who made the namespace. It is then
+// the user that it is outside, and its capabilities, which are for its namespace, open nothing for it in [Target.OpenAt] and
+// [Target.ActAt]; where they matter there is [Target.InUserNamespace]. Who made the namespace and is not root can be no user but
+// itself here: for a target that is another of the users mapped there (subordinate ids), only InUserNamespace acts.
+//
 // A receive thread that has confined itself (package confine) may do none of this: there
 // every method returns [ErrConfined], so use the queue path.
 //

@@ -2,6 +2,7 @@ package target
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,29 +116,51 @@ func (n *entrances) close() {
 	}
 }
 
+func (n *entrances) fail(what string, err error) error {
+	e := &Error{Op: n.op, TID: n.t.tid, Where: what, Ours: true, Err: err}
+	if err == unix.EPERM {
+		e.Needs = "needs CAP_SYS_ADMIN in the target's user namespace and in the supervisor's, and CAP_SYS_CHROOT for mounts"
+	}
+	return e
+}
+
+// setns has the calling thread enter the one at that index.
+func (n *entrances) setns(i, flag int) error {
+	name := nameOf(flag)
+	if same, err := isOurs(n.fds[i], name); err != nil {
+		return n.fail("namespace "+name, err)
+	} else if same {
+		return nil
+	}
+	if err := unix.Setns(n.fds[i], flag); err != nil {
+		return n.fail("setns, namespace "+name, err)
+	}
+	return nil
+}
+
+// enterPID enters the pid namespace alone, if it is one of them, for the calling thread's children, and takes it out.
+func (n *entrances) enterPID() error {
+	i := slices.Index(n.flags, unix.CLONE_NEWPID)
+	if i < 0 {
+		return nil
+	}
+	err := n.setns(i, unix.CLONE_NEWPID)
+	_ = unix.Close(n.fds[i])
+	n.fds, n.flags = slices.Delete(n.fds, i, i+1), slices.Delete(n.flags, i, i+1)
+	return err
+}
+
 // enter has the calling thread enter them for good.
 func (n *entrances) enter() error {
-	fail := func(what string, err error) error {
-		e := &Error{Op: n.op, TID: n.t.tid, Where: what, Ours: true, Err: err}
-		if err == unix.EPERM {
-			e.Needs = "needs CAP_SYS_ADMIN in the target's user namespace and in the supervisor's, and CAP_SYS_CHROOT for mounts"
-		}
-		return e
-	}
+	fail := n.fail
 	if n.root >= 0 {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fail("unshare(CLONE_FS)", err)
 		}
 	}
 	for i, flag := range n.flags {
-		name := nameOf(flag)
-		if same, err := isOurs(n.fds[i], name); err != nil {
-			return fail("namespace "+name, err)
-		} else if same {
-			continue
-		}
-		if err := unix.Setns(n.fds[i], flag); err != nil {
-			return fail("setns, namespace "+name, err)
+		if err := n.setns(i, flag); err != nil {
+			return err
 		}
 	}
 	if n.root >= 0 {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/unknot/unknot/internal/testchild"
@@ -168,6 +170,15 @@ var inTheirPlace = Register("in their place", func(arg []byte) ([]byte, error) {
 			return nil, err
 		}
 		return nil, os.WriteFile("/mnt/made", arg, 0o666)
+	case "ids":
+		own, err := capget()
+		return fmt.Appendf(nil, "uid %d, chown %t", os.Getuid(), own.effective>>unix.CAP_CHOWN&1 == 1), err
+	case "processes": // of a proc file system that it mounts
+		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+			return nil, err
+		}
+		all, err := filepath.Glob("/proc/[0-9]*")
+		return fmt.Appendf(nil, "%d of %d: %v", os.Getpid(), os.Getppid(), all), err
 	case "fail":
 		return nil, fmt.Errorf("it fails: %w", unix.EBUSY)
 	case "die":
@@ -177,6 +188,45 @@ var inTheirPlace = Register("in their place", func(arg []byte) ([]byte, error) {
 	}
 	return arg, nil
 })
+
+// A process can be in the target's pid namespace, which its proc file systems are of.
+func TestInProcess(t *testing.T) {
+	needRoot(t)
+	dir := tree(t)
+	g := startTargetWith(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}, "uts=theirs", "mounts", "bind="+dir+":"+dir, "tmpfs="+dir+"/mnt", "chroot="+dir)
+	target := g.call()
+	if _, err := target.IDs(); err != nil { // what is opened once is
+		t.Fatal(err)
+	}
+	fds := descriptors(t)
+	const flags = unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS
+	got, err := target.InProcess(flags, inTheirPlace, []byte("processes"))
+	var self int
+	if _, e := fmt.Sscanf(string(got), "%d of 0:", &self); e != nil || err != nil || self < 2 || string(got) != fmt.Sprintf("%d of 0: [/proc/1 /proc/%d]", self, self) {
+		t.Errorf("%q, %v", got, err)
+	}
+	openCase{"what it mounted", 0, "/proc/1/status", 0, ErrOpener}.run(t, target, nil)
+	if got, err := target.InProcess(flags&^unix.CLONE_NEWPID, inTheirPlace, []byte("who")); err == nil || !strings.Contains(err.Error(), "self/fd") {
+		t.Errorf("outside its pid namespace: %q, %v", got, err) // whose /proc it has now
+	}
+	if _, err := target.InProcess(flags, inTheirPlace, []byte("fail")); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "it fails") {
+		t.Error(err)
+	}
+	if _, err := target.InProcess(flags, nil, nil); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "Register") {
+		t.Errorf("no function: %v", err)
+	}
+	for word, says := range map[string]string{"die": "EOF", "panic": "a panic of the copy"} {
+		var e *Error
+		if _, err := target.InProcess(flags, inTheirPlace, []byte(word)); !errors.As(err, &e) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", word, err)
+		}
+	}
+	for _, fd := range descriptors(t) {
+		if !slices.Contains(fds, fd) {
+			t.Errorf("descriptor %s is left", fd)
+		}
+	}
+}
 
 func TestInUserNamespace(t *testing.T) {
 	if os.Geteuid() == 0 {

@@ -67,61 +67,112 @@ func creates(flags uint64) bool {
 // it is also when Config.HandlerDeadline has answered for the handler.
 func (t Target) OpenAt(dirfd int, path string, how unix.OpenHow) (int, error) {
 	const op = "open for the target"
-	if err := t.check(op); err != nil {
+	fd := -1
+	err := t.inPlace(op, dirfd, path, func(p *place) (err error) {
+		fd, err = p.open(path, how)
+		return err
+	}, func() { _ = unix.Close(fd) })
+	if err != nil {
 		return -1, err
+	}
+	return fd, nil
+}
+
+// ActAt has f do in the target's place what makes, removes or changes the directory entry that a path names: mkdir,
+// mknod, symlink, unlink. f is given a descriptor of the directory in which the entry lies, and its name there, for
+// mkdirat(2) and its like. dirfd and path are those of the target's call, copied.
+//
+//	err := t.ActAt(unix.AT_FDCWD, path, func(dir int, name string) error { return unix.Mkdirat(dir, name, mode) })
+//
+// The directory is found as [Target.OpenAt] finds one, and f runs on such a thread: with the target's fsuid and fsgid, groups,
+// capabilities and umask, its root and its mounts. An errno that f returns is the target's to be told ([Errno]). The descriptor is
+// ActAt's. As in OpenAt, the directory of a process in /proc is refused.
+//
+// f must do with system calls what it does, on its thread, and must not follow the name where it is a symbolic link
+// (AT_SYMLINK_NOFOLLOW): one of /proc would be the supervisor's. What it did is done when the target is gone meanwhile, too.
+func (t Target) ActAt(dirfd int, path string, f func(dir int, name string) error) error {
+	const op = "act for the target"
+	parent, name := splitLast(path)
+	return t.inPlace(op, dirfd, path, func(p *place) error {
+		dir, err := p.open(parent, unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY})
+		if err != nil {
+			return err
+		}
+		defer unix.Close(dir)
+		return f(dir, name)
+	}, func() {})
+}
+
+// splitLast splits a path into where its last entry lies and the entry's name, with the slashes after it: they say that it is
+// a directory.
+func splitLast(path string) (parent, name string) {
+	end := len(strings.TrimRight(path, "/"))
+	i := strings.LastIndexByte(path[:end], '/') + 1
+	if end == 0 {
+		return path, "." // the root directory
+	}
+	if i == 0 {
+		return ".", path
+	}
+	return path[:i], path[i:]
+}
+
+// inPlace does something about a path on a thread that has entered the target's place. If it was given up, undo is called when
+// it is done all the same.
+func (t Target) inPlace(op string, dirfd int, path string, do func(*place) error, undo func()) error {
+	if err := t.check(op); err != nil {
+		return err
 	}
 	theirs := func(err error) error {
 		return &Error{Op: op, TID: t.tid, Where: fmt.Sprintf("path %q", path), Err: err}
 	}
 	switch {
 	case len(path) >= PathMax:
-		return -1, theirs(unix.ENAMETOOLONG)
+		return theirs(unix.ENAMETOOLONG)
 	case strings.IndexByte(path, 0) >= 0:
-		return -1, theirs(unix.EINVAL) // no string of the target's
+		return theirs(unix.EINVAL) // no string of the target's
 	case path == "":
-		return -1, theirs(unix.ENOENT)
+		return theirs(unix.ENOENT)
 	}
 	p, err := t.place(op, int(int32(dirfd)), path[0] != '/')
 	if err != nil {
-		return -1, err
+		return err
 	}
-	fd := -1
-	job := startJob(unix.Gettid, func() (err error) {
+	job := startJob(unix.Gettid, func() error {
 		defer p.close()
 		osthread.Unblock(openSignal)
 		if err := p.enter(); err != nil {
 			return err
 		}
-		fd, err = p.open(path, how)
-		return err
+		return do(p)
 	})
 	if err := t.await(job); err != nil {
 		go func() { // it ends some time
 			interrupt(job)
 			if job.err == nil && job.panicked == nil {
-				_ = unix.Close(fd)
+				undo()
 			}
 		}()
-		return -1, err
+		return err
 	}
 	err = job.wait()
 	if gone := t.alive(); gone != nil {
 		if err == nil {
-			_ = unix.Close(fd)
+			undo()
 		}
-		return -1, gone
+		return gone
 	}
 	var s *stepError
 	switch {
 	case err == nil:
-		return fd, nil
+		return nil
 	case errors.As(err, &s):
-		return -1, &Error{Op: op, TID: t.tid, Where: fmt.Sprintf("path %q", path), Ours: true, Err: err, Needs: s.needs}
+		return &Error{Op: op, TID: t.tid, Where: fmt.Sprintf("path %q", path), Ours: true, Err: err, Needs: s.needs}
 	case errors.Is(err, ErrMagicLink), errors.Is(err, ErrOpener):
-		return -1, &Error{Op: op, TID: t.tid, Where: fmt.Sprintf("path %q", path), Ours: true, Err: err,
+		return &Error{Op: op, TID: t.tid, Where: fmt.Sprintf("path %q", path), Ours: true, Err: err,
 			Needs: "refuse the call, or continue it if no decision hangs on the path"}
 	}
-	return -1, theirs(err)
+	return theirs(err)
 }
 
 // await waits for the job, or until the target is gone.

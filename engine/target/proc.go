@@ -19,7 +19,10 @@ var proc struct {
 	fd int // 0: none yet
 }
 
-func procFD() (int, error) {
+func procFD() (int, error) { return openProc(true) }
+
+// openProc opens it. One that must not be own need only have a self, as that of our parent who started us in another pid namespace.
+func openProc(own bool) (int, error) {
 	proc.mu.Lock()
 	defer proc.mu.Unlock()
 	if proc.fd != 0 {
@@ -35,7 +38,7 @@ func procFD() (int, error) {
 	if err = unix.Fstatfs(fd, &fs); err == nil && fs.Type == unix.PROC_SUPER_MAGIC {
 		n, err = unix.Readlinkat(fd, "self", self)
 	}
-	if err != nil || string(self[:n]) != strconv.Itoa(unix.Getpid()) {
+	if err != nil || n == 0 || own && string(self[:n]) != strconv.Itoa(unix.Getpid()) {
 		_ = unix.Close(fd)
 		// Thread ids in there would be other processes'.
 		return -1, fmt.Errorf("%w: /proc is not of this process's pid namespace: mount one (mount -t proc proc /proc)", unix.ENOTDIR)

@@ -223,6 +223,8 @@ var methods = map[string]func(Target) error{
 		_ = unix.Close(fd)
 		return err
 	},
+	"ActAt":           func(t Target) error { return t.ActAt(unix.AT_FDCWD, "entry", func(int, string) error { return nil }) },
+	"InProcess":       func(t Target) error { _, err := t.InProcess(unix.CLONE_NEWUTS, inTheirPlace, nil); return err },
 	"InUserNamespace": func(t Target) error { _, err := t.InUserNamespace(0, inTheirPlace, nil); return err },
 	"InNamespaces":    func(t Target) error { return t.InNamespaces(unix.CLONE_NEWUTS, func() error { return nil }) },
 }

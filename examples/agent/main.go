@@ -32,23 +32,15 @@ func mkdir(r engine.Request) {
 		_ = r.Fail(unix.EFAULT)
 		return
 	}
-	err = mkdirFor(r, path.Clean(name+"-"+path.Base(s.Metadata)), uint32(d.Args[1]))
+	err = r.Target().ActAt(unix.AT_FDCWD, path.Clean(name+"-"+path.Base(s.Metadata)), func(dir int, name string) error {
+		return unix.Mkdirat(dir, name, uint32(d.Args[1]))
+	})
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		_ = r.Fail(errno)
 		return
 	}
 	_ = r.Return(0)
-}
-
-// mkdirFor makes a directory where the path leads in the target's place.
-func mkdirFor(r engine.Request, name string, mode uint32) error {
-	dir, err := r.Target().OpenAt(unix.AT_FDCWD, path.Dir(name), target.How(unix.O_PATH|unix.O_DIRECTORY, 0))
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	return unix.Mkdirat(dir, path.Base(name), mode)
 }
 
 func main() {
