@@ -25,16 +25,10 @@ var ErrLive = errors.New("another process listens there: stop it, hand over from
 // Listen makes a socket at path that only mode's users can connect to, from its first moment on. A socket
 // that is there and that nobody listens to is replaced. Closing the listener leaves the path there.
 func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
-	switch {
-	case path == "":
-		return nil, errors.New("no path for the socket")
-	case path[0] == '@':
-		return nil, fmt.Errorf("socket %q: no mode protects an abstract name: use a path", path)
-	case strings.IndexByte(path, 0) >= 0:
-		return nil, fmt.Errorf("socket %q: a path has no zero byte", path)
-	case len(path) > MaxPath:
-		return nil, fmt.Errorf("socket %q: a path of %d bytes is too long for a socket, which takes %d: use a shorter directory", path, len(path), MaxPath)
-	case mode&^0o777 != 0:
+	if err := Check(path); err != nil {
+		return nil, err
+	}
+	if mode&^0o777 != 0 {
 		return nil, fmt.Errorf("socket %q: mode %#o is not within 0777", path, uint32(mode))
 	}
 	unlock, err := lockDir(filepath.Dir(path))
@@ -65,6 +59,21 @@ func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 		}
 	}
 	return ul, nil
+}
+
+// Check reports what keeps path from being a socket's.
+func Check(path string) error {
+	switch {
+	case path == "":
+		return errors.New("no path for the socket")
+	case path[0] == '@':
+		return fmt.Errorf("socket %q: no mode protects an abstract name: use a path", path)
+	case strings.IndexByte(path, 0) >= 0:
+		return fmt.Errorf("socket %q: a path has no zero byte", path)
+	case len(path) > MaxPath:
+		return fmt.Errorf("socket %q: a path of %d bytes is too long for a socket, which takes %d: use a shorter directory", path, len(path), MaxPath)
+	}
+	return nil
 }
 
 // lockDir keeps others from replacing a socket in dir at the same time.

@@ -19,20 +19,32 @@ const unixPrefix = "unix:"
 // socketMode is who may connect to a socket: its owner.
 const socketMode = 0o600
 
+// A badAddress is an address that can be nobody's.
+type badAddress struct{ error }
+
+// IsBadAddress reports whether Listen's error is a mistake in the address, and not what became of it.
+func IsBadAddress(err error) bool {
+	var bad badAddress
+	return errors.As(err, &bad)
+}
+
 // split is an address as package net has it.
 func split(addr string) (network, address string, err error) {
 	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
 		if path == "" {
-			return "", "", fmt.Errorf("address %q: no path after unix:", addr)
+			return "", "", badAddress{fmt.Errorf("address %q: no path after unix:", addr)}
+		}
+		if err := unixsocket.Check(path); err != nil {
+			return "", "", badAddress{err}
 		}
 		return "unix", path, nil
 	}
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", "", fmt.Errorf("address %q: want HOST:PORT, such as 127.0.0.1:9090, or unix:/PATH", addr)
+		return "", "", badAddress{fmt.Errorf("address %q: want HOST:PORT, such as 127.0.0.1:9090, or unix:/PATH", addr)}
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return "", "", fmt.Errorf("address %q: port %q: want a number from 0 to 65535", addr, port)
+		return "", "", badAddress{fmt.Errorf("address %q: port %q: want a number from 0 to 65535", addr, port)}
 	}
 	return "tcp", addr, nil
 }
@@ -46,6 +58,9 @@ func Listen(addr string) (net.Listener, error) {
 	}
 	if network == "unix" {
 		l, err := unixsocket.Listen(address, socketMode)
+		if errors.Is(err, unixsocket.ErrLive) {
+			err = fmt.Errorf("socket %q: another process listens there: stop it, or choose another path", address)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -85,4 +100,45 @@ func (l *unixListener) Close() error {
 		}
 	})
 	return l.UnixListener.Close()
+}
+
+// limit has at most n connections of l open at once; others wait to be accepted.
+func limit(l net.Listener, n int) net.Listener {
+	return &limited{Listener: l, free: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	free   chan struct{} // one in it for each connection
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.free <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.free
+		return nil, err
+	}
+	return &limitedConn{Conn: c, done: sync.OnceFunc(func() { <-l.free })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+type limitedConn struct {
+	net.Conn
+	done func()
+}
+
+func (c *limitedConn) Close() error {
+	defer c.done()
+	return c.Conn.Close()
 }

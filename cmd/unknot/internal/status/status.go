@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +33,7 @@ type Config struct {
 	Info   Info
 	// Healthy says what is wrong, for /healthz; nil: nothing ever is.
 	Healthy func() error
-	// Source names a listener's container; nil: by its tag, or its descriptor. Listeners of one name are counted
+	// Source names a listener's container; nil: by its tag, else its descriptor. Listeners of one name are counted
 	// together in metrics. With [engine.Config.BySource] each has histograms.
 	Source func(*engine.Source) string
 	// Syscall names a system call; nil: by its number.
@@ -48,7 +49,7 @@ type Info struct {
 	Program     string    `json:"program"` // run or serve
 	PID         int       `json:"pid"`
 	Version     string    `json:"version"`
-	Command     []string  `json:"command,omitempty"` // of run
+	Command     string    `json:"command,omitempty"` // of run: its name, without arguments, which may hold secrets
 	Confinement string    `json:"confinement"`       // of the receive threads
 	Started     time.Time `json:"started"`
 }
@@ -56,9 +57,14 @@ type Info struct {
 const (
 	headerTimeout = 5 * time.Second
 	idleTimeout   = time.Minute
+	writeTimeout  = 30 * time.Second
 	maxHeader     = 16 << 10
+	maxScrapes    = 4
 	stopTimeout   = time.Second
 )
+
+// maxConns bounds the clients at once, each of which takes a descriptor from containers.
+const maxConns = 64
 
 // Serve serves until ctx ends, and closes ln. That ctx ended is no error.
 func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
@@ -71,6 +77,7 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	ln = limit(ln, maxConns)
 	s := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
@@ -98,20 +105,34 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 
 // Handler is what Serve serves.
 func Handler(cfg Config) (http.Handler, error) {
+	if cfg.Source == nil {
+		cfg.Source = sourceName
+	}
+	if cfg.Syscall == nil {
+		cfg.Syscall = func(_ uint32, nr int32) string { return fmt.Sprint(nr) }
+	}
 	r := prometheus.NewRegistry()
 	all := append([]prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		metrics.New(cfg.Engine, metrics.Options{Source: cfg.Source, Syscall: cfg.Syscall}),
+		metrics.New(cfg.Engine, metrics.Options{Source: cfg.Source, Syscall: cfg.Syscall, Confinement: cfg.Info.Confinement}),
 	}, cfg.Collectors...)
 	for _, c := range all {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("status page: metrics: %w", err)
 		}
 	}
+	o := &observer{cfg: cfg}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, Registry: r}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+	handle := func(path string, h http.Handler) {
+		mux.Handle("GET "+path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			// A client that does not read gives its place back.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+			h.ServeHTTP(w, r)
+		}))
+	}
+	handle("/metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, Registry: r, MaxRequestsInFlight: maxScrapes}))
+	handle("/healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if cfg.Healthy != nil {
 			if err := cfg.Healthy(); err != nil {
 				http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -119,11 +140,14 @@ func Handler(cfg Config) (http.Handler, error) {
 			}
 		}
 		fmt.Fprintln(w, "ok")
-	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	}))
+	handle("/status", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(cfg.Info)
-	})
+		_ = json.NewEncoder(w).Encode(o.snapshot()) // who is gone is gone
+	}))
+	handle("/{$}", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "unknot %s\n\n/metrics      for Prometheus\n/healthz      whether all is well\n/status       for unknot top\n/debug/pprof/ profiles, for clients on this machine\n", cfg.Info.Program)
+	}))
 	for path, h := range map[string]http.HandlerFunc{
 		"/debug/pprof/": pprof.Index, "/debug/pprof/cmdline": pprof.Cmdline, "/debug/pprof/profile": pprof.Profile,
 		"/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,
@@ -131,6 +155,14 @@ func Handler(cfg Config) (http.Handler, error) {
 		mux.Handle(path, local(h))
 	}
 	return mux, nil
+}
+
+// sourceName is a listener's name where nobody gives it one.
+func sourceName(s *engine.Source) string {
+	if tag := s.Tag(); tag != nil {
+		return fmt.Sprint(tag)
+	}
+	return fmt.Sprintf("listener %d", s.Listener().FD())
 }
 
 // local refuses clients of other machines.
@@ -144,13 +176,23 @@ func local(h http.Handler) http.Handler {
 	})
 }
 
+// isLocal also wants a loopback name to have been asked for: a browser on this machine, whose page has a name that
+// was made to point here, has another one, and so have clients of a proxy here.
 func isLocal(r *http.Request) bool {
 	switch r.Context().Value(http.LocalAddrContextKey).(type) {
 	case *net.UnixAddr:
 		return true
 	case *net.TCPAddr:
 		from, err := netip.ParseAddrPort(r.RemoteAddr)
-		return err == nil && from.Addr().Unmap().IsLoopback()
+		if err != nil || !from.Addr().Unmap().IsLoopback() {
+			return false
+		}
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
 	}
 	return false
 }
