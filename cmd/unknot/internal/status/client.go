@@ -13,7 +13,6 @@ import (
 
 // A Client asks a status page.
 type Client struct {
-	addr string
 	base string
 	http http.Client
 }
@@ -24,7 +23,7 @@ func NewClient(addr string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{addr: addr, base: "http://" + address}
+	c := &Client{base: "http://" + address}
 	t := &http.Transport{MaxIdleConns: 1, DisableCompression: true}
 	if network == "unix" {
 		c.base = "http://unknot"
@@ -59,26 +58,26 @@ func (c *Client) Snapshot(ctx context.Context) (*Snapshot, error) {
 	r, err := c.get(ctx, "/status")
 	if err != nil {
 		var op *net.OpError
-		if errors.As(err, &op) { // without the URL around it
-			err = op
+		if errors.As(err, &op) { // without URL and address around it
+			err = op.Err
 		}
 		return nil, err
 	}
 	defer r.Body.Close()
 	s := new(Snapshot)
 	if r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "application/json" {
-		return nil, fmt.Errorf("%s: %w (status %s)", c.addr, ErrOther, r.Status)
+		return nil, fmt.Errorf("%w (status %s)", ErrOther, r.Status)
 	}
 	if err := json.NewDecoder(io.LimitReader(r.Body, maxSnapshot)).Decode(s); err != nil {
 		var syntax *json.SyntaxError
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &syntax) || errors.As(err, &wrong) {
-			return nil, fmt.Errorf("%s: %w: %w", c.addr, ErrOther, err)
+			return nil, fmt.Errorf("%w: %w", ErrOther, err)
 		}
-		return nil, fmt.Errorf("%s: %w", c.addr, err)
+		return nil, err
 	}
 	if s.Form != form {
-		return nil, fmt.Errorf("%s: %w (its form is %d, this program's %d)", c.addr, ErrOther, s.Form, form)
+		return nil, fmt.Errorf("%w (its form is %d, this program's %d)", ErrOther, s.Form, form)
 	}
 	return s, nil
 }

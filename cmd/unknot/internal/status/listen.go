@@ -16,6 +16,9 @@ import (
 // unixPrefix begins an address that is a path.
 const unixPrefix = "unix:"
 
+// DefaultAddr is where a daemon's page is, unless told otherwise.
+const DefaultAddr = unixPrefix + "/run/unknot/status.sock"
+
 // socketMode is who may connect to a socket: its owner.
 const socketMode = 0o600
 
