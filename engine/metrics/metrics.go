@@ -64,6 +64,8 @@ type Options struct {
 	MaxSources int
 	// Confinement says how the receive threads are confined, for confinement_info; "": it is not shown.
 	Confinement string
+	// Healthy says what is wrong, for the metric healthy; nil: it is not shown.
+	Healthy func() error
 }
 
 // A Collector is an engine's. It may be registered with several registries.
@@ -74,7 +76,7 @@ type Collector struct {
 	received, outcomes, now, special, faults, drops, errnos, receiveFaults, listeners, listenersTotal, high *prometheus.Desc
 	wait, service, roundTrip, answer, drop                                                                  *prometheus.Desc
 	receiverCPU, receiverReceived, receiverListeners, receiverPlan, receiverWait                            *prometheus.Desc
-	wakeUp, confinement, procs                                                                              *prometheus.Desc
+	wakeUp, confinement, healthy, procs                                                                     *prometheus.Desc
 	callReceived, callOutcomes, callWait, callService, callRoundTrip                                        *prometheus.Desc
 	sourceListeners, sourceReceived, sourceOutcomes, sourceDrops, sourceNow, sourceHigh, sourceCapacity     *prometheus.Desc
 	sourceWait, sourceService                                                                               *prometheus.Desc
@@ -171,6 +173,9 @@ func New(e *engine.Engine, o Options) *Collector {
 	c.procs = desc("procs_added", "What the engine has added to GOMAXPROCS for handlers that take long.")
 	if o.Confinement != "" {
 		c.confinement = desc("confinement_info", "1 for how the receive threads are confined.", "level")
+	}
+	if o.Healthy != nil {
+		c.healthy = desc("healthy", "1 if all is well, as /healthz says, else 0.")
 	}
 	needs = "Config.BySyscall"
 	c.roundTrip = desc("roundtrip_seconds", "Time from receive to the end of a handler's answer."+begins)
@@ -300,6 +305,13 @@ func (c *Collector) collectReceivers(s sink) {
 		s <- newHistogram(c.receiverWait, r.Latencies.Wait, c.coarse, name)
 	}
 	s.gauge(c.wakeUp, 1, d.WakeUp.String())
+	if c.healthy != nil {
+		well := uint64(1)
+		if c.o.Healthy() != nil {
+			well = 0
+		}
+		s.gauge(c.healthy, well)
+	}
 	if c.confinement != nil {
 		s.gauge(c.confinement, 1, c.o.Confinement)
 	}

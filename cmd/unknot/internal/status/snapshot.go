@@ -144,10 +144,8 @@ func (o *observer) snapshot() *Snapshot {
 		Wait: Histogram{*l.Wait}, Service: Histogram{*l.Service}, Drop: Histogram{*l.Drop},
 		Sources: []Source{}, Calls: []Call{}, Receivers: []Receiver{},
 	}
-	if c.Healthy != nil {
-		if err := c.Healthy(); err != nil {
-			s.Unhealthy = err.Error()
-		}
+	if err := c.healthy(); err != nil {
+		s.Unhealthy = err.Error()
 	}
 	all := e.Sources()
 	for src, id := range o.id(all) {

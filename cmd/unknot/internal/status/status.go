@@ -44,6 +44,13 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+func (c *Config) healthy() error {
+	if c.Healthy == nil {
+		return nil
+	}
+	return c.Healthy()
+}
+
 // An Info is what does not change.
 type Info struct {
 	Program     string    `json:"program"` // run or serve
@@ -115,7 +122,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	all := append([]prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		metrics.New(cfg.Engine, metrics.Options{Source: cfg.Source, Syscall: cfg.Syscall, Confinement: cfg.Info.Confinement}),
+		metrics.New(cfg.Engine, metrics.Options{Source: cfg.Source, Syscall: cfg.Syscall, Confinement: cfg.Info.Confinement, Healthy: cfg.healthy}),
 	}, cfg.Collectors...)
 	for _, c := range all {
 		if err := r.Register(c); err != nil {
@@ -133,11 +140,9 @@ func Handler(cfg Config) (http.Handler, error) {
 	}
 	handle("/metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, Registry: r, MaxRequestsInFlight: maxScrapes}))
 	handle("/healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if cfg.Healthy != nil {
-			if err := cfg.Healthy(); err != nil {
-				http.Error(w, err.Error(), http.StatusServiceUnavailable)
-				return
-			}
+		if err := cfg.healthy(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
 		}
 		fmt.Fprintln(w, "ok")
 	}))

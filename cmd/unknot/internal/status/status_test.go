@@ -107,7 +107,7 @@ func TestPaths(t *testing.T) {
 		at, stop := serve(t, addr, cfg)
 		for path, want := range map[string][]string{
 			"/": {"unknot test", "/metrics"},
-			"/metrics": {"own_total 0\n", `unknot_confinement_info{level="shared"} 1` + "\n", `unknot_source_received_total{source="web"} 3` + "\n", `syscall="call2"} 1` + "\n",
+			"/metrics": {"own_total 0\n", "unknot_healthy 1\n", `unknot_confinement_info{level="shared"} 1` + "\n", `unknot_source_received_total{source="web"} 3` + "\n", `syscall="call2"} 1` + "\n",
 				"go_goroutines ", "process_open_fds "},
 			"/healthz":             {"ok\n"},
 			"/debug/pprof/cmdline": {".test"},
@@ -129,6 +129,9 @@ func TestPaths(t *testing.T) {
 		sick.Store(&err)
 		if code, body := get(t, at, "/healthz"); code != http.StatusServiceUnavailable || body != "a receive thread has ended\n" {
 			t.Errorf("%s/healthz of who is ill: %d %q", at, code, body)
+		}
+		if _, body := get(t, at, "/metrics"); !strings.Contains(body, "unknot_healthy 0\n") {
+			t.Errorf("%s/metrics of who is ill", at)
 		}
 		if code, _ := get(t, at, "/nowhere"); code != http.StatusNotFound {
 			t.Errorf("%s/nowhere: %d", at, code)
