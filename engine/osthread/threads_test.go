@@ -1,7 +1,9 @@
 package osthread
 
 import (
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -26,5 +28,34 @@ func TestThreads(t *testing.T) {
 		if err := unix.Tgkill(unix.Getpid(), tid, 0); err != nil && err != unix.ESRCH {
 			t.Errorf("thread %d is not ours: %v", tid, err)
 		}
+	}
+}
+
+func TestCPUTime(t *testing.T) {
+	tid, end := make(chan int), make(chan bool)
+	var over atomic.Bool
+	Start(func() {
+		tid <- unix.Gettid()
+		<-end
+		for !over.Load() {
+		}
+	})
+	id := <-tid
+	before, err := CPUTime(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(end)
+	for {
+		if now, err := CPUTime(id); err != nil || now < before {
+			t.Fatalf("%v, after %v: %v", now, before, err)
+		} else if now > before {
+			break
+		}
+		runtime.Gosched()
+	}
+	over.Store(true)
+	if _, err := CPUTime(1 << 22); err == nil {
+		t.Error("a thread that is none has used CPUs")
 	}
 }
