@@ -106,6 +106,10 @@ func (r *Router) refuse(q engine.Request, p *Policy, l *look, by *rule, err erro
 		}
 	}
 	by.hits.n.Add(1)
+	if by.log {
+		l.stuck = err
+		_ = l.all() // on a confined thread it would have been elsewhere by now
+	}
 	err = q.Fail(errno)
 	if by.log {
 		r.audit.record(p, l, by, unix.ErrnoName(errno), err)

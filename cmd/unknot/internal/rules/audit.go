@@ -3,14 +3,11 @@ package rules
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"strconv"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // An AuditOptions sets up an Audit. The zero value is right for most.
@@ -156,9 +153,8 @@ const (
 // put writes a batch, of which that many lines are records. It returns once all of it is written, or nothing more
 // will be.
 func (a *Audit) put(batch []byte, records int) {
-	retry, failing := retryMin, false
-	begin, pos := 0, 0 // of the line in which we are
-	for pos < len(batch) {
+	retry, told := retryMin, false
+	for pos := 0; pos < len(batch); {
 		end := min(pos+chunk, len(batch))
 		if nl := bytes.LastIndexByte(batch[pos:end], '\n'); nl >= 0 {
 			end = pos + nl + 1 // whole lines, if one has room
@@ -166,9 +162,7 @@ func (a *Audit) put(batch []byte, records int) {
 		n, err := a.w.Write(batch[pos:end])
 		n = max(0, min(n, end-pos))
 		whole := bytes.Count(batch[pos:pos+n], []byte{'\n'})
-		if nl := bytes.LastIndexByte(batch[pos:pos+n], '\n'); nl >= 0 {
-			begin = pos + nl + 1
-		}
+		// After an error it goes on in the midst of the line: a file has its beginning, and so has a pipe for its next reader.
 		pos += n
 		if err == nil && n == 0 {
 			err = io.ErrNoProgress
@@ -188,19 +182,17 @@ func (a *Audit) put(batch []byte, records int) {
 		dropped := a.counts.Dropped
 		a.mu.Unlock()
 		if err == nil {
-			if failing {
-				failing, retry = false, retryMin
+			retry = retryMin
+			if told {
+				told = false
 				a.say(slog.LevelInfo, "audit records are written again", "dropped", dropped)
 			}
 			continue
 		}
-		if errors.Is(err, unix.EPIPE) {
-			pos = begin // another reader shall have the line whole
-		}
-		if !failing || a.said.may() {
+		if a.said.may() {
+			told = true
 			a.say(slog.LevelWarn, "cannot write audit records: they wait, and are dropped when there is no room", "err", err, "dropped", dropped)
 		}
-		failing = true
 		select {
 		case <-a.stop:
 			// A last try follows at once, and no other.

@@ -26,6 +26,7 @@ type look struct {
 	call    syscalls.Call
 	known   bool  // the arguments are
 	failed  error // why they could not be read, of a call by socketcall(2)
+	stuck   error // why a rule could not be asked
 	limited bool  // the request has limits of a rule
 	args    [6]lookedAt
 	comm    string

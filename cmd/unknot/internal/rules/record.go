@@ -83,13 +83,16 @@ func (l *look) append(b []byte, p *Policy, by *rule, said string, answered error
 		}
 		b = append(b, ']')
 	}
+	if unread == nil {
+		unread = l.stuck
+	}
 	if unread != nil {
 		b = append(b, `,"unread":`...)
 		b = quote(b, unread.Error())
 	}
 	b = append(b, `,"answer":`...)
 	b = quote(b, outcome(said, by, answered))
-	if by.kind == injects {
+	if said == injects.String() {
 		b = append(b, `,"file":`...)
 		b = quote(b, by.file)
 	}

@@ -102,7 +102,7 @@ func (r *Router) slow(q engine.Request, p *Policy, c *chain, i int, d notify.Dat
 		s := &c.steps[i]
 		ok, err := l.match(s.memory)
 		if errors.Is(err, engine.ErrGone) || errors.Is(err, engine.ErrConfined) || err != nil && s.rule.refuses() {
-			r.stuck(q, p, l, s.rule, err, first)
+			r.stuck(q, p, l, c.steps[i:], err, first)
 			return
 		}
 		if err == nil && ok {
@@ -112,14 +112,21 @@ func (r *Router) slow(q engine.Request, p *Policy, c *chain, i int, d notify.Dat
 	}
 }
 
-// stuck answers a call of which something could not be read that rule asks for.
-func (r *Router) stuck(q engine.Request, p *Policy, l *look, by *rule, err error, first bool) {
+// stuck answers a call of which something could not be read that the first of the steps asks for.
+func (r *Router) stuck(q engine.Request, p *Policy, l *look, steps []step, err error, first bool) {
 	switch {
 	case errors.Is(err, engine.ErrGone):
+		// Which rule it was for nobody will know. If one of them writes calls down, so is this one.
+		for i := range steps {
+			if by := steps[i].rule; by.log {
+				r.audit.record(p, l, by, "gone", nil)
+				return
+			}
+		}
 	case errors.Is(err, engine.ErrConfined) && first:
 		r.away.Handle(q)
 	default:
-		r.refuse(q, p, l, by, err)
+		r.refuse(q, p, l, steps[0].rule, err)
 	}
 }
 
