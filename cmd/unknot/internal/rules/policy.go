@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -174,7 +175,7 @@ func (s *source) policy(text []byte, others []string) *Policy {
 		case slices.Contains(others, e.key):
 		default:
 			hint := ""
-			if slices.Contains(runKeys, e.key) {
+			if slices.Contains(RunKeys, e.key) {
 				hint = ", which is a setting of unknot run alone"
 			}
 			s.bad(e.at, "unknown key %q%s: the keys of a policy are default, rules, %s", e.key, hint, strings.Join(append(slices.Clone(settingKeys), others...), ", "))
@@ -200,8 +201,21 @@ func (s *source) policy(text []byte, others []string) *Policy {
 	return p
 }
 
-// runKeys are settings of unknot run that no policy has.
-var runKeys = []string{"trap", "format", "confine", "wait", "on-death", "output", "quiet", "verbose"}
+// RunKeys are settings of unknot run that may stand in the same file as a policy there, for ParseWith.
+var RunKeys = []string{"trap", "format", "confine", "wait", "on-death", "output", "quiet", "verbose", "audit"}
+
+// Is reports whether a file is meant as a policy, rather than as settings of unknot run alone: it has a key that only policies have.
+func Is(text []byte) bool {
+	s := &source{}
+	doc := s.document(text)
+	if doc == nil {
+		return false
+	}
+	entries, _ := s.mapping(doc, "", "")
+	return slices.ContainsFunc(entries, func(e entry) bool {
+		return slices.Contains([]string{"default", "rules", "deadline", "late", "max-in-handlers"}, e.key)
+	})
+}
 
 // fallback reads default.
 func (s *source) fallback(e entry) *rule {
@@ -562,6 +576,21 @@ func (p *Policy) Calls() (names []string) {
 	return slices.Compact(names)
 }
 
+// Trapped are those of Calls that this machine's programs can make, by the names that filters know.
+func (p *Policy) Trapped() (names []string) {
+	for _, name := range p.Calls() {
+		_, err := filter.Number(name)
+		var unknown *filter.UnknownError
+		if errors.As(err, &unknown) && unknown.Native != "" {
+			name, err = unknown.Native, nil
+		}
+		if err == nil && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // all are the rules and the default, in the order in which they are asked.
 func (p *Policy) all() []*rule { return append(slices.Clip(p.rules), p.fallback) }
 
@@ -574,6 +603,9 @@ func (p *Policy) Refuses(call string) bool {
 	}
 	return false
 }
+
+// RefusesAny reports whether some call may be kept from going on as it is.
+func (p *Policy) RefusesAny() bool { return slices.ContainsFunc(p.all(), (*rule).refuses) }
 
 // Notes are what is not wrong in the file but may not be what its author expects, a line each, as Parse's errors.
 func (p *Policy) Notes() []string { return lines(p.name, p.notes) }

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -48,13 +47,18 @@ func (s *Settings) Config(cfg *engine.Config) {
 	set("path", func() { cfg.Inline = s.Inline })
 	set("cpu", func() { cfg.CPU = s.CPU })
 	set("priority", func() { cfg.RaisePriority = s.RaisePriority })
-	set("deadline", func() { cfg.HandlerDeadline = max(0, s.Deadline) })
-	set("late", func() {
-		if s.Late != engine.DropContinue { // a default of the engine is an errno: rules say the other one for each call
-			cfg.DefaultErrno = s.Late
-		}
-	})
+	s.Limits(cfg)
 	cfg.DropErrno, cfg.DropErrnos = s.DropErrno, s.DropErrnos
+}
+
+// Limits sets in cfg what the policy says of handlers' limits.
+func (s *Settings) Limits(cfg *engine.Config) {
+	if s.Said["deadline"] {
+		cfg.HandlerDeadline = max(0, s.Deadline)
+	}
+	if s.Said["late"] && s.Late != engine.DropContinue { // the engine's own is an errno: rules say the other one for each call
+		cfg.DefaultErrno = s.Late
+	}
 }
 
 // Source sets in o what the policy says of each listener, and leaves the rest.
@@ -286,7 +290,7 @@ func (p *Policy) drops(s *source, at place) {
 	if to.DropErrno == 0 {
 		to.DropErrno = unix.EINTR
 	}
-	if to.DropErrno == engine.DropContinue && slices.ContainsFunc(p.all(), (*rule).refuses) {
+	if to.DropErrno == engine.DropContinue && p.RefusesAny() {
 		s.note(at, "drop-errno continue: a call that rules refuse goes on when the queue is full; say an errno")
 	}
 	to.DropErrnos = spareNeverFailed(to.DropErrnos, p.Refuses)
