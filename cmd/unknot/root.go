@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"github.com/unknot/unknot/cmd/unknot/internal/rules"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/launch"
 	"golang.org/x/sys/unix"
@@ -114,8 +115,12 @@ func notifyContext(ctx context.Context, signals ...os.Signal) (context.Context, 
 	return signal.NotifyContext(ctx, signals...)
 }
 
-// oneLine keeps the promise that an error is one line on standard error.
+// oneLine keeps the promise that an error is one line on standard error; what is wrong in a policy is several errors.
 func oneLine(err error) string {
+	var policy *rules.Error
+	if errors.As(err, &policy) {
+		return err.Error()
+	}
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 

@@ -3,7 +3,6 @@ package rules
 import (
 	"bytes"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 
@@ -18,11 +17,9 @@ func FuzzParse(f *testing.F) {
 	for _, text := range examples {
 		f.Add([]byte(text))
 	}
-	refused, err := os.ReadFile("testdata/refused.golden")
-	if err != nil {
-		f.Fatal(err)
+	for _, r := range refusals {
+		f.Add([]byte(r.text))
 	}
-	f.Add(refused)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := Parse("p", text)
 		if err != nil {

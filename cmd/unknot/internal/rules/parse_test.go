@@ -126,43 +126,46 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// refusals are policies with mistakes.
+var refusals = []struct{ name, text string }{
+	{"empty", ""},
+	{"only a comment", "# x\n"},
+	{"no default", "rules: []\n"},
+	{"default is nothing", "default:\n"},
+	{"default opens", "default: open\n"},
+	{"a list", "- default: continue\n"},
+	{"a text", "continue\n"},
+	{"two documents", "default: continue\n---\ndefault: log\n"},
+	{"syntax", "default: continue\nrules:\n- calls: [mkdir\n  do: log\n"},
+	{"a tab", "default: continue\nrules:\n\t- calls: mkdir\n"},
+	{"a zero byte", "default: continue\n\x00"},
+	{"unknown keys", "default: continue\nrule: []\ntrap: [mkdir]\n"},
+	{"unknown keys of a rule", "default: continue\nrules:\n- call: mkdir\n  calls: mkdir\n  do: log\n  if: x\n"},
+	{"duplicate keys", "default: continue\nqueue: 3\ndefault: log\nrules:\n- calls: mkdir\n  do: log\n  do: continue\n- calls: rmdir\n  do: log\n  annotations: {a: b, a: c}\n"},
+	{"wrong types", "default: [continue]\nqueue: many\nworkers: [3]\npace: {a: b}\nrules:\n- calls: {mkdir: x}\n  do: [log]\n  where: path\n  annotations: [a]\n  log: 1\n  container: {id: x}\n- mkdir\n"},
+	{"rules is no list", "default: continue\nrules:\n  calls: mkdir\n"},
+	{"rules is nothing", "default: continue\nrules:\n"},
+	{"unknown calls", "default: continue\nrules:\n- calls: [mkdri, openat, frobnicate]\n  do: log\n"},
+	{"calls twice", "default: continue\nrules:\n- calls: [mkdir, mkdir]\n  do: log\n- calls: [all, mkdir]\n  do: log\n- calls: []\n  do: log\n- do: log\n- calls: rmdir\n"},
+	{"answers", "default: allow\nrules:\n- calls: mkdir\n  do: block\n- calls: rmdir\n  do: errno\n- calls: chmod\n  do: errno EPREM\n- calls: open\n  do: inject etc/hosts\n- calls: openat\n  do: inject\n- calls: mknod\n  do: continue please\n- calls: [openat, mkdir]\n  do: open\n- calls: all\n  do: inject /x\n"},
+	{"arguments", "default: continue\nrules:\n- calls: [openat, mkdir]\n  where: {flags: O_CREAT}\n  do: deny\n- calls: openat2\n  where: {how: x}\n  do: deny\n- calls: all\n  where: {path: /x}\n  do: deny\n- calls: lseek\n  where: {fd: 3}\n  do: deny\n- calls: [open, symlink]\n  where: {path: /a}\n  do: deny\n- calls: mkdir\n  where: {}\n  do: deny\n- calls: [symlink, umount2]\n  where: {target: /a}\n  do: deny\n"},
+	{"values", "default: continue\nrules:\n- calls: openat\n  where: {flags: [O_CRAET, O_RDONLY|O_RDWR, 1..0], path: [etc, \"/a[bc]\", /a/../b], dirfd: x}\n  do: deny\n- calls: connect\n  where: {sockaddr: [10.0.0.1/8, localhost, \"1.2.3.4:99999\", unix:x, \"[::1\"]}\n  do: deny\n- calls: chmod\n  where: {mode: rw}\n  do: deny\n"},
+	{"settings", "default: continue\nqueue: 0\nworkers: \"4\"\ndrop-batch: -1\npolicy: drop\npace: soon\npath: fast\ncpu: first\npriority: high\nmax-in-handlers: 0\ndeadline: 5\nlate: EWHAT\ndrop-errno: EAGAIN,raed=EINTR\n"},
+	{"drop-errno", "default: continue\ndrop-errno: 4\n"},
+	{"limits of a rule", "default: continue\nrules:\n- calls: mkdir\n  do: log\n  deadline: 0s\n  late: 5\n"},
+	{"unreachable", "default: continue\nrules:\n- calls: [mkdir, rmdir]\n  do: deny\n- calls: [rmdir, chmod]\n  where: {path: /x}\n  do: deny\n- calls: all\n  container: web-*\n  do: log\n- calls: mknod\n  container: web-7\n  do: deny\n- calls: all\n  container: web-*\n  do: continue\n"},
+	{"unreachable by conditions", "default: continue\nrules:\n- calls: mkdir\n  where: {path: [/a/**, /b]}\n  do: deny\n- calls: mkdir\n  where: {path: /a/x, mode: 0}\n  do: deny\n- calls: mkdir\n  where: {path: /a/x/*}\n  do: deny\n"},
+	{"looked at", "default: errno EPERM\nrules:\n- calls: openat\n  where: {path: /tmp/**}\n  do: continue\n- calls: connect\n  where: {sockaddr: 127.0.0.1}\n  do: log\n"},
+	{"anchors", "default: continue\nrules:\n- &a\n  calls: mkdir\n  do: log\n- *a\n- calls: rmdir\n  container: *-web\n  do: log\n- calls: chmod\n  metadata: !x\n  do: log\n- <<: *a\n  calls: chown\n"},
+	{"a bare star", "default: continue\nrules:\n- calls: *\n  do: log\n"},
+	{"a question", "? default\n: continue\n"},
+	{"patterns", "default: continue\nrules:\n- calls: mkdir\n  container: \"a{b,c}\"\n  metadata: \"x\\\\\"\n  annotations: {}\n  do: log\n"},
+}
+
 // Each thing that can be wrong is told with its place and what to do, all of a file at once.
 func TestParseRefuses(t *testing.T) {
 	var got strings.Builder
-	for _, c := range []struct{ name, text string }{
-		{"empty", ""},
-		{"only a comment", "# x\n"},
-		{"no default", "rules: []\n"},
-		{"default is nothing", "default:\n"},
-		{"default opens", "default: open\n"},
-		{"a list", "- default: continue\n"},
-		{"a text", "continue\n"},
-		{"two documents", "default: continue\n---\ndefault: log\n"},
-		{"syntax", "default: continue\nrules:\n- calls: [mkdir\n  do: log\n"},
-		{"a tab", "default: continue\nrules:\n\t- calls: mkdir\n"},
-		{"a zero byte", "default: continue\n\x00"},
-		{"unknown keys", "default: continue\nrule: []\ntrap: [mkdir]\n"},
-		{"unknown keys of a rule", "default: continue\nrules:\n- call: mkdir\n  calls: mkdir\n  do: log\n  if: x\n"},
-		{"duplicate keys", "default: continue\nqueue: 3\ndefault: log\nrules:\n- calls: mkdir\n  do: log\n  do: continue\n- calls: rmdir\n  do: log\n  annotations: {a: b, a: c}\n"},
-		{"wrong types", "default: [continue]\nqueue: many\nworkers: [3]\npace: {a: b}\nrules:\n- calls: {mkdir: x}\n  do: [log]\n  where: path\n  annotations: [a]\n  log: 1\n  container: {id: x}\n- mkdir\n"},
-		{"rules is no list", "default: continue\nrules:\n  calls: mkdir\n"},
-		{"rules is nothing", "default: continue\nrules:\n"},
-		{"unknown calls", "default: continue\nrules:\n- calls: [mkdri, openat, frobnicate]\n  do: log\n"},
-		{"calls twice", "default: continue\nrules:\n- calls: [mkdir, mkdir]\n  do: log\n- calls: [all, mkdir]\n  do: log\n- calls: []\n  do: log\n- do: log\n- calls: rmdir\n"},
-		{"answers", "default: allow\nrules:\n- calls: mkdir\n  do: block\n- calls: rmdir\n  do: errno\n- calls: chmod\n  do: errno EPREM\n- calls: open\n  do: inject etc/hosts\n- calls: openat\n  do: inject\n- calls: mknod\n  do: continue please\n- calls: [openat, mkdir]\n  do: open\n- calls: all\n  do: inject /x\n"},
-		{"arguments", "default: continue\nrules:\n- calls: [openat, mkdir]\n  where: {flags: O_CREAT}\n  do: deny\n- calls: openat2\n  where: {how: x}\n  do: deny\n- calls: all\n  where: {path: /x}\n  do: deny\n- calls: lseek\n  where: {fd: 3}\n  do: deny\n- calls: [open, symlink]\n  where: {path: /a}\n  do: deny\n- calls: mkdir\n  where: {}\n  do: deny\n- calls: [symlink, umount2]\n  where: {target: /a}\n  do: deny\n"},
-		{"values", "default: continue\nrules:\n- calls: openat\n  where: {flags: [O_CRAET, O_RDONLY|O_RDWR, 1..0], path: [etc, \"/a[bc]\", /a/../b], dirfd: x}\n  do: deny\n- calls: connect\n  where: {sockaddr: [10.0.0.1/8, localhost, \"1.2.3.4:99999\", unix:x, \"[::1\"]}\n  do: deny\n- calls: chmod\n  where: {mode: rw}\n  do: deny\n"},
-		{"settings", "default: continue\nqueue: 0\nworkers: \"4\"\ndrop-batch: -1\npolicy: drop\npace: soon\npath: fast\ncpu: first\npriority: high\nmax-in-handlers: 0\ndeadline: 5\nlate: EWHAT\ndrop-errno: EAGAIN,raed=EINTR\n"},
-		{"drop-errno", "default: continue\ndrop-errno: 4\n"},
-		{"limits of a rule", "default: continue\nrules:\n- calls: mkdir\n  do: log\n  deadline: 0s\n  late: 5\n"},
-		{"unreachable", "default: continue\nrules:\n- calls: [mkdir, rmdir]\n  do: deny\n- calls: [rmdir, chmod]\n  where: {path: /x}\n  do: deny\n- calls: all\n  container: web-*\n  do: log\n- calls: mknod\n  container: web-7\n  do: deny\n- calls: all\n  container: web-*\n  do: continue\n"},
-		{"unreachable by conditions", "default: continue\nrules:\n- calls: mkdir\n  where: {path: [/a/**, /b]}\n  do: deny\n- calls: mkdir\n  where: {path: /a/x, mode: 0}\n  do: deny\n- calls: mkdir\n  where: {path: /a/x/*}\n  do: deny\n"},
-		{"looked at", "default: errno EPERM\nrules:\n- calls: openat\n  where: {path: /tmp/**}\n  do: continue\n- calls: connect\n  where: {sockaddr: 127.0.0.1}\n  do: log\n"},
-		{"anchors", "default: continue\nrules:\n- &a\n  calls: mkdir\n  do: log\n- *a\n- calls: rmdir\n  container: *-web\n  do: log\n- calls: chmod\n  metadata: !x\n  do: log\n- <<: *a\n  calls: chown\n"},
-		{"a bare star", "default: continue\nrules:\n- calls: *\n  do: log\n"},
-		{"a question", "? default\n: continue\n"},
-		{"patterns", "default: continue\nrules:\n- calls: mkdir\n  container: \"a{b,c}\"\n  metadata: \"x\\\\\"\n  annotations: {}\n  do: log\n"},
-	} {
+	for _, c := range refusals {
 		_, err := Parse("p.yaml", []byte(c.text))
 		var e *Error
 		if !errors.As(err, &e) {
@@ -172,6 +175,11 @@ func TestParseRefuses(t *testing.T) {
 		fmt.Fprintf(&got, "== %s\n%v\n", c.name, err)
 	}
 	golden(t, "testdata/refused.golden", got.String())
+	for _, deep := range []string{strings.Repeat("[", 200<<10), "a: 1\n" + strings.Repeat("- ", 100<<10), strings.Repeat("{a: ", 50<<10)} {
+		if _, err := Parse("p", []byte(deep)); err == nil || !strings.Contains(err.Error(), "deep") {
+			t.Errorf("deep: %v", err)
+		}
+	}
 	if _, err := Parse("p", make([]byte, 2<<20)); err == nil || !strings.Contains(err.Error(), "is it the right file?") {
 		t.Errorf("two megabytes: %v", err)
 	}

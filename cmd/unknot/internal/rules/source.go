@@ -80,7 +80,35 @@ func inOrder(problems []Problem) []Problem {
 }
 
 // maxFile bounds a policy: what is longer is another file.
-const maxFile = 1 << 20
+const maxFile = 256 << 10
+
+// maxDepth bounds how deep lists and mappings stand in each other, which is 4 in a policy: the parser takes the
+// square of it, and a stack.
+const maxDepth = 100
+
+// tooDeep is the line in which there are more brackets open than there may be; 0 if none is.
+func tooDeep(text []byte) int {
+	line, depth, dashes := 1, 0, 0
+	for i, c := range text {
+		switch c {
+		case '\n':
+			line++
+			dashes = 0
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth = max(0, depth-1)
+		case '-', '?', ':':
+			if i+1 < len(text) && text[i+1] == ' ' {
+				dashes++
+			}
+		}
+		if depth > maxDepth || dashes > maxDepth {
+			return line
+		}
+	}
+	return 0
+}
 
 // document is the only document of the text; nil if it is empty or cannot be read.
 func (s *source) document(text []byte) (doc ast.Node) {
@@ -90,6 +118,10 @@ func (s *source) document(text []byte) (doc ast.Node) {
 	}
 	if i := slices.Index(text, 0); i >= 0 {
 		s.bad(place{1 + strings.Count(string(text[:i]), "\n"), 1}, "has a zero byte: is it a text file?")
+		return nil
+	}
+	if line := tooDeep(text); line > 0 {
+		s.bad(place{line, 1}, "has brackets or dashes more than %d deep: is it the right file?", maxDepth)
 		return nil
 	}
 	defer func() {
