@@ -2,6 +2,7 @@ package rules
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 
 	"github.com/unknot/unknot/engine"
@@ -44,19 +45,31 @@ func (r *Router) answer(q engine.Request, p *Policy, l *look, by *rule, first bo
 // it has its answer already, which err says.
 func (r *Router) open(q engine.Request, l *look, by *rule) (errno syscall.Errno, err error) {
 	dir, name := unix.AT_FDCWD, by.file
-	if by.kind == opens {
-		i := l.path()
-		if a := l.text(i); a.err != nil {
-			return r.errno(a.err)
-		}
-		name = l.args[i].text
-		if l.call.Params[0].Name == "dirfd" {
-			dir = l.call.At(0).Int()
-		}
-	}
 	how, err := l.how()
 	if err != nil {
 		return r.errno(err)
+	}
+	const beneath = unix.RESOLVE_IN_ROOT | unix.RESOLVE_BENEATH
+	i := l.path()
+	switch {
+	case by.kind == injects:
+		how.Resolve &^= beneath // the policy's file is not below a directory of the target's
+	case slices.ContainsFunc(by.where, func(c condition) bool { return c.class == byPath }):
+		// What was compared is opened. The target's working directory and descriptors may be others by now.
+		if how.Resolve&beneath != 0 {
+			return unix.ENOSYS, nil // for which callers of openat2 have another way
+		}
+		if name, err = l.absolute(i); err != nil {
+			return r.errno(err)
+		}
+	default:
+		a := l.text(i)
+		if a.err != nil {
+			return r.errno(a.err)
+		}
+		if name = a.text; l.call.Params[0].Name == "dirfd" {
+			dir = l.call.At(0).Int()
+		}
 	}
 	fd, err := l.t.OpenAt(dir, name, how)
 	if err != nil {

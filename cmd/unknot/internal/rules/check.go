@@ -38,8 +38,11 @@ func (p *Policy) String() string {
 	default:
 		parts = append(parts, fmt.Sprintf("%d rules", n))
 	}
-	if len(calls) > 0 || all != "" {
-		parts[0] += " for " + strings.TrimPrefix(strings.Join(calls, ", ")+all, " and ")
+	switch {
+	case len(calls) > 0:
+		parts[0] += " for " + strings.Join(calls, ", ") + all
+	case all != "":
+		parts[0] += " for all calls"
 	}
 	return strings.Join(append(parts, "default "+p.fallback.says()), "; ")
 }

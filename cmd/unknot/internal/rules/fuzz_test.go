@@ -29,7 +29,7 @@ func FuzzParse(f *testing.F) {
 			}
 			lines := bytes.Count(text, []byte{'\n'}) + bytes.Count(text, []byte{'\r'}) + 2
 			for _, q := range e.Problems {
-				if q.Line < 1 || q.Line > lines || q.Column < 1 || q.What == "" || strings.Contains(q.What, "%!") {
+				if q.Line < 1 || q.Line > lines || q.Column < 1 || q.What == "" || strings.Contains(q.What, "%!") && !bytes.Contains(text, []byte("%!")) {
 					t.Errorf("%+v of %d lines", q, lines)
 				}
 			}
@@ -49,7 +49,7 @@ func FuzzParse(f *testing.F) {
 		}
 		cfg := engine.Config{Handler: NewRouter(p, nil)}
 		p.Settings().Config(&cfg)
-		if strings.Contains(p.String(), "%!") || len(p.State()) != p.Rules()+1 {
+		if strings.Contains(p.String(), "%!") && !bytes.Contains(text, []byte("%!")) || len(p.State()) != p.Rules()+1 {
 			t.Error(p)
 		}
 	})

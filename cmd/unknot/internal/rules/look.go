@@ -29,7 +29,12 @@ type look struct {
 	stuck   error // why a rule could not be asked
 	limited bool  // the request has limits of a rule
 	args    [6]lookedAt
-	comm    string
+	opened  struct {
+		read bool
+		how  unix.OpenHow
+		err  error
+	}
+	comm string
 }
 
 // lookedAt is an argument that was read.
@@ -219,7 +224,14 @@ func (l *look) absolute(i int) (string, error) {
 				break
 			}
 		}
-		a.absolute, a.wrong = l.whole(a.text, dir)
+		name := a.text
+		rooted, err := l.rooted()
+		if rooted {
+			name = strings.TrimPrefix(path.Clean("/"+name), "/")
+		}
+		if a.wrong = err; err == nil {
+			a.absolute, a.wrong = l.whole(name, dir)
+		}
 	}
 	return a.absolute, a.wrong
 }
@@ -267,15 +279,26 @@ func (l *look) whole(name string, dir int) (string, error) {
 }
 
 // how are the flags, mode and resolution of a call that opens.
-func (l *look) how() (how unix.OpenHow, err error) {
+func (l *look) how() (unix.OpenHow, error) {
+	if !l.opened.read {
+		l.opened.read = true
+		l.opened.how, l.opened.err = l.readHow()
+	}
+	return l.opened.how, l.opened.err
+}
+
+func (l *look) readHow() (how unix.OpenHow, err error) {
 	switch l.call.Name {
 	case "openat2":
+		wrong := func(errno syscall.Errno) error {
+			return &target.Error{Op: "read open_how", TID: l.t.TID(), Err: errno}
+		}
 		p, size := l.call.Arg("how"), l.call.Arg("size").Value
 		if size < unix.SizeofOpenHow {
-			return how, &target.Error{Op: "read open_how", TID: l.t.TID(), Err: unix.EINVAL}
+			return how, wrong(unix.EINVAL)
 		}
 		if size > 4096 {
-			return how, &target.Error{Op: "read open_how", TID: l.t.TID(), Err: unix.E2BIG}
+			return how, wrong(unix.E2BIG)
 		}
 		b := make([]byte, size)
 		if _, err := l.t.ReadMem(p.Addr(), b); err != nil {
@@ -283,7 +306,7 @@ func (l *look) how() (how unix.OpenHow, err error) {
 		}
 		for _, c := range b[unix.SizeofOpenHow:] {
 			if c != 0 { // of a kernel that does not exist yet
-				return how, &target.Error{Op: "read open_how", TID: l.t.TID(), Err: unix.E2BIG}
+				return how, wrong(unix.E2BIG)
 			}
 		}
 		how.Flags, how.Mode, how.Resolve = binary.NativeEndian.Uint64(b), binary.NativeEndian.Uint64(b[8:]), binary.NativeEndian.Uint64(b[16:])
@@ -292,4 +315,13 @@ func (l *look) how() (how unix.OpenHow, err error) {
 		return target.How(unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC, l.call.Arg("mode").Bits()), nil
 	}
 	return target.How(l.call.Arg("flags").Bits(), l.call.Arg("mode").Bits()), nil
+}
+
+// rooted reports whether the call has its path begin at its directory, also after a slash.
+func (l *look) rooted() (bool, error) {
+	if l.call.Name != "openat2" {
+		return false, nil
+	}
+	how, err := l.how()
+	return how.Resolve&unix.RESOLVE_IN_ROOT != 0, err
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,30 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// examples are policies as users write them. docs/policy.md shows the first four.
+// examples are policies as users write them, beside those of examples/policy.
 var examples = map[string]string{
-	"log": `default: continue
-rules:
-- calls: [execve, connect]
-  do: log
-`,
-	"mkdir": `default: continue
-rules:
-- calls: [mkdir, mkdirat]
-  where: {path: [/srv/secret, /srv/secret/**]}
-  do: deny EACCES
-`,
-	"openat": `default: continue
-rules:
-- calls: [open, openat]
-  where: {path: /etc/resolv.conf}
-  do: inject /etc/resolv.sandbox
-`,
-	"mknod": `default: continue
-rules:
-- calls: [mknod, mknodat]
-  do: errno EPERM
-`,
 	"all": `# Everything that there is.
 default: errno EPERM
 queue: 64
@@ -81,17 +61,56 @@ rules:
 `,
 }
 
+// The examples in the tree and in the documentation are policies, and the simple ones short.
 func TestParseExamples(t *testing.T) {
-	for name, text := range examples {
-		p, err := Parse(name+".yaml", []byte(text))
+	all := map[string]string{"all": examples["all"]}
+	files, err := filepath.Glob("../../../../examples/policy/*.yaml")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
 		if err != nil {
-			t.Errorf("%s:\n%v", name, err)
-			continue
+			t.Fatal(err)
 		}
-		if lines := strings.Count(text, "\n"); name != "all" && lines > 10 {
-			t.Errorf("%s has %d lines", name, lines)
+		if n := strings.Count(string(text), "\n"); n > 10 {
+			t.Errorf("%s has %d lines", name, n)
 		}
-		t.Log(p, p.Notes())
+		all[name] = string(text)
+	}
+	doc, err := os.ReadFile("../../../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(doc), "```yaml\n")
+	if len(blocks) < 2 {
+		t.Error("no policy in the documentation")
+	}
+	for i, b := range blocks[1:] {
+		all[fmt.Sprint("docs/policy.md, block ", i)], _, _ = strings.Cut(b, "```")
+	}
+	for name, text := range all {
+		if _, err := Parse(name, []byte(text)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Check says what a policy does, and what of it may not be meant.
+func TestCheck(t *testing.T) {
+	var got strings.Builder
+	for _, text := range []string{
+		"default: continue\n", "default: log\nrules:\n- calls: all\n  container: x\n  do: errno EPERM\n",
+		"default: continue\ndrop-errno: continue\nlate: continue\nrules:\n- calls: [mkdir, chmod]\n  where: {path: /a}\n  do: deny\n- calls: openat\n  late: EIO\n  do: inject /x\n",
+		"default: errno EACCES\nrules:\n- calls: mkdir\n  where: {path: /a}\n  do: deny\n- calls: openat\n  where: {path: /a}\n  do: open\n",
+	} {
+		if err := Check(&got, "p.yaml", []byte(text)); err != nil {
+			t.Error(err)
+		}
+	}
+	golden(t, "testdata/check.golden", got.String())
+	if err := Check(io.Discard, "p.yaml", nil); err == nil {
+		t.Error("no error")
 	}
 }
 
