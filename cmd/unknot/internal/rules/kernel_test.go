@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/agent"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/engine/syscalls"
@@ -24,6 +25,17 @@ import (
 func TestMain(m *testing.M) {
 	testchild.Main(m, testchild.Roles{"caller": childCaller})
 }
+
+func mustParse(t testing.TB, text string) *Policy {
+	t.Helper()
+	p, err := Parse("p.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func box(id string) agent.State { return agent.State{Container: agent.Container{ID: id}} }
 
 // childCaller is a thread under a filter that traps the calls that it is told by number, and obeys:
 //

@@ -124,9 +124,9 @@ func (s *source) setting(e entry, to *Settings) {
 			bad()
 		}
 	case "deadline":
-		to.Deadline, ok = s.deadline(e)
+		to.Deadline, _ = s.deadline(e)
 	case "late":
-		to.Late, ok = s.late(e)
+		to.Late, _ = s.late(e)
 	case "drop-errno":
 		if to.DropErrno, to.DropErrnos, err = dropErrnos(text); err != nil {
 			s.bad(p, "drop-errno %v", err)

@@ -21,15 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func mustParse(t testing.TB, text string) *Policy {
-	t.Helper()
-	p, err := Parse("p.yaml", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
 // A bench is a router with targets and what was written down.
 type bench struct {
 	t      *testing.T
@@ -68,9 +59,7 @@ func (b *bench) records() (all []map[string]any) {
 	return all
 }
 
-func box(id string) agent.State { return agent.State{Container: agent.Container{ID: id}} }
-
-// at is where an argument points to whose bytes a test does not care for.
+// fdcwd is AT_FDCWD, as programs pass it.
 const fdcwd = uint64(0xffffff9c)
 
 func TestFirstMatchWins(t *testing.T) {
