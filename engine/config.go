@@ -40,6 +40,8 @@ const (
 	Async
 )
 
+func (w WakeUp) String() string { return [...]string{"auto", "sync", "async"}[w] }
+
 // WorkerKind says what the workers of the queue path are.
 type WorkerKind uint8
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/internal/placement"
+	"github.com/unknot/unknot/engine/osthread"
 )
 
 // A Receiver describes one of an engine's receive threads.
@@ -15,8 +16,10 @@ type Receiver struct {
 	Home      int    // its own CPU, or -1
 	HomeWhy   string // why that one
 	Listeners []ListenerState
-	Direct    bool   // it receives from its only listener without epoll
-	Plan      string // what its threads are told, and why; "" before Run
+	Direct    bool          // it receives from its only listener without epoll
+	State     string        // fixed, parallel, near or pair: how it shares the work with its workers; "" before Run
+	Plan      string        // what its threads are told, and why; "" before Run
+	CPUTime   time.Duration // what the receive thread has used
 	Counters  Counters
 	Latencies Latencies `json:"-"`
 }
@@ -34,6 +37,7 @@ type ListenerState struct {
 
 // A Debug is what an engine does and why, for people.
 type Debug struct {
+	WakeUp    WakeUp // Sync or Async: what listeners get
 	Receivers []Receiver
 	Counters  Counters
 }
@@ -41,7 +45,10 @@ type Debug struct {
 // Debug returns a snapshot. Its parts are read one after the other while threads go on: they are of one instant only
 // when the engine is at rest. It costs time in proportion to the listeners.
 func (e *Engine) Debug() Debug {
-	d := Debug{Counters: e.Counters()}
+	d := Debug{Counters: e.Counters(), WakeUp: Sync}
+	if e.cfg.WakeUp == Async || e.control.noSync.Load() {
+		d.WakeUp = Async
+	}
 	plans := *e.control.debug.Load()
 	for i, rx := range e.receivers.all() {
 		r := Receiver{
@@ -49,8 +56,9 @@ func (e *Engine) Debug() Debug {
 			Direct: rx.observed.direct.Load(), Counters: countAll([]*receiver{rx}), Latencies: newLatencies(),
 		}
 		rx.latencies(&r.Latencies)
+		r.CPUTime = rx.cpuTime()
 		if i < len(plans) && plans[i] != (placement.Plan{}) {
-			r.Plan = plans[i].String()
+			r.State, r.Plan = plans[i].State.String(), plans[i].String()
 		}
 		for _, s := range *rx.listeners.Load() {
 			l := ListenerState{FD: s.l.FD(), Received: s.received.Load(), Outstanding: s.outstanding(), Rate: s.seen.load().Rate, HighWater: s.HighWater(), Tag: s.opts.Tag}
@@ -62,6 +70,21 @@ func (e *Engine) Debug() Debug {
 		d.Receivers = append(d.Receivers, r)
 	}
 	return d
+}
+
+// cpuTime is what the receive thread has used, also once it has ended, when its id may be another thread's.
+func (rx *receiver) cpuTime() time.Duration {
+	d := &rx.door
+	select {
+	case <-rx.ended:
+	default:
+		if tid := int(d.tid.Load()); tid != 0 {
+			if used, err := osthread.CPUTime(tid); err == nil {
+				d.used.Store(int64(used))
+			}
+		}
+	}
+	return time.Duration(d.used.Load())
 }
 
 // String is a line for each receiver and each listener that has calls.

@@ -134,6 +134,7 @@ func (l *loop) ready(src *Source, in, hup bool) {
 		select {
 		case l.rx.e.control.hangups <- src:
 			src.gone.Store(true)
+			l.rx.e.registry.hungUp.Add(1)
 		default: // the controller is busy; the event comes again
 		}
 	}

@@ -40,6 +40,7 @@ func init() {
 		s.own(e.receivers.all()[0])
 		e.registry.table[s.index].Store(s)
 		e.registry.high.Add(1)
+		e.registry.added.Add(1)
 		return s, nil
 	}
 	offline.Serve = func(source any, n notify.Notif) {

@@ -19,6 +19,7 @@ func (l *loop) admit(src *Source, c *cell) {
 	switch {
 	case !admit && src.ring.Load().Push(h[:]) == 1: // room came meanwhile
 	case !admit:
+		l.overflow(src, 1)
 		l.hold(src, c) // its cell stays for the next RECV
 		l.setTimer(src)
 		return
@@ -28,6 +29,7 @@ func (l *loop) admit(src *Source, c *cell) {
 			k += src.ring.Load().TryPop(s.evicted[k:evict])
 		}
 		if k > 0 {
+			l.overflow(src, k)
 			l.evict(src, s.evicted[:k])
 		}
 	}
@@ -51,6 +53,12 @@ func (l *loop) admit(src *Source, c *cell) {
 	if s.pushedAt != nil {
 		l.setTimer(src)
 	}
+}
+
+// overflow counts calls that give way because the ring is full.
+func (l *loop) overflow(src *Source, n int) {
+	l.t.overflowed.Add(uint64(n))
+	src.overflowed.Add(uint64(n))
 }
 
 // evict holds the calls of handles that the receive thread has claimed.
@@ -162,6 +170,7 @@ func (l *loop) expire(src *Source, at int64) {
 		}
 		k := src.ring.Load().TryPop(src.rx.evicted[:1])
 		l.t.expired.Add(uint64(k))
+		src.expired.Add(uint64(k))
 		l.evict(src, src.rx.evicted[:k])
 	}
 }

@@ -67,6 +67,9 @@ func TestPoliciesLoseNothing(t *testing.T) {
 			if d := e.Latencies().Drop; d.Count != got.Dropped+got.Stale {
 				t.Errorf("%d drops in the histogram, %d counted", d.Count, got.Dropped)
 			}
+			if got.Overflowed != got.Dropped+got.Stale || got.Expired != 0 {
+				t.Errorf("%d gave way to others, %d were too old, %d dropped", got.Overflowed, got.Expired, got.Dropped)
+			}
 		})
 	}
 }
@@ -82,7 +85,7 @@ func TestCallsThatAreTooOldAreDropped(t *testing.T) {
 		Queue: 16, Workers: 1, MaxAge: 5 * time.Millisecond,
 	})
 	c := startTarget(t, 8, 1)
-	mustAdd(t, e, c)
+	s := mustAdd(t, e, c)
 	c.release()
 	for end := time.Now().Add(testDeadline); e.Counters().Dropped < 7; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -96,8 +99,11 @@ func TestCallsThatAreTooOldAreDropped(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if got := checkBalance(t, e); got.Expired != 7 {
+	if got := checkBalance(t, e); got.Expired != 7 || got.Overflowed != 0 {
 		t.Errorf("counted %d too old: %+v", got.Expired, got)
+	}
+	if got := s.Counters(); got.Expired != 7 || got.Overflowed != 0 {
+		t.Errorf("counted %d of the listener's too old: %+v", got.Expired, got)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 )
 
@@ -171,6 +172,34 @@ func TestPlanFollowsTheLoad(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestDebugShows: what a thread has used, how it works and how listeners are woken, also once it is over.
+func TestDebugShows(t *testing.T) {
+	for _, mode := range []engine.WakeUp{engine.AutoWakeUp, engine.Async} {
+		e, stop := start(t, engine.Config{Inline: true, Handler: engine.HandlerFunc(returnsOne), WakeUp: mode, CPU: engine.AnyCPU})
+		c := startTarget(t, 1, 2000)
+		mustAdd(t, e, c)
+		c.release()
+		c.results()
+		for e.Debug().Receivers[0].State == "" {
+			time.Sleep(time.Millisecond)
+		}
+		d := e.Debug()
+		want := engine.Sync
+		if mode == engine.Async || notify.FeatureSyncWakeUp.Probe() != nil {
+			want = engine.Async
+		}
+		if r := d.Receivers[0]; d.WakeUp != want || r.CPUTime <= 0 || !strings.HasPrefix(r.Plan, r.State+" ") {
+			t.Errorf("wake-up %v, want %v: %+v", d.WakeUp, want, r)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if after := e.Debug().Receivers[0].CPUTime; after < d.Receivers[0].CPUTime {
+			t.Errorf("%v of CPU at the end, %v before", after, d.Receivers[0].CPUTime)
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ type observed struct {
 type door struct {
 	wakefd   int
 	tid      atomic.Int32
+	used     atomic.Int64  // CPU time of the thread, in ns, at the last look
 	cpu      atomic.Int32  // where it is kept, or placement.Anywhere; written by apply
 	knocks   atomic.Uint32 // interrupts asked for
 	seen     atomic.Uint32 // of knocks, those acted upon

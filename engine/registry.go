@@ -20,8 +20,9 @@ const MaxListeners = 4096
 // A registry is the listeners of an engine. A listener has an index, by which epoll and the rings' handles
 // name it, for as long as it is here.
 type registry struct {
-	table [MaxListeners]atomic.Pointer[Source] // by index; written under mu
-	high  atomic.Int32                         // no index from here on was used yet
+	table         [MaxListeners]atomic.Pointer[Source] // by index; written under mu
+	high          atomic.Int32                         // no index from here on was used yet
+	added, hungUp atomic.Uint64                        // listeners, so far
 
 	mu   sync.Mutex
 	free []int // indexes below high that are nobody's
@@ -205,6 +206,7 @@ func (e *Engine) add(l *notify.Listener, o SourceOptions) (*Source, error) {
 		r.remove(s)
 		return nil, fmt.Errorf("engine: add listener %d: %w", l.FD(), err)
 	}
+	r.added.Add(1)
 	if e.life.state == started {
 		rx.interrupt() // it may be in RECV on what was its only listener
 		e.control.reconcile()

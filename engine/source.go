@@ -36,12 +36,13 @@ type Source struct {
 	inline  bool
 	inliner Inliner // handler, if it wants some calls inline and the source is not; else nil
 
-	received atomic.Uint64 // calls
-	ends     ends          // of these
-	held     atomic.Int64  // dropped and not told yet
-	detached atomic.Int64  // without an answer, whose handlers have returned
-	high     atomic.Int64  // the greatest depth of the ring so far
-	stats    *sourceStats  // with Config.BySource
+	received            atomic.Uint64 // calls
+	ends                ends          // of these
+	held                atomic.Int64  // dropped and not told yet
+	detached            atomic.Int64  // without an answer, whose handlers have returned
+	high                atomic.Int64  // the greatest depth of the ring so far
+	expired, overflowed atomic.Uint64 // why calls were dropped
+	stats               *sourceStats  // with Config.BySource
 
 	// Of the queue path.
 	ring  atomic.Pointer[ring.Ring[uint64]] // another one with each owner
@@ -260,12 +261,13 @@ func (s *Source) served() uint64 {
 	return s.ends.sum() - s.rx.dropped + uint64(s.rx.policy.Held())
 }
 
-// Counters are the listener's own: the terms of the equation, and no others. At rest they balance as
-// the engine's do.
+// Counters are the listener's own: the terms of the equation, and why calls were dropped (Expired, Overflowed). At
+// rest they balance as the engine's do.
 func (s *Source) Counters() Counters {
 	c := Counters{
 		Answered: s.ends.answered.Load(), Dropped: s.ends.dropped.Load(), Stale: s.ends.stale.Load(), Failed: s.ends.failed.Load(),
 		Held: uint64(max(0, s.held.Load())), Detached: uint64(max(0, s.detached.Load())),
+		Expired: s.expired.Load(), Overflowed: s.overflowed.Load(),
 	}
 	c.Received = s.received.Load() // last: what ended was received
 	if r := s.ring.Load(); r != nil {

@@ -396,7 +396,7 @@ func TestDropsByErrno(t *testing.T) {
 		t.Errorf("%v of %+v", m, got)
 	}
 	own := s.Counters()
-	if own.Dropped != got.Dropped || own.Answered != got.Answered || own.Balance() != 0 || own.Held != 0 || s.Latencies().Drop.Count != got.Dropped {
+	if own.Overflowed != got.Overflowed || own.Dropped != got.Dropped || own.Answered != got.Answered || own.Balance() != 0 || own.Held != 0 || s.Latencies().Drop.Count != got.Dropped {
 		t.Errorf("the listener's %+v, the engine's %+v", own, got)
 	}
 	if s.HighWater() != 8 {
@@ -427,6 +427,9 @@ func TestLogOfListeners(t *testing.T) {
 	removed.results()
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+	if n := e.Counters(); n.Added != 3 || n.HungUp != 1 {
+		t.Errorf("%d listeners came, %d hung up; want 3 and 1", n.Added, n.HungUp)
 	}
 	for _, want := range []string{
 		`msg="listener added" listener=`, `tag=web receiver=`, `msg="listener hangs up, no target is left" listener=`,

@@ -30,6 +30,7 @@ type tally struct {
 	recvStale  atomic.Uint64
 	recvFailed atomic.Uint64
 	expired    atomic.Uint64
+	overflowed atomic.Uint64
 
 	wait, service, answer, drop hist.Hist
 
@@ -65,11 +66,15 @@ type Counters struct {
 	Spent            uint64 // answers refused because the handler had returned: it kept its Request
 	Refused          uint64 // answers that the kernel refused (Continue before Linux 5.5); the default one followed
 
-	Expired uint64 // of Dropped and Held: waited longer than Config.MaxAge
-	Procs   uint64 // what the engine has added to GOMAXPROCS, now
+	Expired    uint64 // of Dropped and Held, or stale when told: waited longer than Config.MaxAge
+	Overflowed uint64 // of Dropped and Held, or stale when told: gave way when the ring was full
+	Procs      uint64 // what the engine has added to GOMAXPROCS, now
 
 	Gone       uint64 // RECV found the target gone (ENOENT): never received
 	RecvFailed uint64 // RECV failed for another reason
+
+	Added  uint64 // listeners that the engine was given
+	HungUp uint64 // of these, had no target left
 }
 
 // Balance returns the left side of the equation less the right side.
@@ -83,6 +88,7 @@ func (c *Counters) Balance() int64 {
 func (e *Engine) Counters() Counters {
 	c := e.receivers.count()
 	c.Procs = uint64(e.control.procs.Load())
+	c.Added, c.HungUp = e.registry.added.Load(), e.registry.hungUp.Load()
 	return c
 }
 
@@ -156,6 +162,7 @@ func (rx *receiver) count(c *Counters) {
 		c.Gone += t.recvStale.Load()
 		c.RecvFailed += t.recvFailed.Load()
 		c.Expired += t.expired.Load()
+		c.Overflowed += t.overflowed.Load()
 	}
 }
 

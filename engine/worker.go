@@ -158,6 +158,7 @@ func (w *worker) dropExpired() {
 	w.rx.held.Add(1)
 	r.src.held.Add(1)
 	r.t.expired.Add(1)
+	r.src.expired.Add(1)
 	h := w.rx.e.drops(&r.notif, r.stats, r.receivedAt)
 	w.rx.sendDrop(r.t, r.src, &h)
 	w.rx.held.Add(-1)

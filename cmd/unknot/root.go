@@ -58,6 +58,7 @@ var subcommands = []func() *cobra.Command{
 	newRunCmd,
 	newRunRestCmd,
 	newStormCmd,
+	newTopCmd,
 	newTuneCmd,
 	newTraceCmd,
 	newTrendCmd,

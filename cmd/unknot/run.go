@@ -44,6 +44,7 @@ type runSettings struct {
 	Wait      string   `yaml:"wait"`
 	OnDeath   string   `yaml:"on-death"`
 	Output    string   `yaml:"output"`
+	Status    string   `yaml:"status"`
 	Quiet     bool     `yaml:"quiet"`
 	Verbose   bool     `yaml:"verbose"`
 	Audit     string   `yaml:"audit"`
@@ -141,6 +142,7 @@ executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.StringVar(&s.Wait, "wait", s.Wait, "for what to wait: all (also what outlives the command), or command")
 	fl.StringVar(&s.OnDeath, "on-death", s.OnDeath, "what becomes of the command's processes when unknot dies, also by SIGKILL: kill, or leave (their trapped calls then fail with ENOSYS)")
 	fl.StringVarP(&s.Output, "output", "o", s.Output, "`file` for the table, instead of standard error")
+	fl.StringVar(&s.Status, "status", s.Status, "`address` at which to show what goes on while the command runs, by HTTP: HOST:PORT or unix:/PATH, for unknot top, Prometheus and pprof")
 	fl.BoolVarP(&s.Quiet, "quiet", "q", s.Quiet, "no table on standard error, and no notes")
 	fl.BoolVarP(&s.Verbose, "verbose", "v", s.Verbose, "also what the engine logs and, with the table, what each of its receive threads did and why")
 	fl.BoolVar(&s.exitCode, "exit-code", false, "when signal n ended the command exit with 128+n, rather than die of n too")
@@ -189,6 +191,7 @@ func (s *runSettings) load(path string, cmd *cobra.Command) error {
 		"wait":       func() { s.Wait = given.Wait },
 		"on-death":   func() { s.OnDeath = given.OnDeath },
 		"output":     func() { s.Output = given.Output },
+		"status":     func() { s.Status = given.Status },
 		"quiet":      func() { s.Quiet = given.Quiet },
 		"verbose":    func() { s.Verbose = given.Verbose },
 		"audit":      func() { s.Audit = given.Audit },
@@ -382,6 +385,11 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err != nil {
 		return notRun(args[0], unix.ENOENT)
 	}
+	page, err := s.listenStatus()
+	if err != nil {
+		return err
+	}
+	defer page.stop()
 	table, notes, done, err := s.outputs(cmd.ErrOrStderr())
 	if err != nil {
 		return err
@@ -414,6 +422,7 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 		// that do not kill, of which Go programs get a hundred a second.
 		flags |= notify.WaitKillableRecv
 	}
+	page.serve(e.Engine, s, args[0], notes, cfg.Logger)
 	var src *engine.Source
 	front.launching()
 	p, err := launch.Start(&launch.Command{Paths: paths, Args: args, Leave: s.OnDeath == leaveTree, Notify: front.event}, prog, flags, func(l *notify.Listener) (err error) {
@@ -452,6 +461,7 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 	if err != nil {
 		return err
 	}
+	page.stop() // it shows a running engine
 	// The status is the command's, whatever becomes of the table.
 	if err := s.report(table, e.Engine, threads); err != nil {
 		fmt.Fprintf(notes, "unknot: write the table: %v\n", err)

@@ -1,117 +1,26 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
-	"syscall"
-	"time"
 
+	"github.com/unknot/unknot/internal/unixsocket"
 	"golang.org/x/sys/unix"
 )
 
-// maxPath is what a socket's path may have: sun_path of struct sockaddr_un, less its final zero.
-const maxPath = 107
-
 // ErrLive says that another process listens at the path.
-var ErrLive = errors.New("another process listens there: stop it, hand over from it, or choose another path")
+var ErrLive = unixsocket.ErrLive
 
-// listen makes a socket at path that only mode's users can connect to, from its first moment on. A socket
-// that is there and that nobody listens to is replaced.
+// listen makes the socket.
 func listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
-	switch {
-	case path == "":
+	if path == "" {
 		return nil, errors.New("no path for the socket: runtimes are told one as linux.seccomp.listenerPath")
-	case path[0] == '@':
-		return nil, fmt.Errorf("socket %q: runtimes connect to a path, and no mode protects an abstract name", path)
-	case strings.IndexByte(path, 0) >= 0:
-		return nil, fmt.Errorf("socket %q: a path has no zero byte", path)
-	case len(path) > maxPath:
-		return nil, fmt.Errorf("socket %q: a path of %d bytes is too long for a socket, which takes %d: use a shorter directory", path, len(path), maxPath)
-	case mode&^0o777 != 0:
-		return nil, fmt.Errorf("socket %q: mode %#o is not within 0777", path, uint32(mode))
 	}
-	unlock, err := lockDir(filepath.Dir(path))
-	if err != nil {
-		return nil, fmt.Errorf("socket %q: %w", path, err)
-	}
-	defer unlock()
-	if err := vacate(path); err != nil {
-		return nil, fmt.Errorf("socket %q: %w", path, err)
-	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		// The kernel gives the file the mode of the unbound socket, less the umask.
-		cerr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), uint32(mode)) })
-		return errors.Join(cerr, err)
-	}}
-	l, err := lc.Listen(context.Background(), "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("socket %q: %w", path, err)
-	}
-	ul := l.(*net.UnixListener)
-	ul.SetUnlinkOnClose(false) // the path may be a successor's by then
-	if fi, err := os.Lstat(path); err == nil && fi.Mode().Perm() != mode {
-		err = os.Chmod(path, mode) // what the umask took
-		if err != nil {
-			_ = ul.Close()
-			_ = os.Remove(path)
-			return nil, fmt.Errorf("socket %q: %w", path, err)
-		}
-	}
-	return ul, nil
-}
-
-// lockDir keeps other agents from replacing a socket in dir at the same time.
-func lockDir(dir string) (unlock func(), err error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil, errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL): // file systems without locks
-			return func() { _ = f.Close() }, nil
-		case errors.Is(err, unix.EINTR):
-		case time.Now().After(end):
-			_ = f.Close()
-			return nil, fmt.Errorf("lock directory %s, which another process has locked: %w", dir, err)
-		}
-	}
-}
-
-// vacate removes a socket that nobody listens to.
-func vacate(path string) error {
-	fi, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if fi.Mode().Type() != fs.ModeSocket {
-		return errors.New("there is a file of that name that is no socket: remove it, or choose another path")
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); {
-	case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINPROGRESS): // EAGAIN: its backlog is full
-		return ErrLive
-	case errors.Is(err, unix.EPROTOTYPE):
-		return errors.New("a socket of another kind is open there: choose another path")
-	case !errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("there is a socket, and whether somebody listens cannot be told: connect: %w", err)
-	}
-	return os.Remove(path)
+	return unixsocket.Listen(path, mode)
 }
 
 // ErrNotActivated says that no socket was handed to this process at its start.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/internal/testchild"
+	"github.com/unknot/unknot/internal/unixsocket"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,7 +73,7 @@ func TestTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, strings.Repeat("x", maxPath-len(dir)-1))
+	path := filepath.Join(dir, strings.Repeat("x", unixsocket.MaxPath-len(dir)-1))
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)

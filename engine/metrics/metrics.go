@@ -16,6 +16,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -60,6 +62,10 @@ type Options struct {
 	// MaxSources is how many names there are at once; 0: DefaultMaxSources. One whose listeners are gone gives
 	// way to a new one.
 	MaxSources int
+	// Confinement says how the receive threads are confined, for confinement_info; "": it is not shown.
+	Confinement string
+	// Healthy says what is wrong, for the metric healthy; nil: it is not shown.
+	Healthy func() error
 }
 
 // A Collector is an engine's. It may be registered with several registries.
@@ -67,17 +73,33 @@ type Collector struct {
 	e *engine.Engine
 	o Options
 
-	received, outcomes, now, special, faults, expired, errnos, receiveFaults, listeners *prometheus.Desc
-	wait, service, answer, drop                                                         *prometheus.Desc
-	callReceived, callOutcomes, callWait, callService                                   *prometheus.Desc
-	sourceReceived, sourceOutcomes, sourceNow, sourceHigh, sourceWait, sourceService    *prometheus.Desc
-	all                                                                                 []*prometheus.Desc
+	received, outcomes, now, special, faults, drops, errnos, receiveFaults, listeners, listenersTotal, high *prometheus.Desc
+	wait, service, roundTrip, answer, drop                                                                  *prometheus.Desc
+	receiverCPU, receiverReceived, receiverListeners, receiverPlan, receiverWait                            *prometheus.Desc
+	wakeUp, confinement, healthy, procs                                                                     *prometheus.Desc
+	callReceived, callOutcomes, callWait, callService, callRoundTrip                                        *prometheus.Desc
+	sourceListeners, sourceReceived, sourceOutcomes, sourceDrops, sourceNow, sourceHigh, sourceCapacity     *prometheus.Desc
+	sourceWait, sourceService                                                                               *prometheus.Desc
+	all                                                                                                     []*prometheus.Desc
+	table                                                                                                   []Metric
 
 	fine, coarse []int // buckets of package hist that end at a classic bound
 
 	mu      sync.Mutex
 	calls   map[call]bool // with labels of their own
 	sources sources
+	highest int // the greatest high water of any listener so far
+}
+
+// A Metric describes one that a collector shows.
+type Metric struct {
+	Name string
+	Type string // counter, gauge or histogram
+	// Labels without those of [Options.Labels].
+	Labels []string
+	Help   string
+	// Needs says what it takes to be shown; "": nothing.
+	Needs string
 }
 
 type call struct {
@@ -109,9 +131,17 @@ func New(e *engine.Engine, o Options) *Collector {
 	}
 	c := &Collector{e: e, o: o, calls: map[call]bool{}, sources: newSources(o.MaxSources)}
 	c.fine, c.coarse = bounds(o.FineFrom, o.FineTo), bounds(0, 0)
+	needs := ""
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		d := prometheus.NewDesc(prometheus.BuildFQName(o.Namespace, "", name), help, labels, o.Labels)
-		c.all = append(c.all, d)
+		m := Metric{Name: prometheus.BuildFQName(o.Namespace, "", name), Type: "gauge", Labels: labels, Help: help, Needs: needs}
+		switch {
+		case strings.HasSuffix(name, "_total"):
+			m.Type = "counter"
+		case strings.HasSuffix(name, "_seconds"):
+			m.Type = "histogram"
+		}
+		d := prometheus.NewDesc(m.Name, help, labels, o.Labels)
+		c.all, c.table = append(c.all, d), append(c.table, m)
 		return d
 	}
 	const (
@@ -124,28 +154,54 @@ func New(e *engine.Engine, o Options) *Collector {
 	c.now = desc("notifications", "Notifications that are not done with, now."+state, "state")
 	c.special = desc("special_answers_total", "Of those answered: continued (the kernel ran the call), defaulted (the engine answered for the handler).", "kind")
 	c.faults = desc("handler_faults_total", "What handlers did wrong: panicked, late, unanswered, duplicate (a second answer), spent (an answer after the handler's return), refused (by the kernel).", "fault")
-	c.expired = desc("expired_total", "Of those dropped: waited longer than Config.MaxAge.")
+	c.drops = desc("drops_total", "Calls that were given up, by reason: full (the queue was), age (waited longer than Config.MaxAge). They are told a moment later; one whose target is gone by then is stale, not dropped.", "reason")
 	c.errnos = desc("errno_answers_total", "Answers that were errors, by errno: handlers', default ones and those to dropped calls.", "errno")
 	c.receiveFaults = desc("receive_faults_total", "Receives without a notification: gone (the target died or was interrupted before), failed.", "fault")
 	c.listeners = desc("listeners", "Listeners that the engine has.")
+	c.listenersTotal = desc("listeners_total", "Listeners so far, by event: added, hung_up (no target was left).", "event")
+	c.high = desc("high_water", "The greatest number of notifications in any listener's ring so far.")
 	c.wait = desc("wait_seconds", "Time from receive to dispatch to a handler."+begins)
 	c.service = desc("service_seconds", "Time from dispatch to the end of the answer, the ioctl included.")
 	c.answer = desc("answer_seconds", "Time that the answering ioctl took.")
 	c.drop = desc("drop_seconds", "Time from receive to the answer of a dropped call."+begins)
+	c.receiverCPU = desc("receiver_cpu_seconds_total", "CPU time of the receive thread.", "receiver")
+	c.receiverReceived = desc("receiver_received_total", "Notifications received, by receive thread.", "receiver")
+	c.receiverListeners = desc("receiver_listeners", "Listeners that the receive thread has now.", "receiver")
+	c.receiverPlan = desc("receiver_plan", "1 for the plan that the receive thread and its workers follow now: fixed, parallel, near, pair; no series before they run.", "receiver", "plan")
+	c.receiverWait = desc("receiver_wait_seconds", "Time from receive to dispatch to a handler, by receive thread."+begins, "receiver")
+	c.wakeUp = desc("wake_up_info", "1 for how the kernel wakes across listeners: sync (on one CPU; Linux 6.6), async.", "mode")
+	c.procs = desc("procs_added", "What the engine has added to GOMAXPROCS for handlers that take long.")
+	if o.Confinement != "" {
+		c.confinement = desc("confinement_info", "1 for how the receive threads are confined.", "level")
+	}
+	if o.Healthy != nil {
+		c.healthy = desc("healthy", "1 if all is well, as /healthz says, else 0.")
+	}
+	needs = "Config.BySyscall"
+	c.roundTrip = desc("roundtrip_seconds", "Time from receive to the end of a handler's answer."+begins)
 	c.callReceived = desc("syscall_received_total", "Notifications received, by system call and ABI.", "abi", "syscall")
 	c.callOutcomes = desc("syscall_notifications_total", "Notifications that are done with, by system call and ABI."+outcome, "abi", "syscall", "outcome")
 	c.callWait = desc("syscall_wait_seconds", "Time from receive to dispatch to a handler, by system call and ABI."+begins, "abi", "syscall")
 	c.callService = desc("syscall_service_seconds", "Time from dispatch to the end of the answer, by system call and ABI.", "abi", "syscall")
+	c.callRoundTrip = desc("syscall_roundtrip_seconds", "Time from receive to the end of a handler's answer, by system call and ABI."+begins, "abi", "syscall")
 	if o.Source != nil {
+		needs = "Options.Source"
+		c.sourceListeners = desc("source_listeners", "Listeners of that name that the engine has.", "source")
 		c.sourceReceived = desc("source_received_total", "Notifications received, by listener.", "source")
 		c.sourceOutcomes = desc("source_notifications_total", "Notifications that are done with, by listener."+outcome, "source", "outcome")
 		c.sourceNow = desc("source_notifications", "Notifications that are not done with, now, by listener."+state, "source", "state")
+		c.sourceDrops = desc("source_drops_total", "Calls that were given up, by listener and reason: full (the queue was), age (waited longer than Config.MaxAge).", "source", "reason")
 		c.sourceHigh = desc("source_high_water", "The greatest number of notifications in a listener's ring so far.", "source")
+		c.sourceCapacity = desc("source_capacity", "Notifications that the rings of the listeners that the engine has can hold together; 0 where calls are not queued.", "source")
+		needs = "Options.Source, Config.BySource"
 		c.sourceWait = desc("source_wait_seconds", "Time from receive to dispatch to a handler, by listener."+begins, "source")
 		c.sourceService = desc("source_service_seconds", "Time from dispatch to the end of the answer, by listener.", "source")
 	}
 	return c
 }
+
+// Metrics are what the collector can show.
+func (c *Collector) Metrics() []Metric { return slices.Clone(c.table) }
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(to chan<- *prometheus.Desc) {
@@ -174,6 +230,11 @@ func (s sink) outcomes(d *prometheus.Desc, n *engine.Counters, labels ...string)
 	}
 }
 
+func (s sink) drops(d *prometheus.Desc, n *engine.Counters, labels ...string) {
+	s.counter(d, n.Overflowed, append(slices.Clone(labels), "full")...)
+	s.counter(d, n.Expired, append(slices.Clone(labels), "age")...)
+}
+
 func (s sink) now(d *prometheus.Desc, n *engine.Counters, labels ...string) {
 	for _, o := range []struct {
 		name string
@@ -198,19 +259,27 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 		"duplicate": n.DuplicateAnswers, "spent": n.Spent, "refused": n.Refused} {
 		s.counter(c.faults, n, fault)
 	}
-	s.counter(c.expired, n.Expired)
+	s.drops(c.drops, &n)
 	s.counter(c.receiveFaults, n.Gone, "gone")
 	s.counter(c.receiveFaults, n.RecvFailed, "failed")
 	for errno, n := range c.e.Errnos() {
 		s.counter(c.errnos, n, errnoName(errno))
 	}
 	l := c.e.Latencies()
+	s.counter(c.listenersTotal, n.Added, "added")
+	s.counter(c.listenersTotal, n.HungUp, "hung_up")
+	s.gauge(c.procs, n.Procs)
 	for d, h := range map[*prometheus.Desc]*hist.Snapshot{c.wait: l.Wait, c.service: l.Service, c.answer: l.Answer, c.drop: l.Drop} {
 		s <- newHistogram(d, h, c.fine)
 	}
+	c.collectReceivers(s)
 	c.collectCalls(s)
 	all := c.e.Sources()
 	s.gauge(c.listeners, uint64(len(all)))
+	for _, src := range all {
+		c.highest = max(c.highest, src.HighWater())
+	}
+	s.gauge(c.high, uint64(c.highest))
 	if c.o.Source != nil {
 		c.collectSources(s, all)
 	}
@@ -223,14 +292,43 @@ func errnoName(e syscall.Errno) string {
 	return Other
 }
 
+func (c *Collector) collectReceivers(s sink) {
+	d := c.e.Debug()
+	for i, r := range d.Receivers {
+		name := strconv.Itoa(i)
+		s <- prometheus.MustNewConstMetric(c.receiverCPU, prometheus.CounterValue, r.CPUTime.Seconds(), name)
+		s.counter(c.receiverReceived, r.Counters.Received, name)
+		s.gauge(c.receiverListeners, uint64(len(r.Listeners)), name)
+		if r.State != "" {
+			s.gauge(c.receiverPlan, 1, name, r.State)
+		}
+		s <- newHistogram(c.receiverWait, r.Latencies.Wait, c.coarse, name)
+	}
+	s.gauge(c.wakeUp, 1, d.WakeUp.String())
+	if c.healthy != nil {
+		well := uint64(1)
+		if c.o.Healthy() != nil {
+			well = 0
+		}
+		s.gauge(c.healthy, well)
+	}
+	if c.confinement != nil {
+		s.gauge(c.confinement, 1, c.o.Confinement)
+	}
+}
+
 // collectCalls shows system calls: the most frequent ones by themselves, and those only.
 func (c *Collector) collectCalls(s sink) {
 	all := c.e.Syscalls()
+	if all == nil { // it may not count them
+		return
+	}
+	var total hist.Snapshot
 	slices.SortFunc(all, func(a, b engine.SyscallStats) int { return cmp.Compare(b.Received, a.Received) })
 	type label struct{ abi, name string }
 	type figures struct {
 		engine.Counters
-		wait, service hist.Snapshot
+		wait, service, roundTrip hist.Snapshot
 	}
 	shown := map[label]*figures{}
 	for i := range all {
@@ -254,7 +352,10 @@ func (c *Collector) collectCalls(s sink) {
 		f.Stale += st.Stale
 		f.wait.Merge(st.Wait)
 		f.service.Merge(st.Service)
+		f.roundTrip.Merge(st.Total)
+		total.Merge(st.Total)
 	}
+	s <- newHistogram(c.roundTrip, &total, c.fine)
 	for is, f := range shown {
 		s.counter(c.callReceived, f.Received, is.abi, is.name)
 		for outcome, n := range map[string]uint64{"answered": f.Answered, "dropped": f.Dropped, "stale": f.Stale} {
@@ -262,6 +363,7 @@ func (c *Collector) collectCalls(s sink) {
 		}
 		s <- newHistogram(c.callWait, &f.wait, c.coarse, is.abi, is.name)
 		s <- newHistogram(c.callService, &f.service, c.coarse, is.abi, is.name)
+		s <- newHistogram(c.callRoundTrip, &f.roundTrip, c.coarse, is.abi, is.name)
 	}
 }
 

@@ -95,7 +95,26 @@ unknot_source_received_total{engine="a",source="web"} 4
 # HELP unknot_listeners Listeners that the engine has.
 # TYPE unknot_listeners gauge
 unknot_listeners{engine="a"} 2
-`), "unknot_received_total", "unknot_notifications_total", "unknot_errno_answers_total", "unknot_special_answers_total", "unknot_syscall_received_total", "unknot_source_received_total", "unknot_listeners"); err != nil {
+# HELP unknot_listeners_total Listeners so far, by event: added, hung_up (no target was left).
+# TYPE unknot_listeners_total counter
+unknot_listeners_total{engine="a",event="added"} 2
+unknot_listeners_total{engine="a",event="hung_up"} 0
+# HELP unknot_drops_total Calls that were given up, by reason: full (the queue was), age (waited longer than Config.MaxAge). They are told a moment later; one whose target is gone by then is stale, not dropped.
+# TYPE unknot_drops_total counter
+unknot_drops_total{engine="a",reason="age"} 0
+unknot_drops_total{engine="a",reason="full"} 0
+# HELP unknot_source_listeners Listeners of that name that the engine has.
+# TYPE unknot_source_listeners gauge
+unknot_source_listeners{engine="a",source="db"} 1
+unknot_source_listeners{engine="a",source="web"} 1
+# HELP unknot_receiver_received_total Notifications received, by receive thread.
+# TYPE unknot_receiver_received_total counter
+unknot_receiver_received_total{engine="a",receiver="0"} 7
+# HELP unknot_receiver_listeners Listeners that the receive thread has now.
+# TYPE unknot_receiver_listeners gauge
+unknot_receiver_listeners{engine="a",receiver="0"} 2
+`), "unknot_received_total", "unknot_notifications_total", "unknot_errno_answers_total", "unknot_special_answers_total", "unknot_syscall_received_total", "unknot_source_received_total", "unknot_listeners",
+			"unknot_listeners_total", "unknot_drops_total", "unknot_source_listeners", "unknot_receiver_received_total", "unknot_receiver_listeners"); err != nil {
 			t.Error(err)
 		}
 	}

@@ -23,9 +23,10 @@ type named struct {
 
 type sourceFigures struct {
 	engine.Counters
-	high          int
-	timed         bool
-	wait, service hist.Snapshot
+	high, capacity int
+	listeners      int
+	timed          bool
+	wait, service  hist.Snapshot
 }
 
 func newSources(most int) sources {
@@ -43,6 +44,12 @@ func (f *sourceFigures) add(s *engine.Source) {
 	f.Held += n.Held
 	f.InHandlers += n.InHandlers
 	f.Detached += n.Detached
+	f.Expired += n.Expired
+	f.Overflowed += n.Overflowed
+	f.listeners++
+	if o := s.Options(); !o.Inline {
+		f.capacity += o.Queue
+	}
 	f.high = max(f.high, s.HighWater())
 	if l := s.Latencies(); l.Wait != nil {
 		f.timed = true
@@ -63,6 +70,7 @@ func (s *sources) update(all []*engine.Source, name func(*engine.Source) string)
 			if n := s.names[name]; n != nil {
 				n.gone.add(src)
 				n.gone.Queued, n.gone.Held, n.gone.InHandlers, n.gone.Detached = 0, 0, 0, 0
+				n.gone.listeners, n.gone.capacity = 0, 0
 				n.live--
 			}
 			delete(s.known, src)
@@ -121,7 +129,10 @@ func (c *Collector) collectSources(to sink, all []*engine.Source) {
 	for name, f := range figures {
 		to.counter(c.sourceReceived, f.Received, name)
 		to.outcomes(c.sourceOutcomes, &f.Counters, name)
+		to.drops(c.sourceDrops, &f.Counters, name)
 		to.now(c.sourceNow, &f.Counters, name)
+		to.gauge(c.sourceListeners, uint64(f.listeners), name)
+		to.gauge(c.sourceCapacity, uint64(f.capacity), name)
 		to.gauge(c.sourceHigh, uint64(f.high), name)
 		if f.timed {
 			for d, h := range map[*prometheus.Desc]*hist.Snapshot{c.sourceWait: &f.wait, c.sourceService: &f.service} {

@@ -5,6 +5,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Threads returns the ids of this process's threads, as gettid(2) has them. They are
@@ -34,4 +37,15 @@ func Threads() (tids []int, err error) {
 		}
 	}
 	return tids, nil
+}
+
+// CPUTime is what a thread of this process has used of CPUs, in user and kernel mode (clock_gettime on the
+// thread's clock). The thread may be a confined one: it has no part in that.
+func CPUTime(tid int) (time.Duration, error) {
+	var ts unix.Timespec
+	// The kernel's CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_SCHED, as pthread_getcpuclockid has them.
+	if err := unix.ClockGettime(int32(^tid<<3|4|2), &ts); err != nil {
+		return 0, fmt.Errorf("CPU time of thread %d: %w", tid, err)
+	}
+	return time.Duration(ts.Nano()), nil
 }

@@ -1,6 +1,7 @@
 package osthread
 
 import (
+	"runtime"
 	"slices"
 	"testing"
 
@@ -26,5 +27,38 @@ func TestThreads(t *testing.T) {
 		if err := unix.Tgkill(unix.Getpid(), tid, 0); err != nil && err != unix.ESRCH {
 			t.Errorf("thread %d is not ours: %v", tid, err)
 		}
+	}
+}
+
+func TestCPUTime(t *testing.T) {
+	tid, end, spin := make(chan int), make(chan bool), make(chan bool)
+	Start(func() {
+		tid <- unix.Gettid()
+		<-end
+		for {
+			select {
+			case <-spin:
+				return
+			default:
+			}
+		}
+	})
+	id := <-tid
+	before, err := CPUTime(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(end)
+	for {
+		if now, err := CPUTime(id); err != nil || now < before {
+			t.Fatalf("%v, after %v: %v", now, before, err)
+		} else if now > before {
+			break
+		}
+		runtime.Gosched()
+	}
+	close(spin)
+	if _, err := CPUTime(1 << 22); err == nil {
+		t.Error("a thread that is none has used CPUs")
 	}
 }
