@@ -57,6 +57,7 @@ var subcommands = []func() *cobra.Command{
 	newRecordCmd,
 	newRunCmd,
 	newRunRestCmd,
+	newServeCmd,
 	newStormCmd,
 	newTopCmd,
 	newTuneCmd,
@@ -68,7 +69,7 @@ var subcommands = []func() *cobra.Command{
 
 // run is the whole program but for os.Exit.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	if len(args) == 0 || args[0] != "run" { // whose signals are its command's
+	if len(args) == 0 || args[0] != "run" && args[0] != "serve" { // whose signals are its command's, or its own
 		var stop context.CancelFunc
 		ctx, stop = notifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 		defer stop()
