@@ -111,13 +111,6 @@ func (k *Keeper) Len() int {
 	return len(k.kept)
 }
 
-// HasSocket reports whether it keeps a socket.
-func (k *Keeper) HasSocket() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.socket != nil
-}
-
 // Close lets go of all.
 func (k *Keeper) Close() error {
 	k.mu.Lock()

@@ -145,7 +145,7 @@ func (d *daemon) run() error {
 	}
 	defer d.halt()
 	for _, n := range in.listeners {
-		d.take(n.l, "a daemon that is no more")
+		_ = d.take(n.l, "a daemon that is no more", true)
 	}
 	page, err := d.openStatus(len(in.listeners) > 0)
 	if err != nil {
@@ -173,6 +173,9 @@ func (d *daemon) run() error {
 		go d.retryStatus()
 	}
 	d.saveGood(text)
+	if d.beat != nil {
+		_, _ = d.beat.Write([]byte{beatReady})
+	}
 	d.say("READY=1", d.statusLine())
 	d.Log.Info("serving", "socket", d.Socket, "policy", d.Policy, "rules", p.Rules(), "containers", len(d.engine.Sources()), "pid", os.Getpid())
 	return d.live(signals)
@@ -315,7 +318,7 @@ func (d *daemon) watch(ctx context.Context) {
 			continue
 		}
 		if d.beat != nil {
-			_, _ = d.beat.Write([]byte{1})
+			_, _ = d.beat.Write([]byte{beatWell})
 		}
 		if d.manager != nil && d.manager.Watchdog() > 0 {
 			_ = d.manager.Notify("WATCHDOG=1")
@@ -363,14 +366,16 @@ func (d *daemon) add(s agent.State, l *notify.Listener) error {
 	return nil
 }
 
-// take serves a listener of a predecessor, whose unanswered calls it answers first.
-func (d *daemon) take(l *notify.Listener, whose string) error {
+// take serves a listener of a predecessor, whose unanswered calls it answers first. One that lives has written down all
+// that it received.
+func (d *daemon) take(l *notify.Listener, whose string, dead bool) error {
 	s, err := agent.StateOf(l)
 	n := 0
+	if err == nil && (dead || l.Journal().Outstanding() > 0) {
+		n, err = agent.Recover(l, nil)
+	}
 	if err == nil {
-		if n, err = agent.Recover(l, nil); err == nil {
-			err = d.add(s, l)
-		}
+		err = d.add(s, l)
 	}
 	if err != nil {
 		d.Log.Error("a container is not served: its trapped calls wait, and fail with ENOSYS in the end", "container", s, "err", err)

@@ -158,7 +158,7 @@ func (d *daemon) takeOver() error {
 		ctx, cancel := context.WithTimeout(ctx, keepFor)
 		defer cancel()
 		d.keepCopy(ctx, s, l)
-		return d.take(l, "the daemon before")
+		return d.take(l, "the daemon before", false)
 	})
 	if err == nil && taken.Socket == nil {
 		err = errors.New("it gave no socket")

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,7 +24,7 @@ import (
 const (
 	shortLife  = 5 * time.Second
 	leastPause = 50 * time.Millisecond
-	mostPause  = 5 * time.Second
+	mostPause  = time.Second
 )
 
 // An ExitError is the end of a daemon that said itself what was wrong.
@@ -37,7 +38,8 @@ type keeper struct {
 	*agent.Keeper
 	env     []string
 	signals chan os.Signal
-	asked   bool // to end
+	asked   bool        // to end
+	ready   atomic.Bool // there was a daemon that served
 
 	activated bool // the socket is the service manager's
 }
@@ -69,7 +71,7 @@ func keep(c *Config, env []string) error {
 			return err
 		case status.Exited() && status.ExitStatus() == 0:
 			return nil
-		case !k.HasSocket() || k.asked:
+		case !k.ready.Load() || k.asked:
 			if status.Exited() {
 				return &ExitError{status.ExitStatus()}
 			}
@@ -160,6 +162,9 @@ func (k *keeper) one() (unix.WaitStatus, error) {
 			if n, err := beats.Read(b); n == 0 || err != nil {
 				return
 			}
+			if b[0] == beatReady {
+				k.ready.Store(true)
+			}
 			select {
 			case beat <- struct{}{}:
 			default:
@@ -176,6 +181,12 @@ func (k *keeper) one() (unix.WaitStatus, error) {
 const (
 	beatEvery = 5 * time.Second
 	deadAfter = 30 * time.Second
+)
+
+// What a daemon writes: once that it serves, and that it is well.
+const (
+	beatReady = 'r'
+	beatWell  = 'w'
 )
 
 // wait passes signals on until the daemon has ended. One that is not well is killed. It also reaps what the kernel gives

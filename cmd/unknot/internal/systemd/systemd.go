@@ -61,6 +61,7 @@ type Manager struct {
 	env      []string
 	watchdog time.Duration
 	mu       sync.Mutex // of a message and its write deadline
+	storing  sync.Mutex // of the probe's name
 }
 
 // ErrNone says that there is no manager: NOTIFY_SOCKET is not set.
@@ -124,7 +125,20 @@ func (m *Manager) send(lines []string, fds []int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_ = m.c.SetWriteDeadline(time.Now().Add(sendFor))
-	if _, _, err := m.c.WriteMsgUnix([]byte(strings.Join(lines, "\n")+"\n"), oob, nil); err != nil {
+	raw, err := m.c.SyscallConn()
+	if err == nil { // package net takes no descriptors for a datagram socket that is connected
+		var serr error
+		err = raw.Write(func(fd uintptr) bool {
+			for {
+				serr = unix.Sendmsg(int(fd), []byte(strings.Join(lines, "\n")), oob, nil, unix.MSG_NOSIGNAL)
+				if !errors.Is(serr, unix.EINTR) {
+					return !errors.Is(serr, unix.EAGAIN)
+				}
+			}
+		})
+		err = errors.Join(err, serr)
+	}
+	if err != nil {
 		return fmt.Errorf("tell the service manager %s: %w", lines[0], err)
 	}
 	return nil
@@ -165,12 +179,18 @@ const probeName = "unknot-probe"
 
 // Probe reports whether the manager stores descriptors: nil, or [ErrNotStored]. A manager does not say; but it closes
 // what it does not store, and that can be seen from the other end.
-func (m *Manager) Probe(ctx context.Context) error { return m.probe(ctx) }
+func (m *Manager) Probe(ctx context.Context) error {
+	m.storing.Lock()
+	defer m.storing.Unlock()
+	return m.probe(ctx)
+}
 
 // Store has the manager keep copies of fds under a name, until [Manager.Forget], the service is stopped, or this process
 // is started again: then they are among [Files]. It does not watch them (FDPOLL=0): systemd's own loop would wake up for
 // every notification of a listener. It fails with ErrNotStored where they are not kept.
 func (m *Manager) Store(ctx context.Context, name string, fds ...int) error {
+	m.storing.Lock()
+	defer m.storing.Unlock()
 	if err := m.send([]string{"FDSTORE=1", "FDNAME=" + name, "FDPOLL=0"}, fds); err != nil {
 		return err
 	}
