@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,6 +57,8 @@ type daemon struct {
 	mu       sync.Mutex
 	released map[*engine.Source]bool // by us: their targets live
 	unkept   atomic.Int64            // listeners without a copy
+
+	reloads, refused, inheritedN, interrupted atomic.Int64 // since the start
 }
 
 // fromKeeper takes what a keeper gave this process: the link, and two pipes.
@@ -144,9 +147,7 @@ func (d *daemon) run() error {
 		return err
 	}
 	defer d.halt()
-	for _, n := range in.listeners {
-		_ = d.take(n.l, "a daemon that is no more", true)
-	}
+	d.takeAll(in.listeners)
 	page, err := d.openStatus(len(in.listeners) > 0)
 	if err != nil {
 		return err
@@ -269,6 +270,7 @@ func (d *daemon) saveGood(text []byte) {
 // startEngine has the engine run.
 func (d *daemon) startEngine(p *rules.Policy) (err error) {
 	d.router = rules.NewRouter(p, d.audit)
+	d.router.SetLogger(d.Log)
 	cfg := engine.Config{Handler: d.router, BySource: true, BySyscall: true, Logger: d.Log, StopTimeout: time.Second}
 	p.Settings().Config(&cfg)
 	if d.handler != nil {
@@ -366,6 +368,20 @@ func (d *daemon) add(s agent.State, l *notify.Listener) error {
 	return nil
 }
 
+// takeAll serves what a dead predecessor had. To find what it held takes milliseconds for each listener.
+func (d *daemon) takeAll(all []named) {
+	var busy sync.WaitGroup
+	turn := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for _, n := range all {
+		turn <- struct{}{}
+		busy.Go(func() {
+			_ = d.take(n.l, "a daemon that is no more", true)
+			<-turn
+		})
+	}
+	busy.Wait()
+}
+
 // take serves a listener of a predecessor, whose unanswered calls it answers first. One that lives has written down all
 // that it received.
 func (d *daemon) take(l *notify.Listener, whose string, dead bool) error {
@@ -383,6 +399,8 @@ func (d *daemon) take(l *notify.Listener, whose string, dead bool) error {
 		_ = l.Close()
 		return err
 	}
+	d.inheritedN.Add(1)
+	d.interrupted.Add(int64(n))
 	d.Log.Info("container taken", "container", s, "of", whose, "interrupted", n)
 	return nil
 }
@@ -454,9 +472,10 @@ func (d *daemon) showStatus(l net.Listener) {
 				defer cancel()
 				return d.engine.Alive(ctx)
 			},
-			Source:  container,
-			Syscall: callName,
-			Logger:  d.Log,
+			Source:     container,
+			Syscall:    callName,
+			Collectors: d.collectors(),
+			Logger:     d.Log,
 		})
 		if err != nil {
 			d.Log.Error("there is no status page any more", "err", err)
@@ -512,6 +531,7 @@ func (d *daemon) reload() {
 	}
 	p, text, err := d.load()
 	if err != nil {
+		d.refused.Add(1)
 		d.Log.Error("the policy stays as it was", "err", err)
 		return
 	}
@@ -519,6 +539,7 @@ func (d *daemon) reload() {
 		d.Log.Warn("settings of the queue and its handlers are taken at the start only: restart, or start another with --take-over")
 	}
 	d.router.Swap(p)
+	d.reloads.Add(1)
 	d.saveGood(text)
 	d.Log.Info("policy reloaded", "policy", d.Policy, "rules", p.Rules())
 	for _, note := range p.Notes() {

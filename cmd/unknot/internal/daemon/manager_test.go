@@ -181,9 +181,7 @@ func TestServiceManagerKeeps(t *testing.T) {
 	s := b.start(serveConfig{Config: c, Hold: true})
 	s.serving(1)
 	load := startLoad(t, c.Socket, 4)
-	if n := b.stored(listenerPrefix); n != 8 { // and journals
-		t.Errorf("%d descriptors of listeners are stored", n)
-	}
+	eventually(t, "listeners and journals are stored", func() bool { return b.stored(listenerPrefix) == 8 })
 	held := 0
 	for i := range rounds {
 		load.goesOn(300)
