@@ -547,6 +547,10 @@ func (d *daemon) reload() {
 	}
 }
 
+// sameWish is within what time signals are one: timeout(1) sends two, and whoever ends a control group signals the
+// daemon, and its keeper, which passes it on.
+const sameWish = 500 * time.Millisecond
+
 // stop ends the daemon: clients that are sending are served, then handlers finish, for at most Drain. A second
 // signal ends the wait.
 func (d *daemon) stop(signals <-chan os.Signal) error {
@@ -556,14 +560,19 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 	d.Log.Info("stopping; another signal hurries", "containers", n, "for at most", d.Drain)
 	ctx, cancel := context.WithTimeout(context.Background(), d.Drain)
 	defer cancel()
+	first := time.Now()
 	go func() {
-		select {
-		case s := <-signals:
-			if s != unix.SIGHUP {
-				d.Log.Warn("hurried: handlers are not waited for any more")
-				cancel()
+		for {
+			select {
+			case s := <-signals:
+				if s != unix.SIGHUP && time.Since(first) > sameWish {
+					d.Log.Warn("hurried: handlers are not waited for any more")
+					cancel()
+					return
+				}
+			case <-ctx.Done():
+				return
 			}
-		case <-ctx.Done():
 		}
 	}()
 	d.door.close()

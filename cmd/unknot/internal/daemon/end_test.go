@@ -23,7 +23,7 @@ func TestStop(t *testing.T) {
 			t.Run(fmt.Sprint(keep, " hurry ", hurry), func(t *testing.T) {
 				c := home(t)
 				c.Keep = keep
-				c.Drain = 300 * time.Millisecond
+				c.Drain = 2 * sameWish
 				if hurry {
 					c.Drain = lifetime
 				}
@@ -40,12 +40,13 @@ func TestStop(t *testing.T) {
 					}
 				}
 				s.signal(unix.SIGTERM)
+				s.signal(unix.SIGTERM) // the same wish
 				s.says("stopping", 1)
 				if hurry {
 					select {
 					case <-s.done:
 						t.Error("it did not wait for the handler")
-					case <-time.After(100 * time.Millisecond):
+					case <-time.After(2 * sameWish):
 					}
 					s.signal(unix.SIGTERM)
 				}
