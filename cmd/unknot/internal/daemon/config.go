@@ -34,7 +34,8 @@ type Config struct {
 	// Again is this program, to be run again as the daemon of a keeper: with Stdout, Stderr and ExtraFiles as they shall be.
 	Again func() *exec.Cmd
 
-	handler engine.Handler // instead of the policy, in tests
+	handler   engine.Handler // instead of the policy, in tests
+	deadAfter time.Duration  // 0: deadAfter
 }
 
 // Keep says who keeps copies of listeners.

@@ -301,6 +301,9 @@ func (d *daemon) startEngine(p *rules.Policy) (err error) {
 // watch says, as long as it is so, that the engine goes round.
 func (d *daemon) watch(ctx context.Context) {
 	every := beatEvery
+	if d.deadAfter > 0 {
+		every = d.deadAfter / 6
+	}
 	if d.manager != nil && d.manager.Watchdog() > 0 {
 		every = min(every, d.manager.Watchdog()/3)
 	}

@@ -43,6 +43,7 @@ type serveConfig struct {
 	Config Config
 	Hold   bool // handlers hold some calls for a moment, so that a crash finds some
 	Stuck  bool // handlers of calls with argument 99 never return
+	Dead   time.Duration
 }
 
 // A settings is what of a Config can be told.
@@ -52,6 +53,14 @@ type settings struct {
 	Keep                          Keep
 	Drain                         time.Duration
 	Hold, Stuck                   bool
+	Dead                          time.Duration
+}
+
+// told is a configuration as the environment tells it.
+func (c serveConfig) told() (string, error) {
+	f := c.Config
+	b, err := json.Marshal(settings{f.Socket, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Dead})
+	return string(b), err
 }
 
 func serveMain(said string) int {
@@ -60,7 +69,7 @@ func serveMain(said string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 97
 	}
-	c := Config{Socket: o.Socket, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain}
+	c := Config{Socket: o.Socket, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead}
 	log, err := NewLog(os.Stderr, "json", nil)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -171,14 +180,13 @@ func start(t *testing.T, c serveConfig) *server {
 
 func startWith(t *testing.T, c serveConfig, env []string, change func(*exec.Cmd)) *server {
 	t.Helper()
-	f := c.Config
-	said, err := json.Marshal(settings{f.Socket, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck})
+	said, err := c.told()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{t: t, log: &lines{}, done: make(chan struct{})}
 	s.cmd = exec.Command("/proc/self/exe")
-	s.cmd.Env = append(append(os.Environ(), serveEnv+"="+string(said), "GORACE=atexit_sleep_ms=0"), env...)
+	s.cmd.Env = append(append(os.Environ(), serveEnv+"="+said, "GORACE=atexit_sleep_ms=0"), env...)
 	s.cmd.Stderr = s.log
 	s.cmd.WaitDelay = time.Second
 	change(s.cmd)

@@ -215,6 +215,7 @@ func (d *daemon) handOver(c *net.UnixConn) (over bool, err error) {
 	}
 	if d.store.outlives() {
 		// Who has copies of all begins anew, with all of them. There is no telling what the other one has.
+		d.Log.Error("a successor took a part and failed; this daemon ends, and the next one begins with all", "err", err)
 		return false, fmt.Errorf("a successor took a part and failed: %w", err)
 	}
 	d.Log.Error("a successor took a part and failed; this daemon goes on with the rest", "err", err, "containers", len(d.engine.Sources()))

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -210,7 +211,8 @@ func (k *keeper) wait(cmd *exec.Cmd, beat <-chan struct{}, over func()) (status 
 	}()
 	defer over()
 	defer cmd.Process.Release()
-	well := time.NewTimer(deadAfter)
+	dead := cmp.Or(k.cfg.deadAfter, deadAfter)
+	well := time.NewTimer(dead)
 	defer well.Stop()
 	var aborting <-chan time.Time
 	for {
@@ -221,9 +223,9 @@ func (k *keeper) wait(cmd *exec.Cmd, beat <-chan struct{}, over func()) (status 
 			k.asked = k.asked || s != unix.SIGHUP
 			_ = cmd.Process.Signal(s)
 		case <-beat:
-			well.Reset(deadAfter)
+			well.Reset(dead)
 		case <-well.C:
-			k.cfg.Log.Error("the daemon does not say that it is well, and is killed", "pid", pid, "for", deadAfter)
+			k.cfg.Log.Error("the daemon does not say that it is well, and is killed", "pid", pid, "for", dead)
 			_ = cmd.Process.Signal(unix.SIGABRT) // which says what its goroutines do
 			aborting = time.After(shortLife)
 		case <-aborting:

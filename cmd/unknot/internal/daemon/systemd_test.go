@@ -3,7 +3,6 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -132,8 +131,7 @@ func (b *realBoss) write(units string, c serveConfig) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	f := c.Config
-	said, err := json.Marshal(settings{f.Socket, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck})
+	said, err := c.told()
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -142,7 +140,7 @@ func (b *realBoss) write(units string, c serveConfig) {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		text = bytes.ReplaceAll(text, []byte("/run/unknot/agent.sock"), []byte(f.Socket))
+		text = bytes.ReplaceAll(text, []byte("/run/unknot/agent.sock"), []byte(c.Config.Socket))
 		if err := os.WriteFile(units+"/"+name, text, 0o644); err != nil {
 			b.t.Fatal(err)
 		}
