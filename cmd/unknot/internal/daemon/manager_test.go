@@ -339,6 +339,37 @@ func TestStore(t *testing.T) {
 	b.mu.Unlock()
 }
 
+// Containers start at the same time.
+func TestStoreTogether(t *testing.T) {
+	b := newBoss(t, 1000)
+	t.Setenv("NOTIFY_SOCKET", b.addr)
+	m, err := systemd.Connect(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	fd := int(null.Fd())
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for j := range 20 {
+				if err := m.Store(t.Context(), fmt.Sprint("a", i, "-", j), fd); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if err := m.Barrier(t.Context()); err != nil || b.stored("") != 160 {
+		t.Errorf("%d are stored: %v", b.stored(""), err)
+	}
+}
+
 // What cannot be from a service manager is refused.
 func TestFiles(t *testing.T) {
 	for _, c := range []struct{ pid, n, names, want string }{
