@@ -80,7 +80,7 @@ func (d *daemon) fromKeeper(numbers string) error {
 	if err != nil {
 		return err
 	}
-	d.store, d.alive, d.beat = &keeperStore{link}, files[1], files[2]
+	d.store, d.alive, d.beat = &keeperStore{link: link}, files[1], files[2]
 	return nil
 }
 
@@ -177,6 +177,9 @@ func (d *daemon) run() error {
 	if d.beat != nil {
 		_, _ = d.beat.Write([]byte{beatReady})
 	}
+	for _, note := range p.Notes() {
+		d.Log.Warn(note)
+	}
 	d.say("READY=1", d.statusLine())
 	d.Log.Info("serving", "socket", d.Socket, "policy", d.Policy, "rules", p.Rules(), "containers", len(d.engine.Sources()), "pid", os.Getpid())
 	return d.live(signals)
@@ -214,7 +217,9 @@ func (d *daemon) live(signals chan os.Signal) error {
 			return fmt.Errorf("no clients are taken any more: %w", err)
 		case <-orphan:
 			orphan = nil
-			d.store = noStore{}
+			if k, ok := d.store.(*keeperStore); ok {
+				k.gone.Store(true)
+			}
 			d.Log.Error("the keeper is gone: a crash from now on makes containers' trapped calls fail with ENOSYS; start another daemon with --take-over")
 		case <-said.C:
 			if line := d.statusLine(); line != last {
@@ -423,6 +428,9 @@ func (d *daemon) openSocket(in inherited) error {
 		}
 	}
 	l, err := unixsocket.Listen(d.Socket, agent.DefaultMode)
+	if errors.Is(err, unixsocket.ErrLive) && d.TakeOver {
+		return fmt.Errorf("--socket: %w; it does not hand over: a service of systemd's is restarted (systemctl restart)", err)
+	}
 	if errors.Is(err, unixsocket.ErrLive) {
 		return fmt.Errorf("--socket: %w; --take-over takes it, and all containers, from another unknot serve", err)
 	}

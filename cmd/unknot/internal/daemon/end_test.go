@@ -179,7 +179,7 @@ func TestBadInput(t *testing.T) {
 	defer o.Close()
 	other.TakeOver = true
 	d = start(t, serveConfig{Config: other})
-	if code := d.end(); code != 1 || !strings.Contains(d.log.String(), "another process listens there") {
+	if code := d.end(); code != 1 || !strings.Contains(d.log.String(), "it does not hand over") {
 		t.Errorf("exit status %d: %s", code, d.log)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/unknot/unknot/cmd/unknot/internal/systemd"
@@ -42,13 +43,21 @@ func (noStore) outlives() bool                                  { return false }
 func (noStore) stays() bool                                     { return false }
 
 // A keeperStore is the keeper that started this process. It finds out by itself which listeners have no targets.
-type keeperStore struct{ link *agent.Link }
+type keeperStore struct {
+	link *agent.Link
+	gone atomic.Bool // the keeper
+}
+
+var errKeeperGone = errors.New("the keeper is gone")
 
 func (s *keeperStore) keep(ctx context.Context, l *notify.Listener) error {
+	if s.gone.Load() {
+		return errKeeperGone
+	}
 	return s.link.Give(ctx, l)
 }
 func (s *keeperStore) forget(*notify.Listener) {}
-func (s *keeperStore) outlives() bool          { return true }
+func (s *keeperStore) outlives() bool          { return !s.gone.Load() }
 func (s *keeperStore) stays() bool             { return false }
 func (s *keeperStore) socket(ctx context.Context, l *net.UnixListener) error {
 	return s.link.GiveSocket(ctx, l, l.Addr().String())
