@@ -137,7 +137,9 @@ func spell(names []named, v uint64, kind syscalls.Kind) string {
 		}
 	}
 	if left != 0 || len(parts) == 0 {
-		if kind == syscalls.Mode {
+		if kind == syscalls.Mode && left == 0 {
+			parts = append(parts, "0")
+		} else if kind == syscalls.Mode {
 			parts = append(parts, "0"+strconv.FormatUint(left, 8))
 		} else {
 			parts = append(parts, "0x"+strconv.FormatUint(left, 16))

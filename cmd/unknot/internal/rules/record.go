@@ -34,6 +34,9 @@ func (l *look) all() (err error) {
 		case byAddress:
 			l.address(i)
 		}
+		if p.Points == "open_how" {
+			_, _ = l.how()
+		}
 	}
 	return nil
 }

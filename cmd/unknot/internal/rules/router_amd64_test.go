@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -388,6 +390,74 @@ func TestTargetsThatGo(t *testing.T) {
 	}
 }
 
+// What the supervisor has no right to read is not let through, and what is only written down goes on.
+func TestUnreadable(t *testing.T) {
+	b := newBench(t, "default: log\nrules:\n- calls: mkdir\n  where: {path: /a}\n  do: deny EROFS\n- calls: open\n  where: {path: /a}\n  do: inject /b\n- calls: chmod\n  where: {path: /a}\n  do: log\n")
+	var said bytes.Buffer
+	b.router.SetLogger(slog.New(slog.NewTextHandler(&said, nil)))
+	p := b.container(box("x"))
+	p.TID = 0 // in a pid namespace that we do not see
+	a := p.PutString("/a")
+	for nr, want := range map[int]syscall.Errno{unix.SYS_MKDIR: unix.EROFS, unix.SYS_OPEN: unix.EACCES, unix.SYS_CHMOD: 0, unix.SYS_RMDIR: 0} {
+		if got := p.Call(nr, a); got.Errno != want || got.Continued != (want == 0) {
+			t.Errorf("call %d: %v, want %v", nr, got, want)
+		}
+	}
+	if n := strings.Count(said.String(), "\n"); b.router.Unread() != 2 || n != 1 || !strings.Contains(said.String(), "pid namespace") {
+		t.Errorf("%d unread, said %d times: %s", b.router.Unread(), n, said.String())
+	}
+	for _, r := range b.records() {
+		if r["answer"] != "continue" || !strings.Contains(fmt.Sprint(r["unread"]), "pid namespace") || r["args"].(map[string]any)["path"] != nil {
+			t.Errorf("%v", r)
+		}
+	}
+}
+
+// What a record holds of odd arguments.
+func TestRecords(t *testing.T) {
+	b := newBench(t, "default: log\nrules:\n- calls: mkdir\n  do: errno EPERM\n  log: true\n")
+	p := b.container(box("a\"b"))
+	pointers := func(at ...uint64) (raw []byte) {
+		for _, a := range append(at, 0) {
+			raw = binary.NativeEndian.AppendUint64(raw, a)
+		}
+		return raw
+	}
+	long := p.PutString(strings.Repeat("y", 3000))
+	many := slices.Repeat([]uint64{long}, 20)
+	how := append(binary.NativeEndian.AppendUint64(nil, unix.O_CREAT|unix.O_WRONLY), pointers(0o600)...)
+	how[16] = unix.RESOLVE_BENEATH
+	for _, c := range []struct {
+		nr   int
+		args []uint64
+	}{
+		{unix.SYS_MKDIR, []uint64{p.PutString("/\xff\n\"\u2028é"), 0o1755}},
+		{unix.SYS_MKDIR, []uint64{8, 0}},
+		{unix.SYS_OPENAT, []uint64{fdcwd, p.PutString("x"), unix.O_CREAT | unix.O_EXCL | unix.O_TMPFILE | 1<<30, 0o600}},
+		{unix.SYS_OPENAT2, []uint64{3, p.PutString("x"), p.Put(how), 24}},
+		{unix.SYS_EXECVE, []uint64{p.PutString("/x"), p.Put(pointers(p.PutString("a"), p.PutString(""))), p.Put(pointers(p.PutString("SECRET=1")))}},
+		{unix.SYS_EXECVE, []uint64{p.PutString("/x"), p.Put(pointers(many...)), 0}},
+		{unix.SYS_SOCKET, []uint64{unix.AF_NETLINK, unix.SOCK_RAW | unix.SOCK_CLOEXEC, 0}},
+		{unix.SYS_SENDTO, []uint64{3, 8, 5, 0, 0, 0}},
+		{unix.SYS_KILL, []uint64{^uint64(0), 9}},
+		{unix.SYS_CHMOD, []uint64{p.PutString("/x"), 0o4755}},
+		{unix.SYS_GETPPID, nil},
+		{unix.SYS_MSYNC, []uint64{1, 2, 3}},
+		{99999, []uint64{7}},
+	} {
+		p.Call(c.nr, c.args...)
+	}
+	if err := b.audit.Close(); err != nil {
+		t.Error(err)
+	}
+	// What is of the moment, and the many bytes of a long argument.
+	text := regexp.MustCompile(`"(time":"[^"]*|wait_ns":\d+|pid":\d+)`).ReplaceAllString(b.log.String(), `"…`)
+	text = regexp.MustCompile(`y{1000,}`).ReplaceAllStringFunc(text, func(s string) string { return fmt.Sprintf("y*%d", len(s)) })
+	text = regexp.MustCompile(`thread \d+, address 0x[0-9a-f]+`).ReplaceAllString(text, "thread …, address …")
+	golden(t, "testdata/records.golden", text)
+	b.records() // all of it is JSON
+}
+
 // Each call is answered by the old policy or the new one, whole.
 func TestSwap(t *testing.T) {
 	texts := [2]string{}
@@ -456,5 +526,20 @@ rules:
 		if got := b.router.Inlines(c.src, &d); got != c.inline {
 			t.Errorf("call %d, flags %#x: inline %v", c.nr, c.flags, got)
 		}
+	}
+}
+
+// BenchmarkInlines is what the receive thread pays for each call: the choice of the rule.
+func BenchmarkInlines(b *testing.B) {
+	r := NewRouter(mustParse(b, "default: continue\nrules:\n- calls: openat\n  where: {flags: O_CREAT}\n  do: deny\n- calls: openat\n  where: {path: /a}\n  do: deny\n- calls: mknod\n  do: errno EPERM\n"), nil)
+	src := enginetest.New(b, r).TargetWith(engine.SourceOptions{Tag: NewTag(box("x"))}).Source()
+	for name, d := range map[string]notify.Data{"default": {NR: unix.SYS_GETPPID}, "rule": {NR: unix.SYS_MKNOD}, "flags": {NR: unix.SYS_OPENAT, Args: [6]uint64{2: unix.O_CREAT}}} {
+		d.Arch = notify.NativeArch
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r.Inlines(src, &d)
+			}
+		})
 	}
 }
