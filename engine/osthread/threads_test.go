@@ -3,6 +3,7 @@ package osthread
 import (
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -31,16 +32,12 @@ func TestThreads(t *testing.T) {
 }
 
 func TestCPUTime(t *testing.T) {
-	tid, end, spin := make(chan int), make(chan bool), make(chan bool)
+	tid, end := make(chan int), make(chan bool)
+	var over atomic.Bool
 	Start(func() {
 		tid <- unix.Gettid()
 		<-end
-		for {
-			select {
-			case <-spin:
-				return
-			default:
-			}
+		for !over.Load() {
 		}
 	})
 	id := <-tid
@@ -57,7 +54,7 @@ func TestCPUTime(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	close(spin)
+	over.Store(true)
 	if _, err := CPUTime(1 << 22); err == nil {
 		t.Error("a thread that is none has used CPUs")
 	}

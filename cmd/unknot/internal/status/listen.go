@@ -35,7 +35,7 @@ func IsBadAddress(err error) bool {
 func split(addr string) (network, address string, err error) {
 	if path, ok := strings.CutPrefix(addr, unixPrefix); ok {
 		if path == "" {
-			return "", "", badAddress{fmt.Errorf("address %q: no path after unix:", addr)}
+			return "", "", badAddress{fmt.Errorf("address %q: no path after unix", addr)}
 		}
 		if err := unixsocket.Check(path); err != nil {
 			return "", "", badAddress{err}

@@ -298,7 +298,7 @@ func TestListen(t *testing.T) {
 		"unix:" + file:          {false, "no socket: remove it, or choose another path"},
 		"unix:" + dir + "/no/s": {false, "no such file or directory"},
 		"unix:" + dir + "/" + strings.Repeat("x", 108): {true, "too long for a socket, which takes 107: use a shorter directory"},
-		"unix:":             {true, "no path after unix:"},
+		"unix:":             {true, "no path after unix"},
 		"unix:@x":           {true, "use a path"},
 		"":                  {true, "want HOST:PORT"},
 		"9090":              {true, "want HOST:PORT, such as 127.0.0.1:9090, or unix:/PATH"},
