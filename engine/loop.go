@@ -339,7 +339,7 @@ func (l *loop) receive(src *Source, block bool) bool {
 	}
 	c.receivedAt, c.stats = at, stats
 	l.received(src, n, at)
-	if src.inliner != nil && src.inliner.inlines(src, &n.Data) {
+	if src.inliner != nil && src.inliner.Inlines(src, &n.Data) {
 		r.notif, r.src, r.receivedAt, r.stats = *n, src, at, stats // the cell is for the next one
 		l.inline.serve(false, at)
 		return true

@@ -76,7 +76,7 @@ type when struct {
 	match  func(*Source) bool
 	bare   Handler
 	h      Handler // with what is around it
-	nested inliner // bare, if it is one
+	nested Inliner // bare, if it is one
 }
 
 // A muxTable is what calls are looked up in. It is never changed.
@@ -86,25 +86,38 @@ type muxTable struct {
 	other  Handler
 
 	inline bool // a route may be
-	nested inliner
+	nested Inliner
 }
 
-// An inliner is a handler that wants some calls of a queueing engine on the receive thread.
-type inliner interface {
-	inlines(*Source, *notify.Data) bool
+// An Inliner is a handler that wants some calls of a queueing engine on the receive thread, as a [Mux] with a
+// [Route] that is Inline does. It is asked if it is the handler of the engine or of the listener, or a part of such a Mux.
+type Inliner interface {
+	Handler
+	// Inlines is asked for each call, on the receive thread, and must neither block nor allocate, nor keep the
+	// data. Where it says yes Handle comes next, on the same thread, and must not block: see [Config.Inline].
+	Inlines(*Source, *notify.Data) bool
 }
 
 // A boundRoute is a Route with its layers around it.
 type boundRoute struct {
 	Route
 	h      Handler
-	bounds *bounds // nil: the engine's
+	limits *Limits // nil: the engine's
 }
 
-// bounds are what a route sets for the engine.
-type bounds struct {
+// Limits are how long a handler may take and what answers for it otherwise, as a [Route] has them.
+type Limits struct {
 	deadline time.Duration // 0: the engine's; negative: none
 	errno    syscall.Errno // 0: the engine's
+}
+
+// NewLimits returns limits; deadline and def are as [Route.Deadline] and [Route.Default].
+func NewLimits(deadline time.Duration, def syscall.Errno) (*Limits, error) {
+	r := Route{Handler: Continue, Deadline: deadline, Default: def}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	return &Limits{deadline, def}, nil
 }
 
 // maxCallNumber bounds the tables by number.
@@ -166,7 +179,7 @@ func (m *Mux) RouteNumber(r Route, arch uint32, nr int32) error {
 // handles it, and must neither block nor allocate.
 func (m *Mux) When(match func(*Source) bool, h Handler) {
 	m.change(func(d *muxRoutes) {
-		nested, _ := h.(inliner)
+		nested, _ := h.(Inliner)
 		d.whens = append(d.whens, when{match, h, d.around(h), nested})
 	})
 }
@@ -207,7 +220,7 @@ func (d *muxRoutes) around(h Handler) Handler {
 func (d *muxRoutes) bind(r Route) *boundRoute {
 	b := &boundRoute{Route: r, h: d.around(r.Handler)}
 	if r.Deadline != 0 || r.Default != 0 {
-		b.bounds = &bounds{r.Deadline, r.Default}
+		b.limits = &Limits{r.Deadline, r.Default}
 	}
 	return b
 }
@@ -236,7 +249,7 @@ func (m *Mux) change(f func(*muxRoutes)) {
 // compile makes the table of what was told. The caller holds m.mu.
 func (m *Mux) compile() {
 	t := &muxTable{other: m.def.other, whens: slices.Clone(m.def.whens)}
-	t.nested, _ = m.def.bare.(inliner)
+	t.nested, _ = m.def.bare.(Inliner)
 	t.inline = t.nested != nil
 	for _, w := range t.whens {
 		t.inline = t.inline || w.nested != nil
@@ -266,8 +279,8 @@ func (m *Mux) Handle(r Request) {
 	}
 	d := r.Data()
 	if b := t.route(&d); b != nil {
-		if b.bounds != nil {
-			r.bound(b.bounds)
+		if b.limits != nil {
+			r.Limit(b.limits)
 		}
 		b.h.Handle(r)
 		return
@@ -277,21 +290,21 @@ func (m *Mux) Handle(r Request) {
 	}
 }
 
-// inlines reports whether a call is for the receive thread, which asks.
-func (m *Mux) inlines(src *Source, d *notify.Data) bool {
+// Inlines reports whether a call is for the receive thread, which asks.
+func (m *Mux) Inlines(src *Source, d *notify.Data) bool {
 	t := m.table.Load()
 	if !t.inline {
 		return false
 	}
 	for i := range t.whens {
 		if w := &t.whens[i]; w.match(src) {
-			return w.nested != nil && w.nested.inlines(src, d)
+			return w.nested != nil && w.nested.Inlines(src, d)
 		}
 	}
 	if b := t.route(d); b != nil {
 		return b.Inline
 	}
-	return t.nested != nil && t.nested.inlines(src, d)
+	return t.nested != nil && t.nested.Inlines(src, d)
 }
 
 func (t *muxTable) route(d *notify.Data) *boundRoute {
@@ -302,15 +315,16 @@ func (t *muxTable) route(d *notify.Data) *boundRoute {
 	return t.routes[abi][nr]
 }
 
-// bound has other bounds than the engine's hold for the request.
-func (r Request) bound(b *bounds) {
+// Limit has l hold for the request from now on, instead of the engine's limits or those of its route; nil has
+// the engine's hold again. The deadline counts from dispatch. It allocates nothing: make l once.
+func (r Request) Limit(l *Limits) {
 	if !r.hold() {
 		return
 	}
 	defer r.release()
-	r.s.bounds.Store(b)
-	if b.deadline > 0 {
-		r.s.e.deadlines.tighten(b.deadline)
+	r.s.limits.Store(l)
+	if l != nil && l.deadline > 0 {
+		r.s.e.deadlines.tighten(l.deadline)
 	}
 }
 
@@ -339,7 +353,7 @@ func (d *deadlines) tighten(to time.Duration) {
 
 // deadline is what holds for the slot's request; 0 if nothing does.
 func (s *slot) deadline() time.Duration {
-	if b := s.bounds.Load(); b != nil && b.deadline != 0 {
+	if b := s.limits.Load(); b != nil && b.deadline != 0 {
 		return max(0, b.deadline)
 	}
 	return s.e.cfg.HandlerDeadline
@@ -355,7 +369,7 @@ func (s *slot) overdue(from, at int64, any bool) bool {
 // defaultResp is the default answer for the slot's request. Whoever asks has won the right to answer.
 func (s *slot) defaultResp() notify.Resp {
 	errno := s.e.cfg.DefaultErrno
-	if b := s.bounds.Load(); b != nil && b.errno != 0 {
+	if b := s.limits.Load(); b != nil && b.errno != 0 {
 		errno = b.errno
 	}
 	if errno == DropContinue {

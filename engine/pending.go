@@ -51,7 +51,7 @@ func (r Request) Detach() *Pending {
 	p := &pending{rx: s.src.owner.Load(), over: make(chan struct{})}
 	d := &slot{notif: s.notif, src: s.src, stats: s.stats, receivedAt: s.receivedAt, dispatchedAt: s.dispatchedAt,
 		seq: first, t: s.t, e: s.e, pending: p}
-	d.bounds.Store(s.bounds.Load())
+	d.limits.Store(s.limits.Load())
 	d.state.Store(first)
 	p.rx.detached.Add(1)
 	s.src.detached.Add(1)

@@ -72,7 +72,7 @@ type slot struct {
 	answeredFrom, endedAt    int64  // begin and end of SEND
 	seq                      uint64 // the state word of this request, phase running
 
-	bounds atomic.Pointer[bounds] // of the request's route, or nil
+	limits atomic.Pointer[Limits] // of the request, or nil
 
 	// The same for all requests.
 	t *tally

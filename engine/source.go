@@ -34,7 +34,7 @@ type Source struct {
 	opts    SourceOptions
 	handler Handler
 	inline  bool
-	inliner inliner // handler, if it wants some calls inline and the source is not; else nil
+	inliner Inliner // handler, if it wants some calls inline and the source is not; else nil
 
 	received            atomic.Uint64 // calls
 	ends                ends          // of these
@@ -148,7 +148,7 @@ func (e *Engine) newSource(l *notify.Listener, o SourceOptions, index int) (*Sou
 	if s.inline {
 		return s, nil
 	}
-	s.inliner, _ = s.handler.(inliner)
+	s.inliner, _ = s.handler.(Inliner)
 	p := e.cfg.policyConfig()
 	p.Capacity = o.Queue
 	if err := p.Fill(); err != nil {

@@ -173,8 +173,8 @@ func (w *worker) serve(check bool, at int64) bool {
 	r.dispatchedAt, r.answeredFrom, r.endedAt = at, at, at
 	r.seq = (r.state.Load()>>phaseBits+1)<<phaseBits | running
 	w.started.Store(r.dispatchedAt)
-	if r.bounds.Load() != nil {
-		r.bounds.Store(nil)
+	if r.limits.Load() != nil {
+		r.limits.Store(nil)
 	}
 	r.state.Store(r.seq)
 	r.t.wait.Record(r.dispatchedAt - r.receivedAt)

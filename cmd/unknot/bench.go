@@ -21,6 +21,7 @@ import (
 	"github.com/unknot/unknot/bench/machine"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/trace"
+	"github.com/unknot/unknot/cmd/unknot/internal/rules"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
@@ -307,7 +308,7 @@ func (f *benchFlags) drops() (all []drop, err error) {
 			return nil, usageErrorf("--policy: %w", err)
 		}
 		for _, p := range f.pace {
-			d, err := parsePace(p)
+			d, err := rules.ParsePace(p)
 			if err != nil {
 				return nil, usageErrorf("--%w", err)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/cmd/unknot/internal/rules"
 	"github.com/unknot/unknot/engine/filter"
 )
 
@@ -52,7 +53,7 @@ usage.`,
 				return usageErrorf("--calls %d: want a whole number from 1 to %d", c.MaxCalls, record.MaxCalls)
 			}
 			var ok bool
-			if c.DropErrno, ok = errnoByName(dropErrno); !ok {
+			if c.DropErrno, ok = rules.Errno(dropErrno); !ok {
 				return usageErrorf("--drop-errno %q: want an errno's name, such as EINTR or EAGAIN", dropErrno)
 			}
 			if err := checkOutput(out); err != nil {

@@ -138,6 +138,10 @@ func superviseRest(s *runSettings) error {
 		return err
 	}
 	cfg.Logger = slog.New(slog.DiscardHandler)
+	audited, err := s.route(&cfg, io.Discard)
+	if err != nil {
+		return err
+	}
 	e, err := newConfined(cfg, s.Confine, io.Discard)
 	if err != nil {
 		return err
@@ -166,5 +170,5 @@ func superviseRest(s *runSettings) error {
 	case <-src.Done():
 	case <-guard:
 	}
-	return e.stop()
+	return errors.Join(e.stop(), audited())
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"github.com/unknot/unknot/cmd/unknot/internal/rules"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/launch"
 	"golang.org/x/sys/unix"
@@ -56,6 +57,7 @@ var subcommands = []func() *cobra.Command{
 	newRecordCmd,
 	newRunCmd,
 	newRunRestCmd,
+	newServeCmd,
 	newStormCmd,
 	newTopCmd,
 	newTuneCmd,
@@ -67,7 +69,7 @@ var subcommands = []func() *cobra.Command{
 
 // run is the whole program but for os.Exit.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	if len(args) == 0 || args[0] != "run" { // whose signals are its command's
+	if len(args) == 0 || args[0] != "run" && args[0] != "serve" { // whose signals are its command's, or its own
 		var stop context.CancelFunc
 		ctx, stop = notifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 		defer stop()
@@ -115,8 +117,12 @@ func notifyContext(ctx context.Context, signals ...os.Signal) (context.Context, 
 	return signal.NotifyContext(ctx, signals...)
 }
 
-// oneLine keeps the promise that an error is one line on standard error.
+// oneLine keeps the promise that an error is one line on standard error; what is wrong in a policy is several errors.
 func oneLine(err error) string {
+	var policy *rules.Error
+	if errors.As(err, &policy) {
+		return err.Error()
+	}
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 

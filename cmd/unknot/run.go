@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/cmd/unknot/internal/early"
+	"github.com/unknot/unknot/cmd/unknot/internal/rules"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/filter"
 	"github.com/unknot/unknot/engine/launch"
@@ -46,6 +47,18 @@ type runSettings struct {
 	Status    string   `yaml:"status"`
 	Quiet     bool     `yaml:"quiet"`
 	Verbose   bool     `yaml:"verbose"`
+	Audit     string   `yaml:"audit"`
+
+	// A policy (package rules) stands in the same file. It is read apart, for which these keys must be known.
+	Default       any `yaml:"default" json:"-"`
+	Rules         any `yaml:"rules" json:"-"`
+	Deadline      any `yaml:"deadline" json:"-"`
+	Late          any `yaml:"late" json:"-"`
+	MaxInHandlers any `yaml:"max-in-handlers" json:"-"`
+
+	PolicyFile string        `yaml:"-"` // "": no policy
+	PolicyText []byte        `yaml:"-"`
+	rules      *rules.Policy // nil: none
 
 	exitCode bool                     // exit with 128+n rather than die of signal n
 	where    func(name string) string // where a setting comes from, for errors
@@ -133,15 +146,34 @@ executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.BoolVarP(&s.Quiet, "quiet", "q", s.Quiet, "no table on standard error, and no notes")
 	fl.BoolVarP(&s.Verbose, "verbose", "v", s.Verbose, "also what the engine logs and, with the table, what each of its receive threads did and why")
 	fl.BoolVar(&s.exitCode, "exit-code", false, "when signal n ended the command exit with 128+n, rather than die of n too")
-	fl.StringVar(&config, "config", "", "YAML `file` with these settings; flags win")
+	fl.StringVar(&s.Audit, "audit", s.Audit, "`file` to append the records of a policy's log rules to, instead of standard error")
+	fl.StringVar(&config, "config", "", "YAML `file` with these settings, or a policy (docs/policy.md), or both; flags win")
 	return c
 }
 
 // load reads a settings file; flags that were given stay.
 func (s *runSettings) load(path string, cmd *cobra.Command) error {
 	given := *s
-	if err := loadSettings(path, s); err != nil {
+	text, err := readSettings(path)
+	if err != nil {
 		return usageErrorf("--config %w", err)
+	}
+	if rules.Is(text) {
+		// Of all that is wrong in a policy it tells at once, and where.
+		s.PolicyFile, s.PolicyText = path, text
+		if s.rules, err = rules.ParseWith(path, text, rules.RunKeys...); err != nil {
+			return usageErrorf("--config %w", err)
+		}
+		s.Trap = nil
+	}
+	if err := decodeSettings(path, text, s); err != nil {
+		return usageErrorf("--config %w", err)
+	}
+	trapped := s.rules != nil && s.Trap == nil
+	if trapped {
+		if s.Trap = s.rules.Trapped(); len(s.Trap) == 0 {
+			s.Trap = given.Trap
+		}
 	}
 	keep := map[string]func(){
 		"trap":       func() { s.Trap = given.Trap },
@@ -162,6 +194,7 @@ func (s *runSettings) load(path string, cmd *cobra.Command) error {
 		"status":     func() { s.Status = given.Status },
 		"quiet":      func() { s.Quiet = given.Quiet },
 		"verbose":    func() { s.Verbose = given.Verbose },
+		"audit":      func() { s.Audit = given.Audit },
 	}
 	for name, keep := range keep {
 		if cmd.Flags().Changed(name) {
@@ -171,6 +204,9 @@ func (s *runSettings) load(path string, cmd *cobra.Command) error {
 	s.where = func(name string) string {
 		if cmd.Flags().Changed(name) {
 			return "--" + name
+		}
+		if name == "trap" && trapped {
+			name = "rules" // which say what is trapped
 		}
 		return "--config " + path + ": " + name
 	}
@@ -213,14 +249,17 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 	default:
 		return cfg, bad("path", strconv.Quote(s.Path), "inline, queue or auto")
 	}
+	if err := s.policy(&cfg); err != nil {
+		return cfg, err
+	}
 	if err := s.dropErrnos(&cfg); err != nil {
 		return cfg, err
 	}
 	if cfg.Policy, err = policy.ParseKind(s.Policy); err != nil {
 		return cfg, bad("policy", strconv.Quote(s.Policy), strings.Join(policy.Kinds[:], ", "))
 	}
-	if cfg.Pace, err = parsePace(s.Pace); err != nil {
-		return cfg, bad("pace", strconv.Quote(s.Pace), paceForms)
+	if cfg.Pace, err = rules.ParsePace(s.Pace); err != nil {
+		return cfg, bad("pace", strconv.Quote(s.Pace), rules.PaceForms)
 	}
 	var ok bool
 	if cfg.RaisePriority, ok = parsePriority(s.Priority); !ok {
@@ -246,47 +285,60 @@ func (s *runSettings) queueSet() bool {
 	return s.Queue != d.Queue || s.Workers != d.Workers || s.DropBatch != d.DropBatch || s.Policy != d.Policy || s.Pace != d.Pace || s.DropErrno != d.DropErrno
 }
 
-// dropErrnos reads what becomes of dropped calls, of all and of single ones.
-func (s *runSettings) dropErrnos(cfg *engine.Config) error {
-	cfg.DropErrno = engine.DropContinue
-	for item := range strings.SplitSeq(s.DropErrno, ",") {
-		call, name, single := strings.Cut(item, "=")
-		if !single {
-			name = call
-		}
-		errno, ok := engine.DropContinue, true
-		if name != dropContinue {
-			errno, ok = errnoByName(name)
-		}
-		if !ok {
-			return usageErrorf("%s %q: want continue or an errno's name, such as EAGAIN, for one call read=EAGAIN", s.where("drop-errno"), item)
-		}
-		if !single {
-			cfg.DropErrno = errno
-			continue
-		}
-		nr, err := filter.Number(call)
-		if err != nil {
-			return usageErrorf("%s: %w", s.where("drop-errno"), err)
-		}
-		if cfg.DropErrnos == nil {
-			cfg.DropErrnos = map[int32]syscall.Errno{}
-		}
-		cfg.DropErrnos[int32(nr)] = errno
+// policy has calls answered by the policy, if there is one.
+func (s *runSettings) policy(cfg *engine.Config) (err error) {
+	if s.PolicyFile == "" {
+		return nil
 	}
-	// A dropped call must not fail where programs do not expect that, whatever is
-	// said of all calls: who cannot give up its privileges may go on with them.
-	for _, name := range neverFailed {
-		nr, err := filter.Number(name)
-		if _, said := cfg.DropErrnos[int32(nr)]; err != nil || said && !strings.HasPrefix(name, "set") {
-			continue
+	if s.rules == nil { // for who goes on in the background
+		if s.rules, err = rules.ParseWith(s.PolicyFile, s.PolicyText, rules.RunKeys...); err != nil {
+			return err
 		}
-		if cfg.DropErrnos == nil {
-			cfg.DropErrnos = map[int32]syscall.Errno{}
+	}
+	// What needs nothing of the target is answered inline in any case.
+	cfg.Inline = s.Path == pathInline
+	s.rules.Settings().Limits(cfg)
+	return nil
+}
+
+// dropErrnos reads what becomes of dropped calls, of all and of single ones.
+func (s *runSettings) dropErrnos(cfg *engine.Config) (err error) {
+	text, all, refuses := s.DropErrno, engine.DropContinue, func(string) bool { return false }
+	if s.rules != nil {
+		refuses = s.rules.Refuses
+		if text == defaultRunSettings().DropErrno && !s.rules.Settings().Said["drop-errno"] && s.rules.RefusesAny() {
+			text = "EINTR" // a full queue is no way around the rules
 		}
-		cfg.DropErrnos[int32(nr)] = engine.DropContinue
+	}
+	cfg.DropErrno, cfg.DropErrnos, err = rules.DropErrnos(text, all, refuses)
+	var unknown *filter.UnknownError
+	switch {
+	case errors.As(err, &unknown):
+		return usageErrorf("%s: %w", s.where("drop-errno"), err)
+	case err != nil:
+		return usageErrorf("%s %w", s.where("drop-errno"), err)
 	}
 	return nil
+}
+
+// route has the policy's rules answer, if there is one. The records go to the file, or to w.
+func (s *runSettings) route(cfg *engine.Config, w io.Writer) (done func() error, err error) {
+	if s.rules == nil {
+		return func() error { return nil }, nil
+	}
+	closed := func() error { return nil }
+	if s.Audit != "" {
+		f, err := os.OpenFile(s.Audit, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, usageErrorf("%s: %w", s.where("audit"), err)
+		}
+		w, closed = f, f.Close
+	}
+	audit := rules.NewAudit(w, rules.AuditOptions{Logger: cfg.Logger})
+	router := rules.NewRouter(s.rules, audit)
+	router.SetLogger(cfg.Logger)
+	cfg.Handler = router
+	return func() error { return errors.Join(audit.Close(), closed()) }, nil
 }
 
 // threadReserve is how many threads run makes before the command starts, beside
@@ -309,32 +361,6 @@ const (
 // parsePriority reads whether to raise it.
 func parsePriority(s string) (raise, ok bool) {
 	return s == "raise", s == "raise" || s == keepPriority
-}
-
-const paceForms = "a duration such as 5ms, auto or none"
-
-// parsePace reads a pace of drops, as engine.Config wants it.
-func parsePace(s string) (time.Duration, error) {
-	switch s {
-	case bench.Auto:
-		return 0, nil
-	case bench.NoPace:
-		return policy.Immediately, nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("pace %q: want %s", s, paceForms)
-	}
-	return d, nil
-}
-
-func errnoByName(name string) (syscall.Errno, bool) {
-	for e := syscall.Errno(1); e < 134; e++ {
-		if unix.ErrnoName(e) == name {
-			return e, true
-		}
-	}
-	return 0, false
 }
 
 func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
@@ -374,6 +400,10 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 		level = slog.LevelDebug
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(notes, &slog.HandlerOptions{Level: level}))
+	audited, err := s.route(&cfg, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
 	e, err := newConfined(cfg, s.Confine, notes)
 	if err != nil {
 		return err
@@ -424,7 +454,11 @@ func supervise(cmd *cobra.Command, s *runSettings, args []string) error {
 		}
 	}
 	threads := e.Debug() // while there are some
-	if err = errors.Join(err, e.stop(), p.Close()); err != nil {
+	err = errors.Join(err, e.stop(), p.Close())
+	if lost := audited(); lost != nil {
+		fmt.Fprintf(notes, "unknot: %v\n", lost)
+	}
+	if err != nil {
 		return err
 	}
 	page.stop() // it shows a running engine

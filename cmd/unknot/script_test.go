@@ -54,8 +54,8 @@ func mainWithoutPrivileges() {
 //	like stdout|stderr|FILE FILE
 //		compares, where … in the second stands for anything
 //
-// and the conditions [bpf]: this user may trace, and [mounts]: it may unmount, in a
-// namespace of its own. go test -run TestScripts -update ./cmd/unknot rewrites what
+// and the conditions [bpf]: this user may trace, [runc]: it may run containers, and
+// [mounts]: it may unmount, in a namespace of its own. go test -run TestScripts -update ./cmd/unknot rewrites what
 // cmp compares with.
 func TestScripts(t *testing.T) {
 	ignoreNothing()
@@ -67,6 +67,13 @@ func TestScripts(t *testing.T) {
 			switch c {
 			case "bpf":
 				return trace.Probe() == nil, nil
+			case "runc":
+				for _, tool := range []string{"runc", "busybox"} {
+					if _, err := exec.LookPath(tool); err != nil {
+						return false, nil
+					}
+				}
+				return os.Geteuid() == 0, nil
 			case "mounts":
 				return exec.Command("unshare", "--mount", "--pid", "--fork", "umount", "-l", "/proc").Run() == nil, nil
 			}

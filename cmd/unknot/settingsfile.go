@@ -13,18 +13,23 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// loadSettings reads one YAML document into the struct that to points to. Keys
-// that are not there keep their values; unknown keys, wrong types and a second
-// document are refused. The error says which line of the file is wrong.
-func loadSettings(path string, to any) error {
+// readSettings reads a settings file.
+func readSettings(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		var call *fs.PathError
 		if errors.As(err, &call) {
 			err = call.Err
 		}
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	return b, nil
+}
+
+// decodeSettings decodes one YAML document, of the file path, into the struct that to points to. Keys
+// that are not there keep their values; unknown keys, wrong types and a second
+// document are refused. The error says which line of the file is wrong.
+func decodeSettings(path string, b []byte, to any) error {
 	// Decoding an empty document into a struct would clear it.
 	var content any
 	if err := yaml.Unmarshal(b, &content); err == nil && content == nil {
@@ -76,7 +81,7 @@ func (e *settingsError) Unwrap() error { return e.err }
 func keys(to any) (names []string) {
 	t := reflect.TypeOf(to).Elem()
 	for i := range t.NumField() {
-		if name := t.Field(i).Tag.Get("yaml"); name != "" {
+		if name := t.Field(i).Tag.Get("yaml"); name != "" && name != "-" {
 			names = append(names, name)
 		}
 	}

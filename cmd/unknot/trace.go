@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench/trace"
+	"github.com/unknot/unknot/cmd/unknot/internal/rules"
 )
 
 // traceSettings are trace's flags.
@@ -91,7 +92,7 @@ func (s *traceSettings) config() (cfg trace.Config, err error) {
 	case s.format != "text" && s.format != "json" && s.format != "hdr":
 		return cfg, usageErrorf("no format %q: there are text, json and hdr", s.format)
 	}
-	errno, ok := errnoByName(s.dropErrno)
+	errno, ok := rules.Errno(s.dropErrno)
 	if !ok {
 		return cfg, usageErrorf("--drop-errno %q: want an errno's name, such as EINTR or EAGAIN", s.dropErrno)
 	}

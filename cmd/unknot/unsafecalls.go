@@ -8,15 +8,6 @@ import (
 	"github.com/unknot/unknot/engine/filter"
 )
 
-// neverFailed are calls that are never dropped by an errno that was said of all
-// calls, and, where they change ids, not even by one that was said of them:
-// programs go on as if they had been made.
-var neverFailed = []string{
-	"close", "close_range", "dup", "dup2", "dup3", "exit", "exit_group", "munmap", "rt_sigreturn",
-	"clone", "clone3", "fork", "vfork", "pipe", "pipe2", "connect",
-	"setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups", "capset", "setns", "chroot",
-}
-
 // interruptible are calls that may fail with EINTR without a supervisor too, so
 // that programs know what to do then (signal(7)). connect is not among them: to
 // programs its EINTR says that the connection is under way.

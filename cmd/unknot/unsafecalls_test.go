@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/unknot/unknot/cmd/unknot/internal/rules"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/filter"
 	"golang.org/x/sys/unix"
@@ -15,12 +16,12 @@ import (
 func TestCallsByName(t *testing.T) {
 	// What arm64 lacks.
 	old := []string{"accept", "creat", "dup2", "epoll_wait", "fork", "open", "pause", "pipe", "poll", "select", "vfork"}
-	for _, name := range slices.Concat(neverFailed, interruptible) {
+	for _, name := range slices.Concat(rules.NeverFailed, interruptible) {
 		if _, err := filter.Number(name); err != nil && !slices.Contains(old, name) {
 			t.Error(err)
 		}
 	}
-	for _, name := range neverFailed {
+	for _, name := range rules.NeverFailed {
 		if slices.Contains(interruptible, name) {
 			t.Errorf("%s: programs cannot both expect its EINTR and not", name)
 		}

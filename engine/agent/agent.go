@@ -72,7 +72,7 @@ type Agent struct {
 	mu     sync.Mutex
 	conns  list.List // of *conn that are sending, oldest first
 	closed bool
-	handed bool // to a successor, who listens on the same socket
+	handed bool // to a successor, who listens on the same socket; or drained: who is sending is served
 	wg     sync.WaitGroup
 }
 
@@ -162,13 +162,38 @@ func (a *Agent) Close() error {
 			_ = os.Remove(a.path)
 		}
 	}
-	for e := a.conns.Front(); e != nil && !a.handed; e = e.Next() {
-		_ = e.Value.(*conn).SetReadDeadline(time.Unix(1, 0))
+	if !a.handed {
+		a.refuseAll()
 	}
 	if err := a.l.Close(); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
 	return nil
+}
+
+// Drain stops listening, and waits until those who are sending have been served, or ctx ends: then they are refused. For who
+// ends while another process listens on: a runtime may have connected, and sends a few milliseconds later.
+func (a *Agent) Drain(ctx context.Context) error {
+	a.mu.Lock()
+	a.handed = true
+	a.mu.Unlock()
+	err := a.Close()
+	stop := context.AfterFunc(ctx, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.handed = false
+		a.refuseAll()
+	})
+	defer stop()
+	a.wg.Wait()
+	return err
+}
+
+// refuseAll has who is sending see the end of their time. The caller holds mu.
+func (a *Agent) refuseAll() {
+	for e := a.conns.Front(); e != nil; e = e.Next() {
+		_ = e.Value.(*conn).SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // acceptAll takes connections until the socket is closed.

@@ -504,3 +504,39 @@ func TestStopWithClients(t *testing.T) {
 		t.Errorf("the socket is still there: %v", err)
 	}
 }
+
+// Drain has who is sending served, until its context ends, and nobody else.
+func TestDrain(t *testing.T) {
+	g := newTarget(t)
+	r := start(t, Config{Timeout: patience})
+	slow, never := r.dial(), r.dial()
+	send(t, slow, message(State{Metadata: "slow"})[:10], g.l.FD())
+	send(t, never, message(State{})[:10])
+	eventually(t, "both are sending", func() bool { return r.sending() == 2 })
+	ctx, stop := context.WithCancel(soon(t))
+	done := make(chan error, 1)
+	go func() { done <- r.Drain(ctx) }()
+	eventually(t, "nobody can connect", func() bool {
+		c, err := net.Dial("unix", r.path)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	send(t, slow, message(State{Metadata: "slow"})[10:])
+	if s := r.next(); s.Metadata != "slow" || s.l.Close() != nil {
+		t.Errorf("served %+v", s.State)
+	}
+	select {
+	case err := <-done:
+		t.Errorf("it did not wait for who is sending: %v", err)
+	default:
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if bad := r.log.refused(); len(bad) != 1 || !strings.Contains(bad[0], "the agent was closed") {
+		t.Errorf("refused: %q", bad)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -22,8 +23,10 @@ import (
 type Keeper struct {
 	log *slog.Logger
 
-	mu   sync.Mutex
-	kept []*notify.Listener
+	mu     sync.Mutex
+	kept   []*notify.Listener
+	socket *net.UnixListener // or nil
+	path   string
 }
 
 // NewKeeper returns a Keeper that has nothing yet; without a logger it logs nothing.
@@ -48,6 +51,18 @@ func (k *Keeper) Add(l *notify.Listener) error {
 	return nil
 }
 
+// AddSocket keeps a copy of an agent's socket, which listens at path and is the keeper's from then on, in the place of
+// one that it had. While it has one, clients that connect after a crash wait for the next agent.
+func (k *Keeper) AddSocket(l *net.UnixListener, path string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.socket != nil {
+		_ = k.socket.Close()
+	}
+	k.socket, k.path = l, path
+	return nil
+}
+
 // Keep keeps what comes over a link, until the other end ends or is gone, which is no error, or ctx ends.
 func (k *Keeper) Keep(ctx context.Context, l *Link) error {
 	ctx, stop := context.WithCancel(ctx)
@@ -64,18 +79,23 @@ func (k *Keeper) Keep(ctx context.Context, l *Link) error {
 			}
 		}
 	}()
-	_, err := l.Take(ctx, func(_ State, l *notify.Listener) error { return k.Add(l) })
+	_, err := l.take(ctx, func(_ State, l *notify.Listener) error { return k.Add(l) }, k.AddSocket, new(Taken))
 	if errors.Is(err, errClosed) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
 		return nil
 	}
 	return err
 }
 
-// Give gives copies of all that have targets, and ends the link. The keeper keeps its own.
+// Give gives copies of the socket, if it has one, and of all listeners that have targets, and ends the link. The keeper keeps its own.
 func (k *Keeper) Give(ctx context.Context, l *Link) error {
 	k.prune()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.socket != nil {
+		if err := l.GiveSocket(ctx, k.socket, k.path); err != nil {
+			return err
+		}
+	}
 	for _, kept := range k.kept {
 		if err := l.Give(ctx, kept); err != nil {
 			return err
@@ -100,6 +120,10 @@ func (k *Keeper) Close() error {
 		errs = append(errs, l.Close())
 	}
 	k.kept = nil
+	if k.socket != nil {
+		errs = append(errs, k.socket.Close())
+		k.socket = nil
+	}
 	return errors.Join(errs...)
 }
 

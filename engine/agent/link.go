@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -69,6 +70,21 @@ func (k *Link) Give(ctx context.Context, l *notify.Listener) error {
 	return nil
 }
 
+// GiveSocket gives a copy of an agent's socket, which listens at path, and waits until the other end has taken it.
+// On success both have it, and clients are served by whoever accepts.
+func (k *Link) GiveSocket(ctx context.Context, l *net.UnixListener, path string) error {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("agent: give socket: %w", err)
+	}
+	var gerr error
+	err = raw.Control(func(fd uintptr) { gerr = k.give(ctx, packet{Kind: kindSocket, Path: path}, int(fd)) })
+	if err = errors.Join(err, gerr); err != nil {
+		return fmt.Errorf("agent: give socket: %w", err)
+	}
+	return nil
+}
+
 // End tells the other end, whose Take then returns, that nothing more comes.
 func (k *Link) End(ctx context.Context) error {
 	if err := k.give(ctx, packet{Kind: kindEnd}); err != nil {
@@ -125,7 +141,7 @@ func (k *Link) receive() (p packet, fds []int, err error) {
 	in := &inbox{c: k.c}
 	b := make([]byte, maxPacket)
 	n, err := in.Read(b)
-	if err == nil && n == 0 { // the end of a SOCK_SEQPACKET
+	if err == nil && n == 0 || errors.Is(err, io.EOF) { // the end of a SOCK_SEQPACKET
 		err = errClosed
 	}
 	if err == nil {
@@ -145,35 +161,47 @@ type Taken struct {
 // its error the listener is closed here, and stays the giver's. Before anything is received from a listener
 // whose former holder has crashed, [Recover] answers what that had received.
 func (k *Link) Take(ctx context.Context, take func(State, *notify.Listener) error) (t Taken, err error) {
+	return k.take(ctx, take, func(l *net.UnixListener, path string) error {
+		if t.Socket != nil {
+			_ = l.Close()
+			return errors.New("a second socket")
+		}
+		t.Socket, t.Path = l, path
+		return nil
+	}, &t)
+}
+
+// take is Take for who wants a socket when it comes. It is then the function's, which closes it on error.
+func (k *Link) take(ctx context.Context, take func(State, *notify.Listener) error, socket func(*net.UnixListener, string) error, t *Taken) (_ Taken, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer k.until(ctx)()
 	for {
 		p, fds, err := k.receive()
 		if err == nil {
-			err = t.one(p, fds, take)
+			err = t.one(p, fds, take, socket)
 		} else {
 			closeAll(fds)
 			if ctx.Err() != nil {
 				err = ctx.Err()
 			}
-			return t, fmt.Errorf("agent: take listeners: %w", err)
+			return *t, fmt.Errorf("agent: take listeners: %w", err)
 		}
 		ack := packet{Kind: kindAck}
 		if err != nil {
 			ack.Error = err.Error()[:min(len(err.Error()), maxPacket/8)]
 		}
 		if err := k.send(ack); err != nil {
-			return t, fmt.Errorf("agent: take listeners: acknowledge: %w", err)
+			return *t, fmt.Errorf("agent: take listeners: acknowledge: %w", err)
 		}
 		if p.Kind == kindEnd {
-			return t, nil
+			return *t, nil
 		}
 	}
 }
 
 // one sees to one packet. The descriptors are taken or closed.
-func (t *Taken) one(p packet, fds []int, take func(State, *notify.Listener) error) error {
+func (t *Taken) one(p packet, fds []int, take func(State, *notify.Listener) error, socket func(*net.UnixListener, string) error) error {
 	wants := map[string]int{kindListener: 2, kindSocket: 1, kindEnd: 0}
 	if n, ok := wants[p.Kind]; !ok || n != len(fds) {
 		closeAll(fds)
@@ -188,12 +216,12 @@ func (t *Taken) one(p packet, fds []int, take func(State, *notify.Listener) erro
 			return err
 		}
 		ul, ok := l.(*net.UnixListener)
-		if !ok || t.Socket != nil {
+		if !ok {
 			_ = l.Close()
-			return errors.New("a second socket, or none that listens")
+			return errors.New("a socket that is no agent's")
 		}
 		ul.SetUnlinkOnClose(false)
-		t.Socket, t.Path = ul, p.Path
+		return socket(ul, p.Path)
 	case kindListener:
 		l, s, err := restore(fds[0], fds[1])
 		if err != nil {
@@ -296,16 +324,8 @@ func Recover(l *notify.Listener, answer func(notify.Held) notify.Resp) (n int, e
 // of whom none is refused. Clients that connect meanwhile are served by one or the other. When Run has returned
 // give what was served ([Link.Give]), and then [Link.End]. On error the agent goes on.
 func (a *Agent) HandOver(ctx context.Context, k *Link) error {
-	raw, err := a.l.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("agent: hand over: %w", err)
-	}
-	var gerr error
-	err = raw.Control(func(fd uintptr) {
-		gerr = k.give(ctx, packet{Kind: kindSocket, Path: a.Addr()}, int(fd))
-	})
-	if err = errors.Join(err, gerr); err != nil {
-		return fmt.Errorf("agent: hand over: %w", err)
+	if err := k.GiveSocket(ctx, a.l, a.Addr()); err != nil {
+		return err
 	}
 	a.mu.Lock()
 	a.path, a.handed = "", true

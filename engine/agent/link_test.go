@@ -498,3 +498,45 @@ func TestCrashUnderLoad(t *testing.T) {
 		})
 	}
 }
+
+// A keeper keeps the socket too: a client that connects while there is no agent is served by the next one.
+func TestKeeperKeepsTheSocket(t *testing.T) {
+	g := newTarget(t)
+	k := NewKeeper(nil)
+	defer k.Close()
+	r := start(t, Config{})
+	give, take := links(t)
+	kept := make(chan error, 1)
+	go func() { kept <- k.Keep(soon(t), take) }()
+	for range 2 { // the second takes the first one's place
+		if err := give.GiveSocket(soon(t), r.l, r.path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = give.Close() // as in a crash
+	if err := <-kept; err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	r.Agent.path = "" // a crash removes nothing
+	r.mu.Unlock()
+	_ = r.Close()
+	c := r.dial()
+	send(t, c, message(State{Metadata: "waits"}), g.l.FD())
+	first := true
+	for range 2 { // it keeps its own
+		give, take = links(t)
+		done := make(chan error, 1)
+		go func() { done <- k.Give(soon(t), give) }()
+		taken, err := take.Take(soon(t), nobody)
+		if err := errors.Join(err, <-done); err != nil || taken.Socket == nil || taken.Path != r.path {
+			t.Fatalf("taken %+v: %v", taken, err)
+		}
+		if s := start(t, Config{Listener: taken.Socket}); first {
+			if got := s.next(); got.Metadata != "waits" || got.l.Close() != nil {
+				t.Errorf("served %+v", got.State)
+			}
+			first = false
+		}
+	}
+}

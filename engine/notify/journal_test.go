@@ -63,6 +63,9 @@ func TestJournalAgainstAModel(t *testing.T) {
 			if got := other.ids(); !slices.Equal(got, slices.Sorted(slices.Values(model))) {
 				t.Fatalf("%d entries, step %d: %v, want %v", n, step, got, model)
 			}
+			if got := other.Outstanding(); got != len(model) {
+				t.Fatalf("%d entries, step %d: %d outstanding, want %d", n, step, got, len(model))
+			}
 		}
 		if other.head.missed.Load() != missed || other.head.last.Load() != next {
 			t.Errorf("%d entries: missed %d, last %d; want %d, %d", n, other.head.missed.Load(), other.head.last.Load(), missed, next)
