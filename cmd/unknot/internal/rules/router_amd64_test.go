@@ -295,6 +295,9 @@ rules:
   do: errno EBUSY
 - calls: recvfrom
   do: errno EAGAIN
+- calls: stat
+  where: {path: /nowhere}
+  do: deny EXDEV
 `)
 	p := b.container(box("x"))
 	p.Arch = syscalls.I386.Arch()
@@ -330,6 +333,8 @@ rules:
 		{"socketcall of nothing", call(socketcall, 77, 0), unix.ENOSYS, false},
 		{"chown32", call(chown32, 0x12000), unix.EROFS, false},
 		{"chown", call(chown, 0x12000), unix.EROFS, false},
+		{"oldstat, whose arguments are not known", call(18, 0x12000), unix.EXDEV, false},
+		{"stat64, whose are", call(195, 0x12000), unix.ENOSYS, false},
 		{"ipc shmget", call(ipc, 1<<16|23), unix.EBUSY, false},
 		{"ipc semop", call(ipc, 1), unix.ENOSYS, false},
 	} {
