@@ -52,7 +52,7 @@ see in each case.
 
 Exit codes: 0 ended as asked, or handed over; 1 failure; 2 wrong usage or policy.`,
 		Example: `  unknot serve --config policy.yaml --check
-  unknot serve --socket /run/unknot/agent.sock --config policy.yaml --status 127.0.0.1:9090`,
+  unknot serve --socket /run/unknot/agent.sock --config policy.yaml --status 127.0.0.1:9393`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serveContainers(cmd, &s) },
 	}
@@ -62,7 +62,7 @@ Exit codes: 0 ended as asked, or handed over; 1 failure; 2 wrong usage or policy
 	fl.BoolVar(&s.check, "check", false, "read the policy, say what is wrong in it, and end")
 	fl.StringVar(&s.confine, "confine", s.confine, "confinement of the receive threads: shared, best (shared without what is refused here), off")
 	fl.StringVar(&s.Audit, "audit", "", "append records of calls to this `file`, as JSON lines; - is standard output")
-	fl.StringVar(&s.Status, "status", "", "`address` of the page with /metrics, /healthz, /status: 127.0.0.1:9090, or unix:/PATH")
+	fl.StringVar(&s.Status, "status", "", "`address` of the page with /metrics, /healthz, /status: 127.0.0.1:9393, or unix:/PATH")
 	fl.StringVar(&s.log, "log", s.log, "format of the log on standard error: text, json")
 	fl.BoolVarP(&s.verbose, "verbose", "v", false, "log more")
 	fl.BoolVar(&s.TakeOver, "take-over", false, "take socket and containers over from a daemon that runs, if there is one")

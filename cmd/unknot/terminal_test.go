@@ -184,3 +184,21 @@ func ended(ws syscall.WaitStatus) string {
 	}
 	return fmt.Sprintf("exit %d", ws.ExitStatus())
 }
+
+// shellOnTerminal is an interactive bash in which $U is unknot.
+func shellOnTerminal(t *testing.T) *terminal {
+	t.Helper()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("no bash in PATH")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(bash, "--norc", "--noprofile", "-i")
+	c.Env = append(os.Environ(), "PS1=$ ", "U="+self, unknotEnv+"=1", "GORACE=atexit_sleep_ms=0", "HISTFILE=", "TERM=dumb")
+	term := onTerminal(t, c)
+	term.expect("$ ")
+	return term
+}

@@ -48,7 +48,7 @@ With --once, or where standard output is no terminal, one table is printed after
 interval; on a terminal that cannot be drawn on (TERM=dumb) there is one for each interval.
 NO_COLOR turns colours off. The address is that of --status: HOST:PORT or unix:/PATH.`,
 		Example: `  unknot run --status unix:/tmp/make.status -- make & unknot top unix:/tmp/make.status
-  unknot top --once 127.0.0.1:9090`,
+  unknot top --once 127.0.0.1:9393`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s.addr = status.DefaultAddr

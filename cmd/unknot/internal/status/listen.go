@@ -17,7 +17,7 @@ import (
 const unixPrefix = "unix:"
 
 // DefaultAddr is where a daemon's page is, unless told otherwise.
-const DefaultAddr = unixPrefix + "/run/unknot/status.sock"
+const DefaultAddr = "127.0.0.1:9393"
 
 // socketMode is who may connect to a socket: its owner.
 const socketMode = 0o600
@@ -44,7 +44,7 @@ func split(addr string) (network, address string, err error) {
 	}
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", "", badAddress{fmt.Errorf("address %q: want HOST:PORT, such as 127.0.0.1:9090, or unix:/PATH", addr)}
+		return "", "", badAddress{fmt.Errorf("address %q: want HOST:PORT, such as 127.0.0.1:9393, or unix:/PATH", addr)}
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
 		return "", "", badAddress{fmt.Errorf("address %q: port %q: want a number from 0 to 65535", addr, port)}
