@@ -58,7 +58,8 @@ results-page: ## render results/README.md and its figures from what was measured
 docs: build ## run the commands in the documentation and compare what they print
 	$(GO) run ./scripts/rundocs
 
-kernels: deps ## run tests on Debian's kernels 5.10, 6.1 and 6.12, emulated (KERNELS="6.1", SUITES=notify,engine, CPUS=4, AS=user)
+kernels: ## run tests on Debian's kernels 5.10, 6.1 and 6.12, emulated (KERNELS="6.1", SUITES=notify,engine, CPUS=4, AS=user)
+	@sh scripts/deps.sh kernels
 	@sh scripts/kernels.sh -c $(or $(CPUS),2) $(if $(SUITES),-s $(SUITES)) $(if $(AS),-u) $(KERNELS)
 
 clean: ## remove what building made

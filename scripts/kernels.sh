@@ -3,7 +3,7 @@
 # without KVM, so that it works anywhere. Prints a table kernel x suite; exit status 1
 # if a suite fails or does not end.
 #
-#   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-u] [-e COMMAND] [KERNEL...]
+#   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-l] [-u] [-e COMMAND] [KERNEL...]
 #
 #   KERNEL       5.10, 6.1, 6.12, newest, or the file of a kernel (5.10 6.1 6.12 unless told otherwise)
 #   -s SUITES    of notify, engine, confine, filter, trace, record, command, with commas (all)
@@ -23,7 +23,7 @@ cd "$(dirname "$0")/.."
 
 say() { echo "kernels: $*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '5,14s/^# \{0,3\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '5,15s/^# \{0,3\}//p' "$0" >&2; exit 2; }
 
 all=notify,engine,confine,filter,trace,record,command
 suites=$all cpus=2 memory=3072 limit=600 short=-test.short user='' command=''
@@ -305,7 +305,7 @@ for k; do
     5.10 | 6.1 | 6.12 | newest) file=$cache/vmlinuz-$k name=$k ;;
     *) file=$k name=$(basename "$k") ;;
     esac
-    log=$cache/$name${user:+.user}.log
+    log=$cache/$name-$cpus${user:+-user}${command:+-command}.log
     : >"$log"
     boot "$name" "$file" "$log"
     release=$(tr -d '\r' <"$log" | sed -n 's/^@@ kernel \([^ ]*\) .*/\1/p')
