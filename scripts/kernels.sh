@@ -3,7 +3,7 @@
 # without KVM, so that it works anywhere. Prints a table kernel x suite; exit status 1
 # if a suite fails or does not end.
 #
-#   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-l] [-u] [-e COMMAND] [KERNEL...]
+#   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-l] [-u] [-a ARGS] [-e COMMAND] [KERNEL...]
 #
 #   KERNEL       5.10, 6.1, 6.12, newest, or the file of a kernel (5.10 6.1 6.12 unless told otherwise)
 #   -s SUITES    of notify, engine, confine, filter, trace, record, command, with commas (all)
@@ -12,6 +12,7 @@
 #   -t SECONDS   what a boot with all its suites may take (600)
 #   -l           long: tests without -test.short
 #   -u           tests run as a normal user
+#   -a ARGS      more arguments for test binaries, such as -test.run=TestLoop
 #   -e COMMAND   runs that in the machine's shell instead of suites; unknot is on its PATH,
 #                and so are many and supervise, the yardsticks of bench/floor
 #
@@ -23,11 +24,11 @@ cd "$(dirname "$0")/.."
 
 say() { echo "kernels: $*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '5,15s/^# \{0,3\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '5,16s/^# \{0,3\}//p' "$0" >&2; exit 2; }
 
 all=notify,engine,confine,filter,trace,record,command
-suites=$all cpus=2 memory=3072 limit=600 short=-test.short user='' command=''
-while getopts s:c:m:t:lue: flag; do
+suites=$all cpus=2 memory=3072 limit=600 short=-test.short args='' user='' command=''
+while getopts s:c:m:t:lua:e: flag; do
     case $flag in
     s) suites=$OPTARG ;;
     c) cpus=$OPTARG ;;
@@ -35,6 +36,7 @@ while getopts s:c:m:t:lue: flag; do
     t) limit=$OPTARG ;;
     l) short='' ;;
     u) user=yes ;;
+    a) args=$OPTARG ;;
     e) command=$OPTARG suites=given ;;
     *) usage ;;
     esac
@@ -231,7 +233,7 @@ J
         run="sh -x /t/command" ;;
     *)
         static test -c -pgo=off -buildvcs=false -tags netgo,osusergo -ldflags "$link" -o "$root/t/$s.test" "./$package"
-        run="/t/$s.test -test.v $short -test.timeout ${limit}s" ;;
+        run="/t/$s.test -test.v $short -test.timeout ${limit}s $args" ;;
     esac
     echo "$s ${as:+$as \"}$run${as:+\"}" >>"$root/t/jobs"
 done
