@@ -1,6 +1,6 @@
 # Bare `make` prints this menu. What follows `##` is its text.
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs clean
+.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels clean
 
 GO ?= go
 # Stamp the commit into the binary where git can tell it (it cannot in a tree
@@ -57,6 +57,10 @@ results-page: ## render results/README.md and its figures from what was measured
 
 docs: build ## run the commands in the documentation and compare what they print
 	$(GO) run ./scripts/rundocs
+
+kernels: ## run tests on Debian's kernels 5.10, 6.1 and 6.12, emulated (KERNELS="6.1", SUITES=notify,engine, CPUS=4, AS=user)
+	@sh scripts/deps.sh kernels
+	@sh scripts/kernels.sh -c $(or $(CPUS),2) $(if $(SUITES),-s $(SUITES)) $(if $(AS),-u) $(KERNELS)
 
 clean: ## remove what building made
 	rm -rf bin

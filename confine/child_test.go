@@ -39,6 +39,7 @@ type order struct {
 	OwnLog  bool // the log is a file of its own, not standard error
 	Name    string
 	For     time.Duration // how long a scenario that has no natural end goes on
+	Times   int           // how often one is repeated
 }
 
 func (o order) String() string {

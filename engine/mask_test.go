@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 )
 
@@ -26,6 +27,9 @@ func (w *warnings) Write(p []byte) (int, error) {
 }
 
 func TestAMaskThatDefeatsSyncWakeUpIsLogged(t *testing.T) {
+	if err := notify.FeatureSyncWakeUp.Probe(); err != nil {
+		t.Skip(err)
+	}
 	cpus := severalCPUs(t)
 	last := cpus[len(cpus)-1]
 	for _, c := range []struct {

@@ -328,7 +328,8 @@ func TestMuxAllocatesNothing(t *testing.T) {
 				t.Errorf("target saw %+v", r)
 			}
 			runtime.ReadMemStats(&after)
-			if n := after.Mallocs - before.Mallocs; n > threads*calls/20 {
+			// One for each call is what is looked for; the controller has some for each new plan.
+			if n := after.Mallocs - before.Mallocs; n > threads*calls/8 {
 				t.Errorf("%d allocations for %d notifications", n, threads*calls)
 			}
 			if err := stop(); err != nil {

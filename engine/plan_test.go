@@ -156,6 +156,9 @@ func TestPlanFollowsTheLoad(t *testing.T) {
 		{"asynchronous", engine.Config{Workers: 2, WakeUp: engine.Async}, load{32, -1}, "near", "pair"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if err := notify.FeatureSyncWakeUp.Probe(); err != nil && c.cfg.WakeUp == engine.Sync {
+				t.Skip(err)
+			}
 			c.cfg.Queue, c.cfg.Handler = 64, engine.HandlerFunc(returnsOne)
 			e, stop := start(t, c.cfg)
 			own := home(t, e)

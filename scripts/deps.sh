@@ -4,6 +4,7 @@
 #
 #   scripts/deps.sh            Go, a C compiler, libseccomp's headers, pkg-config, git
 #   scripts/deps.sh generate   also clang and llvm of the version that bench/trace pins
+#   scripts/deps.sh kernels    also what scripts/kernels.sh emulates a machine with
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,7 +20,7 @@ clang=$(sed -n 's/^\/\/go:generate.* -cc clang-\([0-9]*\).*/\1/p' bench/trace/ge
 
 cc() { ${CC:-$(go env CC 2>/dev/null || echo cc)} "$@"; }
 
-# missing prints what is not there, one word each: go git cc pkgconfig seccomp clang llvm.
+# missing prints what is not there, one word each: go git cc pkgconfig seccomp clang llvm qemu busybox cpio.
 missing() {
     have go || echo go
     have git || echo git
@@ -32,6 +33,12 @@ missing() {
         [ -e /usr/include/seccomp.h ] || echo seccomp
     fi
     have "${PKG_CONFIG:-pkg-config}" || echo pkgconfig
+    if [ "${1-}" = kernels ]; then
+        have qemu-system-x86_64 || echo qemu
+        # One that needs shared libraries is of no use there.
+        if ! have busybox || ldd "$(command -v busybox)" >/dev/null 2>&1; then echo busybox; fi
+        have cpio || echo cpio
+    fi
     if [ "${1-}" = generate ]; then
         [ -z "$clang" ] || have "clang-$clang" || echo clang
         [ -z "$clang" ] || have "llvm-strip-$clang" || echo llvm
@@ -58,6 +65,14 @@ packages() {
         apk:pkgconfig | pacman:pkgconfig) echo pkgconf ;;
         apt:clang) echo "clang-$clang" ;;
         apt:llvm) echo "llvm-$clang" ;;
+        apt:qemu) echo qemu-system-x86 ;;
+        apt:busybox) echo busybox-static ;;
+        dnf:qemu) echo qemu-system-x86-core ;;
+        apk:qemu) echo qemu-system-x86_64 ;;
+        pacman:qemu) echo qemu-system-x86 ;;
+        apk:busybox) echo busybox-static ;;
+        *:busybox) echo busybox ;;
+        *:cpio) echo cpio ;;
         dnf:clang | apk:clang) echo "clang$clang" ;;
         dnf:llvm | apk:llvm) echo "llvm$clang" ;;
         esac

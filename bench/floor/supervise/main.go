@@ -37,7 +37,7 @@ func run() error {
 	cpu := flag.Int("cpu", -1, "pin the receive thread there; -1: as the engine likes")
 	work := flag.Duration("work", 0, "for how long a handler computes")
 	confined := flag.Bool("confine", false, "confine the receive threads (level shared)")
-	verbose := flag.Bool("v", false, "log what the engine does, and its counters at the end")
+	verbose := flag.Bool("v", false, "log what the engine does, a snapshot every 2 s, and its counters at the end")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		return fmt.Errorf("name one socket: supervise [flags] SOCKET")
@@ -119,6 +119,18 @@ func run() error {
 			stop()
 		}
 	}()
+	if *verbose {
+		go func() {
+			for every := time.Tick(2 * time.Second); ; {
+				select {
+				case <-every:
+					fmt.Fprint(os.Stderr, e.Debug())
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+	}
 	err = e.Run(ctx)
 	if *verbose {
 		fmt.Fprintf(os.Stderr, "%+v\n", e.Counters())
