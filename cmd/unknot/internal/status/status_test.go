@@ -301,7 +301,7 @@ func TestListen(t *testing.T) {
 		"unix:":             {true, "no path after unix"},
 		"unix:@x":           {true, "use a path"},
 		"":                  {true, "want HOST:PORT"},
-		"9090":              {true, "want HOST:PORT, such as 127.0.0.1:9090, or unix:/PATH"},
+		"9090":              {true, "want HOST:PORT, such as 127.0.0.1:9393, or unix:/PATH"},
 		"/run/s":            {true, "want HOST:PORT"},
 		"127.0.0.1:http":    {true, "want a number"},
 		"127.0.0.1:65536":   {true, "want a number"},
