@@ -97,6 +97,7 @@ type made struct {
 func TestKernelTrapsEveryABI(t *testing.T) {
 	getppid, _ := Number("getppid")
 	mseal, _ := Number("mseal")
+	clock, _ := Number("clock_gettime")
 	calls := []made{
 		{fmt.Sprintf("native %d", getppid), here().audit, int32(getppid), "4242"},
 		{fmt.Sprintf("native %d", mseal), here().audit, int32(mseal), "4242"},
@@ -118,6 +119,13 @@ func TestKernelTrapsEveryABI(t *testing.T) {
 					continue
 				}
 				t.Fatal(err)
+			}
+			if native := int32(clock); n.Data.Arch == here().audit && n.Data.NR == native && call.nr != native {
+				// Where the vDSO has no clock, the child's runtime asks the kernel.
+				if err := l.Send(&notify.Resp{ID: n.ID, Flags: notify.RespContinue}); err != nil && notify.OutcomeOf(err) != notify.Stale {
+					t.Fatal(err)
+				}
+				continue
 			}
 			if n.Data.Arch != call.arch || n.Data.NR != call.nr {
 				t.Errorf("%s: notified as %#x %d", call.say, n.Data.Arch, n.Data.NR)
