@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -536,7 +537,9 @@ func TestDrain(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if bad := r.log.refused(); len(bad) != 1 || !strings.Contains(bad[0], "the agent was closed") {
+	// Who tried to connect may have come just before the end.
+	bad := slices.DeleteFunc(r.log.refused(), func(line string) bool { return strings.Contains(line, "sent nothing") })
+	if len(bad) != 1 || !strings.Contains(bad[0], "the agent was closed") {
 		t.Errorf("refused: %q", bad)
 	}
 }
