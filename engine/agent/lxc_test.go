@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ type monitor struct {
 	path   string
 	cookie string
 	l      *notify.Listener
-	conn   int // -1: not connected
+	conn   atomic.Int32 // -1: not connected; of who calls and of the test
 
 	calls chan [6]uintptr // to be made by the container
 	ret   chan called
@@ -42,7 +43,7 @@ type called struct {
 	errno unix.Errno
 }
 
-// container starts a container of one thread, under a filter that traps getppid, and its monitor.
+// newMonitor starts a container of one thread, under a filter that traps getppid, and its monitor.
 func newMonitor(t *testing.T, path, cookie string) *monitor {
 	t.Helper()
 	if err := notify.FeatureNotify.Probe(); err != nil {
@@ -52,7 +53,8 @@ func newMonitor(t *testing.T, path, cookie string) *monitor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &monitor{t: t, path: path, cookie: cookie, conn: -1, calls: make(chan [6]uintptr), ret: make(chan called, 1), logs: make(chan string, 100)}
+	m := &monitor{t: t, path: path, cookie: cookie, calls: make(chan [6]uintptr), ret: make(chan called, 1), logs: make(chan string, 100)}
+	m.conn.Store(-1)
 	ready := make(chan error)
 	osthread.Start(func() {
 		var err error
@@ -75,15 +77,14 @@ func newMonitor(t *testing.T, path, cookie string) *monitor {
 		close(m.calls)
 		wg.Wait()
 		_ = m.l.Close()
-		_ = unix.Close(m.conn)
+		_ = unix.Close(int(m.conn.Load()))
 	})
 	return m
 }
 
 func (m *monitor) connect() error {
-	if m.conn >= 0 {
-		_ = unix.Close(m.conn)
-		m.conn = -1
+	if fd := m.conn.Swap(-1); fd >= 0 {
+		_ = unix.Close(int(fd))
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -93,7 +94,7 @@ func (m *monitor) connect() error {
 		_ = unix.Close(fd)
 		return err
 	}
-	m.conn = fd
+	m.conn.Store(int32(fd))
 	for _, o := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
 		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, o, &unix.Timeval{Sec: 30})
 	}
@@ -171,9 +172,9 @@ func (m *monitor) ask(n *notify.Notif) notify.Resp {
 	}
 	p := lxcMessage(n, m.cookie)
 	for reconnected := false; ; reconnected = true {
-		_, err := unix.SendmsgN(m.conn, p, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		_, err := unix.SendmsgN(int(m.conn.Load()), p, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
 		for err == unix.EINTR {
-			_, err = unix.SendmsgN(m.conn, p, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+			_, err = unix.SendmsgN(int(m.conn.Load()), p, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
 		}
 		if err == nil {
 			break
@@ -184,9 +185,9 @@ func (m *monitor) ask(n *notify.Notif) notify.Resp {
 		}
 	}
 	q := make([]byte, 200)
-	k, _, err := unix.Recvfrom(m.conn, q, unix.MSG_TRUNC)
+	k, _, err := unix.Recvfrom(int(m.conn.Load()), q, unix.MSG_TRUNC)
 	for err == unix.EINTR { // lxc_recvmsg_nointr_iov
-		k, _, err = unix.Recvfrom(m.conn, q, unix.MSG_TRUNC)
+		k, _, err = unix.Recvfrom(int(m.conn.Load()), q, unix.MSG_TRUNC)
 	}
 	if err != nil || k != 136 {
 		m.logs <- fmt.Sprintf("Failed to receive message from seccomp proxy: %d bytes, %v", k, err)
@@ -351,7 +352,7 @@ func TestLXC(t *testing.T) {
 					t.Errorf("%d listeners", n)
 				}
 				// A monitor that ends takes its listener out, without a fault.
-				_ = unix.Shutdown(ms[0].conn, unix.SHUT_RDWR)
+				_ = unix.Shutdown(int(ms[0].conn.Load()), unix.SHUT_RDWR)
 				eventually(t, "one listener", func() bool { return len(e.Sources()) == 1 })
 				if c := e.Counters(); c.RecvFailed != 0 {
 					t.Errorf("%d receives failed", c.RecvFailed)
