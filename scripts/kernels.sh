@@ -12,7 +12,7 @@
 #   -t SECONDS   what a boot with all its suites may take (600)
 #   -l           long: tests without -test.short
 #   -u           tests run as a normal user
-#   -a ARGS      more arguments for test binaries, such as -test.run=TestLoop
+#   -a ARGS      more arguments for test binaries, as a shell reads them, such as -test.run=TestLoop
 #   -e COMMAND   runs that in the machine's shell instead of suites; unknot is on its PATH,
 #                and so are many and supervise, the yardsticks of bench/floor
 #

@@ -168,8 +168,10 @@ INLINE void record_wait(const struct flight *f, __u64 to)
 	__u32 receiver = f->receiver;
 
 	record_in(b, WAIT, f->received, to);
-	if (receiver && receiver <= RECEIVERS)
-		record_in(b, STAGES + receiver - 1, f->received, to);
+	receiver += STAGES - 1;
+	asm volatile("" : "+r"(receiver)); /* the index itself is compared, or Linux 6.1 does not see its bounds */
+	if (receiver >= STAGES && receiver < HISTS)
+		record_in(b, receiver, f->received, to);
 }
 
 /* The calling thread enters SEND, or ADDFD with an answer. */
