@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/unixsocket"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,8 +67,7 @@ type Config struct {
 type Agent struct {
 	cfg  Config
 	l    *net.UnixListener
-	path string      // to be removed at the end; "" if it is not ours
-	file os.FileInfo // what was made there
+	file unixsocket.File // to be removed at the end; zero if it is not ours
 
 	mu     sync.Mutex
 	conns  list.List // of *conn that are sending, oldest first
@@ -119,8 +119,7 @@ func Listen(cfg Config) (*Agent, error) {
 		if err != nil {
 			return nil, fmt.Errorf("agent: %w", err)
 		}
-		a.l, a.path = l, cfg.Path
-		a.file, _ = os.Lstat(cfg.Path)
+		a.l, a.file = l, unixsocket.Own(cfg.Path)
 	}
 	return a, nil
 }
@@ -156,12 +155,7 @@ func (a *Agent) Close() error {
 		return nil
 	}
 	a.closed = true
-	// The path first: who finds it gone has nobody to wait for.
-	if a.path != "" {
-		if fi, err := os.Lstat(a.path); err == nil && os.SameFile(fi, a.file) {
-			_ = os.Remove(a.path)
-		}
-	}
+	a.file.Remove() // first: who finds the path gone has nobody to wait for
 	if !a.handed {
 		a.refuseAll()
 	}

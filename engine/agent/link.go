@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/unixsocket"
 	"golang.org/x/sys/unix"
 )
 
@@ -328,7 +329,7 @@ func (a *Agent) HandOver(ctx context.Context, k *Link) error {
 		return err
 	}
 	a.mu.Lock()
-	a.path, a.handed = "", true
+	a.file, a.handed = unixsocket.File{}, true
 	a.mu.Unlock()
 	return a.Close()
 }

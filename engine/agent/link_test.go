@@ -18,6 +18,7 @@ import (
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/internal/testchild"
+	"github.com/unknot/unknot/internal/unixsocket"
 	"golang.org/x/sys/unix"
 )
 
@@ -518,7 +519,7 @@ func TestKeeperKeepsTheSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.mu.Lock()
-	r.Agent.path = "" // a crash removes nothing
+	r.Agent.file = unixsocket.File{} // a crash removes nothing
 	r.mu.Unlock()
 	_ = r.Close()
 	c := r.dial()

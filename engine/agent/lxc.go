@@ -8,11 +8,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/unixsocket"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,7 +64,7 @@ const DefaultLXCConns = 1024
 type LXC struct {
 	cfg  LXCConfig
 	l    *net.UnixListener
-	file os.FileInfo
+	file unixsocket.File
 
 	mu     sync.Mutex
 	conns  list.List // of *net.UnixConn without a call so far, oldest first
@@ -96,9 +96,7 @@ func ListenLXC(cfg LXCConfig) (*LXC, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: LXC: %w", err)
 	}
-	x := &LXC{cfg: cfg, l: l}
-	x.file, _ = os.Lstat(cfg.Path)
-	return x, nil
+	return &LXC{cfg: cfg, l: l, file: unixsocket.Own(cfg.Path)}, nil
 }
 
 // Addr is where it listens.
@@ -124,9 +122,7 @@ func (x *LXC) Close() error {
 		return nil
 	}
 	x.closed = true
-	if fi, err := os.Lstat(x.cfg.Path); err == nil && os.SameFile(fi, x.file) {
-		_ = os.Remove(x.cfg.Path)
-	}
+	x.file.Remove()
 	for e := x.conns.Front(); e != nil; e = e.Next() {
 		_ = e.Value.(*net.UnixConn).SetReadDeadline(time.Unix(1, 0))
 	}

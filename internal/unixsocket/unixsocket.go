@@ -61,6 +61,57 @@ func Listen(network, path string, mode fs.FileMode) (*net.UnixListener, error) {
 	return ul, nil
 }
 
+// Replace makes a socket of that network at path that only mode's users can connect to, in the place of whatever was there. Closing
+// the listener leaves the path there.
+func Replace(network, path string, mode fs.FileMode) (*net.UnixListener, error) {
+	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := Check(fresh); err != nil {
+		return nil, err
+	}
+	_ = os.Remove(fresh)
+	l, err := Listen(network, fresh, mode)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := lockDir(filepath.Dir(path))
+	if err == nil {
+		err = os.Rename(fresh, path)
+		unlock()
+	}
+	if err != nil {
+		_ = l.Close()
+		_ = os.Remove(fresh)
+		return nil, fmt.Errorf("socket %q: %w", path, err)
+	}
+	return l, nil
+}
+
+// A File is the socket that a listener made at a path.
+type File struct {
+	path string
+	is   os.FileInfo
+}
+
+// Own is the socket at path, which the caller has just made.
+func Own(path string) File {
+	is, _ := os.Lstat(path)
+	return File{path, is}
+}
+
+// Remove removes the path, unless it is another socket's by now, and reports whether it did. The listener has to be
+// open still: the inode of one that is closed can be a successor's.
+func (f File) Remove() bool {
+	if f.is == nil {
+		return false
+	}
+	// Without the lock, a successor could replace the socket between the comparison and the removal.
+	if unlock, err := lockDir(filepath.Dir(f.path)); err == nil {
+		defer unlock()
+	}
+	fi, err := os.Lstat(f.path)
+	return err == nil && os.SameFile(fi, f.is) && os.Remove(f.path) == nil
+}
+
 // Check reports what keeps path from being a socket's.
 func Check(path string) error {
 	switch {

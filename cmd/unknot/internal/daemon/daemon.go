@@ -50,6 +50,7 @@ type daemon struct {
 	agent     *agent.Agent
 	agentDone chan error
 	links     chan *net.UnixConn // of who wants to take over
+	file      unixsocket.File    // of the socket
 	door      *door
 
 	before   *net.UnixConn // to who is taken over from
@@ -155,6 +156,7 @@ func (d *daemon) run() error {
 	if err := d.openSocket(in); err != nil {
 		return err
 	}
+	d.file = unixsocket.Own(d.Socket)
 	a, err := agent.Listen(agent.Config{Listener: d.socket, Serve: d.serve, Logger: d.Log})
 	if err != nil {
 		return err
@@ -587,6 +589,9 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 		}
 	}()
 	d.door.close()
+	if !d.activated && !d.store.stays() && d.file.Remove() {
+		_ = os.Remove(d.Socket + policySuffix)
+	}
 	// Runtimes send within milliseconds, and the drain is also for handlers.
 	sending, done := context.WithTimeout(ctx, d.Drain/4)
 	_ = d.agent.Drain(sending)
@@ -611,10 +616,6 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 		d.Log.Warn("stopped; trapped calls of containers that run fail with ENOSYS from now on", "listeners", n)
 	default:
 		d.Log.Info("stopped")
-	}
-	if !d.activated && !d.store.stays() {
-		_ = os.Remove(d.Socket)
-		_ = os.Remove(d.Socket + policySuffix)
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/unknot/unknot/engine"
@@ -22,8 +21,7 @@ import (
 // containers, so it is its owner's only.
 type door struct {
 	l    *net.UnixListener
-	path string
-	file os.FileInfo
+	file unixsocket.File
 	once sync.Once
 }
 
@@ -33,17 +31,17 @@ const knock = "unknot: take over\n"
 // openDoor opens the door in the place of a predecessor's. Without one there is no hand-over.
 func (d *daemon) openDoor() *door {
 	d.links = make(chan *net.UnixConn)
-	o := &door{path: d.Socket + linkSuffix}
+	o := &door{}
 	if d.store.stays() {
 		return o // the service manager replaces its service
 	}
-	l, err := listenAt(o.path)
+	l, err := unixsocket.Replace("unixpacket", d.Socket+linkSuffix, 0o600)
 	if err != nil {
 		d.Log.Error("no other daemon can take over from this one", "err", err)
 		return o
 	}
 	o.l = l
-	o.file, _ = os.Lstat(o.path)
+	o.file = unixsocket.Own(d.Socket + linkSuffix)
 	go func() {
 		for {
 			c, err := l.AcceptUnix()
@@ -90,36 +88,9 @@ func (o *door) close() {
 		if o.l == nil {
 			return
 		}
-		if fi, err := os.Lstat(o.path); err == nil && os.SameFile(fi, o.file) {
-			_ = os.Remove(o.path)
-		}
+		o.file.Remove()
 		_ = o.l.Close()
 	})
-}
-
-// listenAt listens at path in the place of whoever did so.
-func listenAt(path string) (*net.UnixListener, error) {
-	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if len(fresh) > unixsocket.MaxPath {
-		return nil, fmt.Errorf("socket %q: a path of %d bytes is too long for a socket, which takes %d: use a shorter --socket", fresh, len(fresh), unixsocket.MaxPath)
-	}
-	_ = os.Remove(fresh)
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		cerr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) })
-		return errors.Join(cerr, err)
-	}}
-	l, err := lc.Listen(context.Background(), "unixpacket", fresh)
-	if err != nil {
-		return nil, err
-	}
-	u := l.(*net.UnixListener)
-	u.SetUnlinkOnClose(false)
-	if err := os.Rename(fresh, path); err != nil {
-		_ = u.Close()
-		_ = os.Remove(fresh)
-		return nil, err
-	}
-	return u, nil
 }
 
 // predecessor is the connection to a daemon that can be taken over from, or nil.

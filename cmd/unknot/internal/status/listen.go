@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -67,8 +66,7 @@ func Listen(addr string) (net.Listener, error) {
 		if err != nil {
 			return nil, err
 		}
-		is, _ := os.Lstat(address)
-		return &unixListener{UnixListener: l, path: address, is: is}, nil
+		return &unixListener{UnixListener: l, file: unixsocket.Own(address)}, nil
 	}
 	l, err := net.Listen(network, address)
 	var at string
@@ -91,17 +89,12 @@ func Listen(addr string) (net.Listener, error) {
 // A unixListener removes its path in the end, if the path is still its own.
 type unixListener struct {
 	*net.UnixListener
-	path string
-	is   os.FileInfo
+	file unixsocket.File
 	once sync.Once
 }
 
 func (l *unixListener) Close() error {
-	l.once.Do(func() { // the path first: who finds it gone has nobody to wait for
-		if fi, err := os.Lstat(l.path); err == nil && os.SameFile(fi, l.is) {
-			_ = os.Remove(l.path)
-		}
-	})
+	l.once.Do(func() { l.file.Remove() }) // first: who finds the path gone has nobody to wait for
 	return l.UnixListener.Close()
 }
 
