@@ -25,3 +25,11 @@ func (c *child) pinned(t *testing.T, cpu int) {
 		}
 	}
 }
+
+// often is n, or a fifth of it where tests shall be short.
+func often(n int) int {
+	if testing.Short() {
+		return n / 5
+	}
+	return n
+}

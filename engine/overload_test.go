@@ -171,7 +171,7 @@ func TestLoneWorkerIsRelieved(t *testing.T) {
 func TestBlockedReceiveIsInterrupted(t *testing.T) {
 	for name, cfg := range paths(engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) })) {
 		t.Run(name, func(t *testing.T) {
-			for range 20 {
+			for range often(20) {
 				e, stop := start(t, cfg)
 				c := startTarget(t, 1, 300) // enough to leave epoll
 				mustAdd(t, e, c)

@@ -234,7 +234,7 @@ func TestReleasedListenerServesOn(t *testing.T) {
 	for _, mode := range []engine.WakeUp{engine.AutoWakeUp, engine.Async} {
 		first, stopFirst := start(t, engine.Config{Inline: true, Handler: engine.HandlerFunc(returnsOne), WakeUp: mode})
 		second, stopSecond := start(t, engine.Config{Handler: engine.HandlerFunc(returnsOne), WakeUp: engine.Async})
-		target := startTarget(t, 2, 20_000)
+		target := startTarget(t, 2, often(20_000))
 		s := mustAdd(t, first, target)
 		target.release()
 		for first.Counters().Received < 1000 {
@@ -247,7 +247,7 @@ func TestReleasedListenerServesOn(t *testing.T) {
 		if _, err := second.Add(l); err != nil {
 			t.Fatal(err)
 		}
-		if r := target.results(); r.OK != 40_000 {
+		if r := target.results(); r.OK != 2*often(20_000) {
 			t.Errorf("%+v", r)
 		}
 		for _, stop := range []func() error{stopFirst, stopSecond} {

@@ -260,7 +260,8 @@ func TestMovesBackAndForth(t *testing.T) {
 	for _, inline := range []bool{true, false} {
 		for _, end := range []string{"targets", "remove", "release", "stop"} {
 			t.Run(fmt.Sprintf("inline=%t/%s", inline, end), func(t *testing.T) {
-				const threads, calls = 4, 10_000
+				const threads = 4
+				calls := often(10_000)
 				e, stop := start(t, engine.Config{Inline: inline, Workers: 2, Queue: 2, Receivers: 2, Handler: engine.HandlerFunc(returnsOne)})
 				target := startTarget(t, threads, calls)
 				s := mustAdd(t, e, target)
@@ -282,7 +283,7 @@ func TestMovesBackAndForth(t *testing.T) {
 						}
 					}
 				})
-				for moves.Load() < 20 && e.Counters().Received < threads*calls/2 {
+				for moves.Load() < 20 && e.Counters().Received < uint64(threads*calls/2) {
 					time.Sleep(time.Millisecond)
 				}
 				var err error
