@@ -40,7 +40,7 @@ type daemon struct {
 
 	router *rules.Router
 	audit  *rules.Audit
-	out    *reopened // of audit
+	out    *rules.File // of audit; nil: standard output
 	engine *engine.Engine
 	ended  chan error // of the engine
 	halt   context.CancelFunc
@@ -234,7 +234,7 @@ func (d *daemon) live(signals chan os.Signal) error {
 
 // load reads the policy.
 func (d *daemon) load() (*rules.Policy, []byte, error) {
-	text, err := os.ReadFile(d.Policy)
+	text, err := readPolicy(d.Policy)
 	if err != nil {
 		var call *fs.PathError
 		if errors.As(err, &call) {
@@ -247,6 +247,14 @@ func (d *daemon) load() (*rules.Policy, []byte, error) {
 		return nil, nil, usagef("%w", err)
 	}
 	return p, text, nil
+}
+
+// readPolicy refuses what cannot be read twice, or may have no end, for which signals would wait.
+func readPolicy(name string) ([]byte, error) {
+	if fi, err := os.Stat(name); err == nil && !fi.Mode().IsRegular() {
+		return nil, errors.New("is no regular file, and the policy is read again on SIGHUP and after a crash")
+	}
+	return os.ReadFile(name)
 }
 
 // lastGood is the policy that a predecessor had, for the case that its containers wait and the file is broken.
@@ -538,7 +546,7 @@ func (d *daemon) reload() {
 	d.say("RELOADING=1", systemd.Monotonic())
 	defer func() { d.say("READY=1", d.statusLine()) }()
 	if d.out != nil {
-		if err := d.out.reopen(); err != nil {
+		if err := d.out.Reopen(); err != nil {
 			d.Log.Error("the audit file is not opened anew: records go where they went", "err", err)
 		}
 	}
@@ -636,15 +644,19 @@ func (d *daemon) release(ctx context.Context, src *engine.Source) (*notify.Liste
 
 // openAudit opens the file of audit records.
 func (d *daemon) openAudit() error {
-	if d.Audit == "" {
+	var to io.Writer = os.Stdout
+	switch d.Audit {
+	case "":
 		return nil
+	case "-":
+	default:
+		f, err := rules.OpenFile(d.Audit)
+		if err != nil {
+			return fmt.Errorf("--audit: %w", err)
+		}
+		to, d.out = f, f
 	}
-	o := &reopened{path: d.Audit}
-	if err := o.reopen(); err != nil {
-		return fmt.Errorf("--audit: %w", err)
-	}
-	d.out = o
-	d.audit = rules.NewAudit(o, rules.AuditOptions{Logger: d.Log})
+	d.audit = rules.NewAudit(to, rules.AuditOptions{Logger: d.Log})
 	return nil
 }
 
@@ -655,47 +667,7 @@ func (d *daemon) closeAudit() {
 	if err := d.audit.Close(); err != nil {
 		d.Log.Error("audit records were lost", "err", err)
 	}
-	_ = d.out.Close()
-}
-
-// A reopened is a file that is appended to, and can be opened anew under its name.
-type reopened struct {
-	path string
-	mu   sync.Mutex
-	f    *os.File
-}
-
-var _ io.WriteCloser = (*reopened)(nil)
-
-func (r *reopened) reopen() error {
-	if r.path == "-" {
-		r.f = os.Stdout
-		return nil
+	if d.out != nil {
+		_ = d.out.Close()
 	}
-	f, err := os.OpenFile(r.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.f != nil {
-		_ = r.f.Close()
-	}
-	r.f = f
-	return nil
-}
-
-func (r *reopened) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.f.Write(p)
-}
-
-func (r *reopened) Close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.path == "-" {
-		return nil
-	}
-	return r.f.Close()
 }

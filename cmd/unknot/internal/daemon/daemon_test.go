@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		time.AfterFunc(lifetime, func() { os.Exit(98) })
 		os.Exit(serveMain(said))
 	}
-	testchild.Main(m, testchild.Roles{"containers": childContainers})
+	testchild.Main(m, testchild.Roles{"containers": childContainers, "crowd": childCrowd})
 }
 
 // A serveConfig is what a daemon of a test is told.
@@ -43,6 +43,7 @@ type serveConfig struct {
 	Config Config
 	Hold   bool // handlers hold some calls for a moment, so that a crash finds some
 	Stuck  bool // handlers of calls with argument 99 never return
+	Real   bool // the policy answers
 	Dead   time.Duration
 }
 
@@ -52,14 +53,14 @@ type settings struct {
 	TakeOver                      bool
 	Keep                          Keep
 	Drain                         time.Duration
-	Hold, Stuck                   bool
+	Hold, Stuck, Real             bool
 	Dead                          time.Duration
 }
 
 // told is a configuration as the environment tells it.
 func (c serveConfig) told() (string, error) {
 	f := c.Config
-	b, err := json.Marshal(settings{f.Socket, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Dead})
+	b, err := json.Marshal(settings{f.Socket, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Real, c.Dead})
 	return string(b), err
 }
 
@@ -89,6 +90,9 @@ func serveMain(said string) int {
 		}
 		_ = r.Return(int64(d.Args[0]) + 1000)
 	})
+	if o.Real {
+		c.handler = nil
+	}
 	err = Run(c)
 	var exit *ExitError
 	switch {

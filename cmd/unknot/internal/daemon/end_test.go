@@ -136,6 +136,8 @@ func TestBadInput(t *testing.T) {
 		{"status in use", func(c *Config) { c.Status = address }, "another process listens there"},
 		{"status", func(c *Config) { c.Status = "x" }, "want HOST:PORT"},
 		{"audit", func(c *Config) { c.Audit = filepath.Dir(c.Socket) }, "is a directory"},
+		{"audit pipe", func(c *Config) { c.Audit = fifo(c) }, "a pipe that nobody reads"},
+		{"policy pipe", func(c *Config) { c.Policy = fifo(c) }, "is no regular file"},
 		{"no policy", func(c *Config) { c.Policy += "x" }, "no such file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -182,6 +184,13 @@ func TestBadInput(t *testing.T) {
 	if code := d.end(); code != 1 || !strings.Contains(d.log.String(), "it does not hand over") {
 		t.Errorf("exit status %d: %s", code, d.log)
 	}
+}
+
+// fifo is a named pipe without a reader.
+func fifo(c *Config) string {
+	name := filepath.Join(filepath.Dir(c.Socket), "fifo")
+	_ = unix.Mkfifo(name, 0o600)
+	return name
 }
 
 func sticky(dir string) bool {
