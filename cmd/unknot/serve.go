@@ -147,20 +147,17 @@ func serveError(err error) error {
 	return err
 }
 
-// checkPolicy says what is wrong in a policy, a line each, or what it has.
+// checkPolicy says what is wrong in a policy, a line each, or what it does.
 func checkPolicy(stdout, stderr io.Writer, path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return usageErrorf("--config: %w", err)
 	}
-	p, err := rules.Parse(path, text)
-	if err != nil {
+	err = rules.Check(stdout, path, text)
+	var wrong *rules.Error
+	if errors.As(err, &wrong) {
 		fmt.Fprintln(stderr, strings.TrimSuffix(err.Error(), "\n"))
 		return &exitError{Code: exitUsage}
 	}
-	for _, note := range p.Notes() {
-		fmt.Fprintln(stderr, note)
-	}
-	_, err = fmt.Fprintf(stdout, "%s: %d rules, for %s\n", path, p.Rules(), strings.Join(p.Calls(), ", "))
 	return err
 }
