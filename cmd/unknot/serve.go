@@ -58,6 +58,7 @@ Exit codes: 0 ended as asked, or handed over; 1 failure; 2 wrong usage or policy
 	}
 	fl := c.Flags()
 	fl.StringVar(&s.Socket, "socket", "", "`path` of the socket that runtimes connect to")
+	fl.StringVar(&s.LXC, "lxc-socket", "", "`path` of another one for LXC (lxc.seccomp.notify.proxy); takes --confine=off")
 	fl.StringVar(&s.Policy, "config", "", "the policy's `file`")
 	fl.BoolVar(&s.check, "check", false, "read the policy, say what is wrong in it, and end")
 	fl.StringVar(&s.confine, "confine", s.confine, "confinement of the receive threads: shared, best (shared without what is refused here), off")

@@ -52,6 +52,7 @@ type daemon struct {
 	links     chan *net.UnixConn // of who wants to take over
 	file      unixsocket.File    // of the socket
 	door      *door
+	lxc       front
 
 	before   *net.UnixConn // to who is taken over from
 	stopping atomic.Bool
@@ -153,6 +154,11 @@ func (d *daemon) run() error {
 	if err != nil {
 		return err
 	}
+	defer d.shutLXC()
+	noLXC := d.openLXC()
+	if noLXC != nil && !d.later(len(in.listeners) > 0) {
+		return noLXC
+	}
 	if err := d.openSocket(in); err != nil {
 		return err
 	}
@@ -173,7 +179,16 @@ func (d *daemon) run() error {
 	d.agentDone = make(chan error, 1)
 	go func() { d.agentDone <- a.Run(context.Background()) }()
 	if page == nil && d.Status != "" {
-		go d.retryStatus()
+		go d.retry("status page", func() error {
+			l, err := status.Listen(d.Status)
+			if err == nil {
+				d.showStatus(l)
+			}
+			return err
+		})
+	}
+	if noLXC != nil {
+		go d.retry("socket for LXC", d.openLXC)
 	}
 	d.saveGood(text)
 	if d.beat != nil {
@@ -295,6 +310,9 @@ func (d *daemon) startEngine(p *rules.Policy) (err error) {
 		if err := d.Confine(&cfg); err != nil {
 			return err
 		}
+	}
+	if d.LXC != "" && (cfg.ThreadHook != nil || cfg.PrivateFiles) {
+		return usagef("--lxc-socket: LXC's calls come as messages, which a confined receive thread may not read: add --confine=off, and serve containers of other runtimes by another daemon")
 	}
 	if d.engine, err = engine.New(cfg); err != nil {
 		return err
@@ -462,22 +480,24 @@ func (d *daemon) openStatus(waiting bool) (net.Listener, error) {
 		d.showStatus(l)
 		return l, nil
 	}
-	if waiting || d.TakeOver && d.predecessor() != nil {
+	if d.later(waiting) {
 		return nil, nil
 	}
 	return nil, fmt.Errorf("--status: %w", err)
 }
 
-// retryStatus opens the status page once its address is free.
-func (d *daemon) retryStatus() {
+// later reports whether an address in use can be a predecessor's, or containers wait, so that what is to be there comes later.
+func (d *daemon) later(waiting bool) bool { return waiting || d.TakeOver && d.predecessor() != nil }
+
+// retry opens what was in use, once it is free.
+func (d *daemon) retry(what string, open func() error) {
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
-		l, err := status.Listen(d.Status)
+		err := open()
 		if err == nil {
-			d.showStatus(l)
 			return
 		}
 		if pause > time.Second {
-			d.Log.Error("there is no status page yet", "err", err)
+			d.Log.Error("there is no "+what+" yet", "err", err)
 		}
 		time.Sleep(pause)
 	}
@@ -604,6 +624,7 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 	sending, done := context.WithTimeout(ctx, d.Drain/4)
 	_ = d.agent.Drain(sending)
 	done()
+	d.leaveLXC(ctx)
 	var all sync.WaitGroup
 	for _, src := range d.engine.Sources() {
 		all.Go(func() {
