@@ -305,7 +305,7 @@ func TestPoliciesInContainers(t *testing.T) {
 				seccomp["flags"] = r.flags
 			}
 			writeJSON(t, profile, seccomp)
-			copyFile(t, all[0].policy, policy)
+			copyPolicy(t, all[0].policy, policy)
 
 			serve := b.serve(log, "--socket", socket, "--config", policy, "--audit", audit)
 			b.await(log, "msg=serving", 1)
@@ -313,7 +313,7 @@ func TestPoliciesInContainers(t *testing.T) {
 			end := sync.OnceFunc(func() { b.must(r.end(b)) })
 			defer end()
 			for i, row := range all {
-				copyFile(t, row.policy, policy)
+				copyPolicy(t, row.policy, policy)
 				if err := serve.Process.Signal(unix.SIGHUP); err != nil {
 					t.Fatal(err)
 				}
@@ -408,4 +408,15 @@ func words(line string) (all []string) {
 		}
 	}
 	return all
+}
+
+func copyPolicy(t *testing.T, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, text, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

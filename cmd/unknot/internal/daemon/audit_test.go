@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -109,7 +110,9 @@ func startCrowd(t *testing.T, c Config, change func(*exec.Cmd)) *crowd {
 // metric is a figure of the status page.
 func (d *crowd) metric(name string) int {
 	d.t.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", d.status) }}}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", d.status)
+	}}}
 	r, err := client.Get("http://unknot/metrics")
 	if err != nil {
 		d.t.Fatal(err)
