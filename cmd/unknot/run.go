@@ -328,7 +328,7 @@ func (s *runSettings) route(cfg *engine.Config, w io.Writer) (done func() error,
 	}
 	closed := func() error { return nil }
 	if s.Audit != "" {
-		f, err := os.OpenFile(s.Audit, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		f, err := rules.OpenFile(s.Audit)
 		if err != nil {
 			return nil, usageErrorf("%s: %w", s.where("audit"), err)
 		}

@@ -58,6 +58,7 @@ Exit codes: 0 ended as asked, or handed over; 1 failure; 2 wrong usage or policy
 	}
 	fl := c.Flags()
 	fl.StringVar(&s.Socket, "socket", "", "`path` of the socket that runtimes connect to")
+	fl.StringVar(&s.LXC, "lxc-socket", "", "`path` of another one for LXC (lxc.seccomp.notify.proxy); takes --confine=off")
 	fl.StringVar(&s.Policy, "config", "", "the policy's `file`")
 	fl.BoolVar(&s.check, "check", false, "read the policy, say what is wrong in it, and end")
 	fl.StringVar(&s.confine, "confine", s.confine, "confinement of the receive threads: shared, best (shared without what is refused here), off")
@@ -147,20 +148,17 @@ func serveError(err error) error {
 	return err
 }
 
-// checkPolicy says what is wrong in a policy, a line each, or what it has.
+// checkPolicy says what is wrong in a policy, a line each, or what it does.
 func checkPolicy(stdout, stderr io.Writer, path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return usageErrorf("--config: %w", err)
 	}
-	p, err := rules.Parse(path, text)
-	if err != nil {
+	err = rules.Check(stdout, path, text)
+	var wrong *rules.Error
+	if errors.As(err, &wrong) {
 		fmt.Fprintln(stderr, strings.TrimSuffix(err.Error(), "\n"))
 		return &exitError{Code: exitUsage}
 	}
-	for _, note := range p.Notes() {
-		fmt.Fprintln(stderr, note)
-	}
-	_, err = fmt.Fprintf(stdout, "%s: %d rules, for %s\n", path, p.Rules(), strings.Join(p.Calls(), ", "))
 	return err
 }

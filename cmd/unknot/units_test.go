@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/goccy/go-yaml"
 )
 
 // The units of examples/serve are what systemd takes, and say what serve has.
@@ -54,5 +57,49 @@ func checkFlags(t *testing.T, unit string) {
 	}
 	if n < 5 {
 		t.Errorf("the unit has %d options", n)
+	}
+}
+
+// The daemon of examples/fleet has serve's options, and its policy is one.
+func TestFleetIsChecked(t *testing.T) {
+	text, err := os.ReadFile("../../examples/fleet/daemonset.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var policy string
+	var args []string
+	for doc := range bytes.SplitSeq(text, []byte("\n---\n")) {
+		var m struct {
+			Kind string
+			Data map[string]string
+			Spec struct {
+				Template struct {
+					Spec struct{ Containers []struct{ Args []string } }
+				}
+			}
+		}
+		if err := yaml.Unmarshal(doc, &m); err != nil {
+			t.Fatal(err)
+		}
+		switch m.Kind {
+		case "ConfigMap":
+			policy = m.Data["policy.yaml"]
+		case "DaemonSet":
+			args = m.Spec.Template.Spec.Containers[0].Args
+		}
+	}
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(file, []byte(policy), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for i, a := range args {
+		if strings.HasPrefix(a, "--config=") {
+			args[i], found = "--config="+file, true
+		}
+	}
+	code, stdout, stderr := inProcess(append(args, "--check")...)
+	if want := file + ": 2 rules for connect, execve, execveat, mknod, mknodat; default continue\n"; !found || code != 0 || stdout != want || stderr != "" {
+		t.Errorf("unknot %v: exit status %d: %s%s", args, code, stdout, stderr)
 	}
 }

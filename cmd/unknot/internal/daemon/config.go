@@ -20,6 +20,7 @@ import (
 // A Config is what `unknot serve` was told.
 type Config struct {
 	Socket   string // where runtimes connect to
+	LXC      string // where LXC's monitors do; "": nowhere
 	Policy   string // the policy's file
 	Audit    string // the file of audit records; "": none, "-": standard output
 	Status   string // the address of the status page; "": none
@@ -69,15 +70,20 @@ const (
 
 // check looks at what can be wrong before anything is done.
 func (c *Config) check() error {
-	switch {
-	case c.Socket == "":
+	if c.Socket == "" {
 		return usagef("--socket: name the path that linux.seccomp.listenerPath of containers has, such as /run/unknot/agent.sock")
-	case strings.HasPrefix(c.Socket, "@"):
-		return usagef("--socket %q: runtimes connect to a path, and no mode protects an abstract name", c.Socket)
-	case len(c.Socket) > unixsocket.MaxPath:
-		return usagef("--socket %q: a path of %d bytes is too long for a socket, which takes %d: use a shorter directory", c.Socket, len(c.Socket), unixsocket.MaxPath)
-	case !filepath.IsAbs(c.Socket):
-		return usagef("--socket %q: want an absolute path, as runtimes do", c.Socket)
+	}
+	if err := checkSocket("--socket", c.Socket); err != nil {
+		return err
+	}
+	if c.LXC != "" {
+		if err := checkSocket("--lxc-socket", c.LXC); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.LXC == c.Socket:
+		return usagef("--lxc-socket %q: is --socket, and LXC speaks another protocol: choose another path", c.LXC)
 	case c.Drain <= 0:
 		return usagef("--drain %v: want a duration above 0, such as 5s", c.Drain)
 	}
@@ -88,28 +94,44 @@ func (c *Config) check() error {
 	if !known {
 		return usagef("--keep %q: want auto, systemd, keeper or none", c.Keep)
 	}
-	return private(filepath.Dir(c.Socket))
+	return nil
+}
+
+// checkSocket looks at where a socket shall be.
+func checkSocket(flag, path string) error {
+	switch {
+	case strings.HasPrefix(path, "@"):
+		return usagef("%s %q: runtimes connect to a path, and no mode protects an abstract name", flag, path)
+	case len(path) > unixsocket.MaxPath:
+		return usagef("%s %q: a path of %d bytes is too long for a socket, which takes %d: use a shorter directory", flag, path, len(path), unixsocket.MaxPath)
+	case !filepath.IsAbs(path):
+		return usagef("%s %q: want an absolute path, as runtimes do", flag, path)
+	}
+	if err := private(filepath.Dir(path)); err != nil {
+		return usagef("%s: %w", flag, err)
+	}
+	return nil
 }
 
 // private refuses a directory in which others could put a socket of theirs in the place of ours.
 func private(dir string) error {
 	real, err := filepath.EvalSymlinks(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return usagef("--socket: directory %s does not exist: make it (install -d -m 0755 %s)", dir, dir)
+		return fmt.Errorf("directory %s does not exist: make it (install -d -m 0755 %s)", dir, dir)
 	}
 	if err != nil {
-		return usagef("--socket: directory %s: %w", dir, err)
+		return fmt.Errorf("directory %s: %w", dir, err)
 	}
 	for at := real; ; at = filepath.Dir(at) {
 		fi, err := os.Stat(at)
 		if err != nil {
-			return usagef("--socket: directory %s: %w", at, err)
+			return fmt.Errorf("directory %s: %w", at, err)
 		}
 		if !fi.IsDir() {
-			return usagef("--socket: %s is no directory", at)
+			return fmt.Errorf("%s is no directory", at)
 		}
 		if err := othersMay(fi, at == real); err != nil {
-			return usagef("--socket: directory %s: %w", at, err)
+			return fmt.Errorf("directory %s: %w", at, err)
 		}
 		if at == "/" {
 			return nil

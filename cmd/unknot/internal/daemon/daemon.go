@@ -40,7 +40,7 @@ type daemon struct {
 
 	router *rules.Router
 	audit  *rules.Audit
-	out    *reopened // of audit
+	out    *rules.File // of audit; nil: standard output
 	engine *engine.Engine
 	ended  chan error // of the engine
 	halt   context.CancelFunc
@@ -52,6 +52,7 @@ type daemon struct {
 	links     chan *net.UnixConn // of who wants to take over
 	file      unixsocket.File    // of the socket
 	door      *door
+	lxc       front
 
 	before   *net.UnixConn // to who is taken over from
 	stopping atomic.Bool
@@ -153,6 +154,11 @@ func (d *daemon) run() error {
 	if err != nil {
 		return err
 	}
+	defer d.shutLXC()
+	noLXC := d.openLXC()
+	if noLXC != nil && !d.later(len(in.listeners) > 0) {
+		return noLXC
+	}
 	if err := d.openSocket(in); err != nil {
 		return err
 	}
@@ -173,7 +179,16 @@ func (d *daemon) run() error {
 	d.agentDone = make(chan error, 1)
 	go func() { d.agentDone <- a.Run(context.Background()) }()
 	if page == nil && d.Status != "" {
-		go d.retryStatus()
+		go d.retry("status page", func() error {
+			l, err := status.Listen(d.Status)
+			if err == nil {
+				d.showStatus(l)
+			}
+			return err
+		})
+	}
+	if noLXC != nil {
+		go d.retry("socket for LXC", d.openLXC)
 	}
 	d.saveGood(text)
 	if d.beat != nil {
@@ -234,7 +249,7 @@ func (d *daemon) live(signals chan os.Signal) error {
 
 // load reads the policy.
 func (d *daemon) load() (*rules.Policy, []byte, error) {
-	text, err := os.ReadFile(d.Policy)
+	text, err := readPolicy(d.Policy)
 	if err != nil {
 		var call *fs.PathError
 		if errors.As(err, &call) {
@@ -247,6 +262,14 @@ func (d *daemon) load() (*rules.Policy, []byte, error) {
 		return nil, nil, usagef("%w", err)
 	}
 	return p, text, nil
+}
+
+// readPolicy refuses what cannot be read twice, or may have no end, for which signals would wait.
+func readPolicy(name string) ([]byte, error) {
+	if fi, err := os.Stat(name); err == nil && !fi.Mode().IsRegular() {
+		return nil, errors.New("is no regular file, and the policy is read again on SIGHUP and after a crash")
+	}
+	return os.ReadFile(name)
 }
 
 // lastGood is the policy that a predecessor had, for the case that its containers wait and the file is broken.
@@ -287,6 +310,9 @@ func (d *daemon) startEngine(p *rules.Policy) (err error) {
 		if err := d.Confine(&cfg); err != nil {
 			return err
 		}
+	}
+	if d.LXC != "" && (cfg.ThreadHook != nil || cfg.PrivateFiles) {
+		return usagef("--lxc-socket: LXC's calls come as messages, which a confined receive thread may not read: add --confine=off, and serve containers of other runtimes by another daemon")
 	}
 	if d.engine, err = engine.New(cfg); err != nil {
 		return err
@@ -454,22 +480,24 @@ func (d *daemon) openStatus(waiting bool) (net.Listener, error) {
 		d.showStatus(l)
 		return l, nil
 	}
-	if waiting || d.TakeOver && d.predecessor() != nil {
+	if d.later(waiting) {
 		return nil, nil
 	}
 	return nil, fmt.Errorf("--status: %w", err)
 }
 
-// retryStatus opens the status page once its address is free.
-func (d *daemon) retryStatus() {
+// later reports whether an address in use can be a predecessor's, or containers wait, so that what is to be there comes later.
+func (d *daemon) later(waiting bool) bool { return waiting || d.TakeOver && d.predecessor() != nil }
+
+// retry opens what was in use, once it is free.
+func (d *daemon) retry(what string, open func() error) {
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
-		l, err := status.Listen(d.Status)
+		err := open()
 		if err == nil {
-			d.showStatus(l)
 			return
 		}
 		if pause > time.Second {
-			d.Log.Error("there is no status page yet", "err", err)
+			d.Log.Error("there is no "+what+" yet", "err", err)
 		}
 		time.Sleep(pause)
 	}
@@ -538,7 +566,7 @@ func (d *daemon) reload() {
 	d.say("RELOADING=1", systemd.Monotonic())
 	defer func() { d.say("READY=1", d.statusLine()) }()
 	if d.out != nil {
-		if err := d.out.reopen(); err != nil {
+		if err := d.out.Reopen(); err != nil {
 			d.Log.Error("the audit file is not opened anew: records go where they went", "err", err)
 		}
 	}
@@ -596,6 +624,7 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 	sending, done := context.WithTimeout(ctx, d.Drain/4)
 	_ = d.agent.Drain(sending)
 	done()
+	d.leaveLXC(ctx)
 	var all sync.WaitGroup
 	for _, src := range d.engine.Sources() {
 		all.Go(func() {
@@ -636,15 +665,19 @@ func (d *daemon) release(ctx context.Context, src *engine.Source) (*notify.Liste
 
 // openAudit opens the file of audit records.
 func (d *daemon) openAudit() error {
-	if d.Audit == "" {
+	var to io.Writer = os.Stdout
+	switch d.Audit {
+	case "":
 		return nil
+	case "-":
+	default:
+		f, err := rules.OpenFile(d.Audit)
+		if err != nil {
+			return fmt.Errorf("--audit: %w", err)
+		}
+		to, d.out = f, f
 	}
-	o := &reopened{path: d.Audit}
-	if err := o.reopen(); err != nil {
-		return fmt.Errorf("--audit: %w", err)
-	}
-	d.out = o
-	d.audit = rules.NewAudit(o, rules.AuditOptions{Logger: d.Log})
+	d.audit = rules.NewAudit(to, rules.AuditOptions{Logger: d.Log})
 	return nil
 }
 
@@ -655,47 +688,7 @@ func (d *daemon) closeAudit() {
 	if err := d.audit.Close(); err != nil {
 		d.Log.Error("audit records were lost", "err", err)
 	}
-	_ = d.out.Close()
-}
-
-// A reopened is a file that is appended to, and can be opened anew under its name.
-type reopened struct {
-	path string
-	mu   sync.Mutex
-	f    *os.File
-}
-
-var _ io.WriteCloser = (*reopened)(nil)
-
-func (r *reopened) reopen() error {
-	if r.path == "-" {
-		r.f = os.Stdout
-		return nil
+	if d.out != nil {
+		_ = d.out.Close()
 	}
-	f, err := os.OpenFile(r.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.f != nil {
-		_ = r.f.Close()
-	}
-	r.f = f
-	return nil
-}
-
-func (r *reopened) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.f.Write(p)
-}
-
-func (r *reopened) Close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.path == "-" {
-		return nil
-	}
-	return r.f.Close()
 }

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		time.AfterFunc(lifetime, func() { os.Exit(98) })
 		os.Exit(serveMain(said))
 	}
-	testchild.Main(m, testchild.Roles{"containers": childContainers})
+	testchild.Main(m, testchild.Roles{"containers": childContainers, "crowd": childCrowd, "lxc": childLXC})
 }
 
 // A serveConfig is what a daemon of a test is told.
@@ -43,23 +43,24 @@ type serveConfig struct {
 	Config Config
 	Hold   bool // handlers hold some calls for a moment, so that a crash finds some
 	Stuck  bool // handlers of calls with argument 99 never return
+	Real   bool // the policy answers
 	Dead   time.Duration
 }
 
 // A settings is what of a Config can be told.
 type settings struct {
-	Socket, Policy, Audit, Status string
-	TakeOver                      bool
-	Keep                          Keep
-	Drain                         time.Duration
-	Hold, Stuck                   bool
-	Dead                          time.Duration
+	Socket, LXC, Policy, Audit, Status string
+	TakeOver                           bool
+	Keep                               Keep
+	Drain                              time.Duration
+	Hold, Stuck, Real                  bool
+	Dead                               time.Duration
 }
 
 // told is a configuration as the environment tells it.
 func (c serveConfig) told() (string, error) {
 	f := c.Config
-	b, err := json.Marshal(settings{f.Socket, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Dead})
+	b, err := json.Marshal(settings{f.Socket, f.LXC, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Real, c.Dead})
 	return string(b), err
 }
 
@@ -69,7 +70,7 @@ func serveMain(said string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 97
 	}
-	c := Config{Socket: o.Socket, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead}
+	c := Config{Socket: o.Socket, LXC: o.LXC, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead}
 	log, err := NewLog(os.Stderr, "json", nil)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -89,6 +90,9 @@ func serveMain(said string) int {
 		}
 		_ = r.Return(int64(d.Args[0]) + 1000)
 	})
+	if o.Real {
+		c.handler = nil
+	}
 	err = Run(c)
 	var exit *ExitError
 	switch {

@@ -114,6 +114,7 @@ func TestReload(t *testing.T) {
 func TestBadInput(t *testing.T) {
 	live := home(t)
 	live.Status = "127.0.0.1:0"
+	live.LXC = live.Socket + "x"
 	s := start(t, serveConfig{Config: live})
 	s.serving(1)
 	address := fmt.Sprint(s.log.all("status page")[0]["address"])
@@ -128,6 +129,9 @@ func TestBadInput(t *testing.T) {
 		{"relative", func(c *Config) { c.Socket = "s" }, "absolute path"},
 		{"abstract", func(c *Config) { c.Socket = "@s" }, "abstract name"},
 		{"none", func(c *Config) { c.Socket = "" }, "linux.seccomp.listenerPath"},
+		{"LXC at the same path", func(c *Config) { c.LXC = c.Socket }, "LXC speaks another protocol"},
+		{"LXC relative", func(c *Config) { c.LXC = "s" }, "--lxc-socket \"s\": want an absolute path"},
+		{"LXC live", func(c *Config) { c.LXC = live.LXC }, "--lxc-socket: agent: LXC: socket"},
 		{"no directory", func(c *Config) { c.Socket = filepath.Dir(c.Socket) + "/d/s" }, "does not exist: make it"},
 		{"others write", func(c *Config) { _ = os.Chmod(filepath.Dir(c.Socket), 0o757) }, "chmod o-w"},
 		{"sticky", func(c *Config) { c.Socket = "/tmp/unknot-test-socket" }, "chmod o-w"},
@@ -136,6 +140,8 @@ func TestBadInput(t *testing.T) {
 		{"status in use", func(c *Config) { c.Status = address }, "another process listens there"},
 		{"status", func(c *Config) { c.Status = "x" }, "want HOST:PORT"},
 		{"audit", func(c *Config) { c.Audit = filepath.Dir(c.Socket) }, "is a directory"},
+		{"audit pipe", func(c *Config) { c.Audit = fifo(c) }, "a pipe that nobody reads"},
+		{"policy pipe", func(c *Config) { c.Policy = fifo(c) }, "is no regular file"},
 		{"no policy", func(c *Config) { c.Policy += "x" }, "no such file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -182,6 +188,13 @@ func TestBadInput(t *testing.T) {
 	if code := d.end(); code != 1 || !strings.Contains(d.log.String(), "it does not hand over") {
 		t.Errorf("exit status %d: %s", code, d.log)
 	}
+}
+
+// fifo is a named pipe without a reader.
+func fifo(c *Config) string {
+	name := filepath.Join(filepath.Dir(c.Socket), "fifo")
+	_ = unix.Mkfifo(name, 0o600)
+	return name
 }
 
 func sticky(dir string) bool {

@@ -170,6 +170,9 @@ func (d *daemon) handOver(c *net.UnixConn) (over bool, err error) {
 		return false, nil
 	}
 	if err = <-d.agentDone; err == nil {
+		short, cancel := context.WithTimeout(ctx, patience)
+		d.leaveLXC(short)
+		cancel()
 		if err = d.giveAll(ctx, link); err == nil {
 			err = link.End(ctx)
 		}
@@ -214,6 +217,9 @@ func (d *daemon) giveAll(ctx context.Context, link *agent.Link) error {
 		return l.Close()
 	}
 	for _, src := range d.engine.Sources() {
+		if src.Listener().Carried() {
+			continue // it is about to end
+		}
 		if err := give(src, patience); err != nil {
 			return err
 		}
@@ -257,5 +263,11 @@ func (d *daemon) goOn(spare *os.File) error {
 	}
 	d.agent = a
 	go func() { d.agentDone <- a.Run(context.Background()) }()
+	d.lxc.mu.Lock()
+	d.lxc.over = false
+	d.lxc.mu.Unlock()
+	if d.openLXC() != nil {
+		go d.retry("socket for LXC", d.openLXC)
+	}
 	return nil
 }
