@@ -38,9 +38,10 @@ func (c *controller) reconcile() {
 const (
 	// lookEvery is how soon it looks for a lone worker that is still at the request that it was at.
 	lookEvery = 2 * time.Millisecond
-	// idleAfter is how long no call must have come for a receive thread to go back
-	// to epoll from a blocked RECV: there it needs no signal to be woken, and
-	// kernels before 6.11 tell only there that the last target is gone.
+	// idleAfter is how long no call must have come for a pause: then a receive thread goes back
+	// to epoll from a blocked RECV, where it needs no signal to be woken, and where alone
+	// kernels before 6.11 tell that the last target is gone. Hundreds of targets on one
+	// CPU take milliseconds from one call to the next, which is none.
 	idleAfter = 20 * time.Millisecond
 	// pulse bounds how long Go 1.26 may take to stop the world. A thread that enters
 	// a system call just as a stop begins can keep its P (reentersyscall looks at
@@ -60,6 +61,7 @@ type pilot struct {
 	received uint64
 	state    uint64        // of worker 1
 	idle     time.Duration // without a call
+	pause    bool          // for idleAfter, and still
 	stuck    bool
 }
 
@@ -99,7 +101,7 @@ func (e *Engine) steer(ctx context.Context) {
 		if p := e.period(pilots); p != period {
 			if period == pulse {
 				for _, p := range pilots {
-					p.received, p.state, p.idle = 0, 0, 0
+					p.received, p.state, p.idle, p.pause = 0, 0, 0, false
 				}
 			}
 			period = p
@@ -134,8 +136,9 @@ func (p *pilot) look(period time.Duration) {
 	if n == p.received {
 		p.idle += period
 	} else {
-		p.idle = 0
+		p.idle, p.pause = 0, false
 	}
+	p.pause = p.pause || p.idle >= idleAfter
 	p.received = n
 	ws := p.rx.crew.all()
 	state := ws[min(1, len(ws)-1)].req.state.Load()
@@ -163,7 +166,7 @@ func (e *Engine) step(pilots *[]*pilot) {
 	for _, p := range *pilots {
 		o := p.rx.observed.observation()
 		o.Handlers = placement.Length(p.rx.crew.length.Load())
-		o.Stuck, o.Idle, o.Calls = p.stuck, p.idle > 0, p.rx.tallies[0].received.Load()
+		o.Stuck, o.Idle, o.Calls = p.stuck, p.pause, p.rx.tallies[0].received.Load()
 		o.Affinity, o.TargetCPU, o.OtherCPU = p.affinity.is.affinity, p.affinity.is.cpu, p.affinity.is.other
 		p.stuck = false
 		plan := p.machine.Step(at, o, e.facts(p.rx, inUse))

@@ -126,7 +126,7 @@ type Observation struct {
 	Busy        bool // calls come in quick succession
 	Handlers    Length
 	Stuck       bool // the only active worker is still in the handler that it was in at the last look
-	Idle        bool // no call came since the last look
+	Idle        bool // no call has come for some time
 	Affinity    Affinity
 	TargetCPU   int    // with Elsewhere: where the targets and the engine may run, or Anywhere
 	OtherCPU    int    // with Here: where the engine may run, and no target, or Anywhere
