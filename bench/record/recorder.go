@@ -28,6 +28,8 @@ type Config struct {
 	MaxCalls int           // end after so many calls; 0: DefaultCalls
 	// DropErrno is what the supervisor answers to what it drops; 0 is EINTR.
 	DropErrno syscall.Errno
+	// Begun is called once calls are recorded, before which loading takes a tenth of a second and more; nil: nobody asks.
+	Begun func()
 }
 
 // minKernel is the first with all that the programs use: ring buffers, and atomic
@@ -62,7 +64,10 @@ func Record(ctx context.Context, c Config) (*Recording, error) {
 		return nil, err
 	}
 	defer p.close()
-	if c.Duration > 0 { // from here on: loading the programs takes a tenth of a second and more
+	if c.Begun != nil {
+		c.Begun()
+	}
+	if c.Duration > 0 { // from here on
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.Duration)
 		defer cancel()

@@ -80,11 +80,16 @@ func recordReplay(ctx context.Context, s bench.Spec, d time.Duration) (*record.R
 		r   *record.Recording
 		err error
 	}
-	done := make(chan outcome, 1)
+	done, begun := make(chan outcome, 1), make(chan struct{})
 	go func() {
-		r, err := record.Record(until, record.Config{PID: os.Getpid(), MaxCalls: record.MaxCalls})
+		r, err := record.Record(until, record.Config{PID: os.Getpid(), MaxCalls: record.MaxCalls, Begun: func() { close(begun) }})
 		done <- outcome{r, err}
 	}()
+	select {
+	case <-begun:
+	case got := <-done:
+		return got.r, got.err
+	}
 	res, err := bench.Once(ctx, s, d, false)
 	end()
 	got := <-done
