@@ -61,7 +61,6 @@ type pilot struct {
 	received uint64
 	state    uint64        // of worker 1
 	idle     time.Duration // without a call
-	pause    bool          // for idleAfter, and still
 	stuck    bool
 }
 
@@ -101,7 +100,7 @@ func (e *Engine) steer(ctx context.Context) {
 		if p := e.period(pilots); p != period {
 			if period == pulse {
 				for _, p := range pilots {
-					p.received, p.state, p.idle, p.pause = 0, 0, 0, false
+					p.received, p.state, p.idle = 0, 0, 0
 				}
 			}
 			period = p
@@ -136,19 +135,20 @@ func (p *pilot) look(period time.Duration) {
 	if n == p.received {
 		p.idle += period
 	} else {
-		p.idle, p.pause = 0, false
+		p.idle = 0
 	}
-	p.pause = p.pause || p.idle >= idleAfter
 	p.received = n
 	ws := p.rx.crew.all()
 	state := ws[min(1, len(ws)-1)].req.state.Load()
 	p.stuck = state == p.state && phaseOf(state) == running
 	p.state = state
-	if p.idle >= idleAfter && p.rx.observed.direct.Load() {
+	if p.pauses() && p.rx.observed.direct.Load() {
 		p.rx.interrupt()
-		p.idle = 0
 	}
 }
+
+// pauses reports whether no call has come for some time.
+func (p *pilot) pauses() bool { return p.idle >= idleAfter }
 
 // step asks placement what each receiver shall be like, and applies it.
 func (e *Engine) step(pilots *[]*pilot) {
@@ -166,7 +166,7 @@ func (e *Engine) step(pilots *[]*pilot) {
 	for _, p := range *pilots {
 		o := p.rx.observed.observation()
 		o.Handlers = placement.Length(p.rx.crew.length.Load())
-		o.Stuck, o.Idle, o.Calls = p.stuck, p.pause, p.rx.tallies[0].received.Load()
+		o.Stuck, o.Idle, o.Calls = p.stuck, p.pauses(), p.rx.tallies[0].received.Load()
 		o.Affinity, o.TargetCPU, o.OtherCPU = p.affinity.is.affinity, p.affinity.is.cpu, p.affinity.is.other
 		p.stuck = false
 		plan := p.machine.Step(at, o, e.facts(p.rx, inUse))
