@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -149,21 +148,29 @@ func newBox(t *testing.T) *box {
 // alone waits until no process is there of those that podman has clean up behind us, who would make the directory anew.
 func (b *box) alone() {
 	b.t.Helper()
-	for end := time.Now().Add(hung); ; time.Sleep(20 * time.Millisecond) {
-		lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		there := slices.IndexFunc(lines, func(name string) bool {
-			line, _ := os.ReadFile(name)
-			return bytes.Contains(line, []byte(b.dir+"/"))
-		})
-		if there < 0 {
-			return
+	var name string
+	var line []byte
+	if !within(hung, func() bool {
+		processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, name = range processes {
+			if line, _ = os.ReadFile(name); bytes.Contains(line, []byte(b.dir+"/")) {
+				return false
+			}
 		}
+		return true
+	}) {
+		b.t.Errorf("is still there: %s: %q", name, line)
+	}
+}
+
+// within reports whether something is so before the time is over.
+func within(limit time.Duration, so func() bool) bool {
+	for end := time.Now().Add(limit); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			line, _ := os.ReadFile(lines[there])
-			b.t.Errorf("is still there: %s: %q", lines[there], line)
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // program is a runtime, or what makes it work on this machine.
@@ -264,15 +271,14 @@ func (b *box) must(args []string) {
 // await waits until a file has text, and returns it all.
 func (b *box) await(file, text string, times int) string {
 	b.t.Helper()
-	for end := time.Now().Add(hung); ; time.Sleep(5 * time.Millisecond) {
-		got, _ := os.ReadFile(file)
-		if bytes.Count(got, []byte(text)) >= times {
-			return string(got)
-		}
-		if time.Now().After(end) {
-			b.t.Fatalf("%s does not have %q %d times: %s", file, text, times, got)
-		}
+	var got []byte
+	if !within(hung, func() bool {
+		got, _ = os.ReadFile(file)
+		return bytes.Count(got, []byte(text)) >= times
+	}) {
+		b.t.Fatalf("%s does not have %q %d times: %s", file, text, times, got)
 	}
+	return string(got)
 }
 
 // The policies in the documentation do in containers what stands there: in new ones, in those that are detached, and in
@@ -305,7 +311,7 @@ func TestPoliciesInContainers(t *testing.T) {
 				seccomp["flags"] = r.flags
 			}
 			writeJSON(t, profile, seccomp)
-			copyPolicy(t, all[0].policy, policy)
+			copyFile(t, all[0].policy, policy, 0o644)
 
 			serve := b.serve(log, "--socket", socket, "--config", policy, "--audit", audit)
 			b.await(log, "msg=serving", 1)
@@ -313,7 +319,7 @@ func TestPoliciesInContainers(t *testing.T) {
 			end := sync.OnceFunc(func() { b.must(r.end(b)) })
 			defer end()
 			for i, row := range all {
-				copyPolicy(t, row.policy, policy)
+				copyFile(t, row.policy, policy, 0o644)
 				if err := serve.Process.Signal(unix.SIGHUP); err != nil {
 					t.Fatal(err)
 				}
@@ -374,18 +380,14 @@ func (b *box) shows(row shown, audit string, args []string) {
 		}
 		return
 	}
-	for end := time.Now().Add(hung / 2); ; time.Sleep(5 * time.Millisecond) {
-		now, err := os.ReadFile(audit)
-		if err != nil {
+	var now []byte
+	if !within(hung/2, func() bool {
+		if now, err = os.ReadFile(audit); err != nil {
 			b.t.Fatal(err)
 		}
-		if hasLine(row.want, string(now[len(before):])) {
-			return
-		}
-		if time.Now().After(end) {
-			b.t.Errorf("%s: %v: %s; want the record %s, and there are\n%s", row.policy, args, out, row.want, now[len(before):])
-			return
-		}
+		return hasLine(row.want, string(now[len(before):]))
+	}) {
+		b.t.Errorf("%s: %v: %s; want the record %s, and there are\n%s", row.policy, args, out, row.want, now[len(before):])
 	}
 }
 
@@ -408,15 +410,4 @@ func words(line string) (all []string) {
 		}
 	}
 	return all
-}
-
-func copyPolicy(t *testing.T, from, to string) {
-	t.Helper()
-	text, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, text, 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -58,7 +58,7 @@ func TestRunInheritance(t *testing.T) {
 	}
 	probe, unknot := filepath.Join(dir, "inherit"), filepath.Join(dir, "unknot")
 	compileC(t, "testdata/inherit.c", probe)
-	copyFile(t, "/proc/self/exe", unknot)
+	copyFile(t, "/proc/self/exe", unknot, 0o755)
 	out, err := exec.Command(probe, "setups").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -205,11 +205,11 @@ func compileC(t *testing.T, source, to string) {
 	}
 }
 
-func copyFile(t *testing.T, from, to string) {
+func copyFile(t *testing.T, from, to string, mode os.FileMode) {
 	t.Helper()
 	b, err := os.ReadFile(from)
 	if err == nil {
-		err = os.WriteFile(to, b, 0o755)
+		err = os.WriteFile(to, b, mode)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/unknot/unknot/cmd/unknot/internal/systemd"
@@ -99,12 +98,10 @@ func (c *Config) check() error {
 
 // checkSocket looks at where a socket shall be.
 func checkSocket(flag, path string) error {
-	switch {
-	case strings.HasPrefix(path, "@"):
-		return usagef("%s %q: runtimes connect to a path, and no mode protects an abstract name", flag, path)
-	case len(path) > unixsocket.MaxPath:
-		return usagef("%s %q: a path of %d bytes is too long for a socket, which takes %d: use a shorter directory", flag, path, len(path), unixsocket.MaxPath)
-	case !filepath.IsAbs(path):
+	if err := unixsocket.Check(path); err != nil {
+		return usagef("%s: %w", flag, err)
+	}
+	if !filepath.IsAbs(path) {
 		return usagef("%s %q: want an absolute path, as runtimes do", flag, path)
 	}
 	if err := private(filepath.Dir(path)); err != nil {
