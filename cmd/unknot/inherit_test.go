@@ -205,17 +205,6 @@ func compileC(t *testing.T, source, to string) {
 	}
 }
 
-func copyFile(t *testing.T, from, to string, mode os.FileMode) {
-	t.Helper()
-	b, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, b, mode)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestRunDocumentsWhatDiffers holds the table of docs/run.md against ours.
 func TestRunDocumentsWhatDiffers(t *testing.T) {
 	b, err := os.ReadFile("../../docs/run.md")
