@@ -26,6 +26,10 @@ import (
 type front struct {
 	started launch.Inherited
 
+	// taking is held while a signal goes from the kernel to queue: not across a stop
+	// of ours, after which nobody would know when it came.
+	taking sync.Mutex
+
 	mu       sync.Mutex
 	phase    phase
 	queue    []arrival
@@ -91,7 +95,7 @@ func (f *front) listen() error {
 	if early.Blocked() == 0 {
 		return nil
 	}
-	return readSignals(f.got)
+	return readSignals(f.got, &f.taking)
 }
 
 // si_code of include/uapi/asm-generic/siginfo.h.
@@ -194,7 +198,11 @@ func (f *front) event(e launch.Event) {
 		// A stop by SIGSTOP was meant for the command alone: its descendants go on,
 		// and so do we.
 		if slices.Contains(stops, e.Signal) && os.Getpid() != 1 {
-			go stopBy(e.Signal, f.isStopped)
+			go func() {
+				f.taking.Lock()
+				defer f.taking.Unlock()
+				stopBy(e.Signal, f.isStopped)
+			}()
 		}
 	}
 }
@@ -244,14 +252,22 @@ func (f *front) serve(p *launch.Process) {
 			return
 		case <-f.more:
 		}
-		f.mu.Lock()
-		queue := f.queue
-		f.queue = nil
-		f.mu.Unlock()
-		for _, a := range queue {
+		for a, ok := f.next(); ok; a, ok = f.next() {
 			f.pass(p, a)
 		}
 	}
+}
+
+// next takes the oldest signal from the queue.
+func (f *front) next() (a arrival, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.queue) == 0 {
+		return a, false
+	}
+	a = f.queue[0]
+	f.queue = f.queue[1:]
+	return a, true
 }
 
 // pass passes a signal on unless it has reached the command by itself.
@@ -269,7 +285,7 @@ func (f *front) pass(p *launch.Process, a arrival) {
 		p.Sync()
 		_, reached = f.reached(a)
 	}
-	if reached {
+	if reached || f.undone(a) {
 		return
 	}
 	if a.code == siQueue {
@@ -277,6 +293,14 @@ func (f *front) pass(p *launch.Process, a arrival) {
 	} else {
 		_ = p.Signal(a.sig)
 	}
+}
+
+// undone reports whether a is a stop that a SIGCONT came after. The kernel drops
+// such a stop where it still waits, at the guard and the command too.
+func (f *front) undone(a arrival) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(stops, a.sig) && slices.ContainsFunc(f.queue, func(b arrival) bool { return b.sig == unix.SIGCONT })
 }
 
 // reached reports whether the guard got the signal too, and if so whether the command did.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -22,7 +23,8 @@ type sent struct {
 
 // readSignals has each signal that this process is sent given to f: from one
 // goroutine, in order, those that are blocked, and from another one the rest.
-func readSignals(f func(sent)) error {
+// Between the kernel and the end of f each signal is under the lock.
+func readSignals(f func(sent), taking sync.Locker) error {
 	if early.Pipe() < 0 {
 		return fmt.Errorf("pipe: %w", unix.EMFILE)
 	}
@@ -32,29 +34,41 @@ func readSignals(f func(sent)) error {
 	if err != nil {
 		return fmt.Errorf("signalfd: %w", err)
 	}
-	go func() {
-		signals := os.NewFile(uintptr(fd), "signals")
-		var s unix.SignalfdSiginfo
-		b := unsafe.Slice((*byte)(unsafe.Pointer(&s)), unsafe.Sizeof(s))
-		for {
-			if _, err := signals.Read(b); err != nil {
-				return
-			}
-			f(sent{syscall.Signal(s.Signo), s.Code, int(s.Pid), s.Ptr})
-		}
-	}()
-	go func() {
-		more := os.NewFile(uintptr(early.Pipe()), "more signals")
-		var b [early.SignalSize]byte
-		for {
-			if _, err := more.Read(b[:]); err != nil {
-				return
-			}
-			n := func(at int) int32 { return int32(binary.NativeEndian.Uint32(b[at:])) }
-			f(sent{syscall.Signal(n(0)), n(4), int(n(8)), binary.NativeEndian.Uint64(b[16:])})
-		}
-	}()
+	go readRecords(fd, int(unsafe.Sizeof(unix.SignalfdSiginfo{})), taking, func(b []byte) {
+		s := (*unix.SignalfdSiginfo)(unsafe.Pointer(&b[0]))
+		f(sent{syscall.Signal(s.Signo), s.Code, int(s.Pid), s.Ptr})
+	})
+	go readRecords(early.Pipe(), int(early.SignalSize), taking, func(b []byte) {
+		n := func(at int) int32 { return int32(binary.NativeEndian.Uint32(b[at:])) }
+		f(sent{syscall.Signal(n(0)), n(4), int(n(8)), binary.NativeEndian.Uint64(b[16:])})
+	})
 	return nil
+}
+
+// readRecords reads records of size bytes from fd, which does not block, for ever.
+func readRecords(fd, size int, taking sync.Locker, f func([]byte)) {
+	file := os.NewFile(uintptr(fd), "signals")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return
+	}
+	// Of words, so that it is aligned for what f takes it for.
+	words := make([]uint64, (size+7)/8)
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), size)
+	_ = raw.Read(func(fd uintptr) bool {
+		for {
+			taking.Lock()
+			n, err := unix.Read(int(fd), b)
+			if err == nil && n == size {
+				f(b)
+			}
+			taking.Unlock()
+			if err == unix.EAGAIN || err == nil && n != size {
+				return false
+			}
+		}
+	})
+	runtime.KeepAlive(file)
 }
 
 // dieBy ends this process by sig. It returns if the signal does not do that, as
