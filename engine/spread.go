@@ -14,9 +14,14 @@ const spreadEvery = int64(500 * time.Microsecond)
 // receive thread and may leave two there for long while another CPU is
 // mostly idle: short wake-ups, of the targets and of Go's own threads, keep that one from
 // looking for work. So a worker that was preempted and
-// finds another one at work on its CPU moves to a CPU without one, if it may.
+// finds another one at work on its CPU moves to a CPU without one, if it may. A worker
+// without a thread of its own is left to the Go scheduler: it could change threads
+// between the calls, and the mask of the first would stay.
 func (w *worker) spread(at int64) {
 	w.lookedAt = at
+	if w.tid.Load() == 0 {
+		return
+	}
 	cpu := osthread.CPU()
 	w.cpu.Store(int32(cpu))
 	if cpu < 0 || unix.Getrusage(unix.RUSAGE_THREAD, &w.usage) != nil {

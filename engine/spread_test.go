@@ -4,11 +4,12 @@ import (
 	"testing"
 
 	"github.com/unknot/unknot/engine/osthread"
+	"golang.org/x/sys/unix"
 )
 
 // moved is of how many of 100 tries a worker that looks around left its CPU, on which
 // another worker is in the given phase.
-func moved(phase uint64) (n int, ok bool) {
+func moved(phase uint64, ownThread bool) (n int, ok bool) {
 	rx := &receiver{tallies: make([]tally, 3)}
 	a, b := rx.newWorker(1), rx.newWorker(2)
 	rx.crew.init([]*worker{rx.newWorker(0), a, b})
@@ -19,6 +20,9 @@ func moved(phase uint64) (n int, ok bool) {
 			return
 		}
 		a.req.state.Store(phase)
+		if ownThread {
+			b.tid.Store(int32(unix.Gettid()))
+		}
 		for range 100 {
 			here := osthread.CPU()
 			a.cpu.Store(int32(here))
@@ -35,7 +39,7 @@ func moved(phase uint64) (n int, ok bool) {
 }
 
 func TestWorkersSpread(t *testing.T) {
-	n, ok := moved(running)
+	n, ok := moved(running, true)
 	if !ok {
 		t.Skip("one CPU, nowhere to go")
 	}
@@ -43,7 +47,10 @@ func TestWorkersSpread(t *testing.T) {
 	if n < 60 {
 		t.Errorf("moved away from another worker %d times of 100", n)
 	}
-	if n, _ := moved(idle); n > 40 {
+	if n, _ := moved(idle, true); n > 40 {
 		t.Errorf("moved away from an idle worker %d times of 100", n)
+	}
+	if n, _ := moved(running, false); n > 40 {
+		t.Errorf("moved a goroutine's thread %d times of 100", n)
 	}
 }
