@@ -52,6 +52,7 @@ func (e *Engine) resetWakeUp(l *notify.Listener) {
 
 // applied is what was made of a receiver's plans, by the controller.
 type applied struct {
+	tid    int // of the receive thread, which is up
 	plan   placement.Plan
 	order  order
 	cpu    int // of the receive thread, or placement.Anywhere
@@ -66,8 +67,8 @@ type applied struct {
 
 // apply has threads as the plan says.
 func (rx *receiver) apply(a *applied, p placement.Plan) {
-	if rx.door.tid.Load() == 0 {
-		return // its thread is not up yet, and 0 would be the controller's own
+	if a.tid = rx.thread(); a.tid == 0 {
+		return // 0 would be the controller's own
 	}
 	if p != a.plan {
 		if log := rx.e.cfg.Logger; log.Enabled(context.Background(), slog.LevelDebug) { // else it allocates for nothing
@@ -100,13 +101,12 @@ func (rx *receiver) setCPU(a *applied, cpu int) bool {
 		}
 		return []int{cpu}
 	}
-	tid := int(rx.door.tid.Load())
-	is, err := osthread.AllowedTo(tid)
+	is, err := osthread.AllowedTo(a.tid)
 	if err == nil && !slices.Equal(is, mask(a.cpu)) {
 		err = fmt.Errorf("it was put on CPUs %v", is)
 	}
 	if err == nil {
-		err = osthread.Allow(tid, mask(cpu)...)
+		err = osthread.Allow(a.tid, mask(cpu)...)
 	}
 	if err != nil {
 		rx.e.cfg.Logger.Info("the receive thread is not moved any more", "receiver", rx.index, "err", err)
@@ -151,7 +151,7 @@ func (rx *receiver) setBatch(a *applied, batch bool) {
 		return
 	}
 	a.batch = batch
-	if err := osthread.Batch(int(rx.door.tid.Load()), batch); err != nil {
+	if err := osthread.Batch(a.tid, batch); err != nil {
 		rx.e.cfg.Logger.Debug("receive thread keeps its scheduling policy", "receiver", rx.index, "err", err)
 	}
 }
@@ -172,17 +172,17 @@ func (rx *receiver) setPriority(a *applied, raised bool) {
 			rx.renice(a, tid, a.nice)
 		}
 	}
-	switch tid := int(rx.door.tid.Load()); {
+	switch {
 	case raised && a.levels == 0:
-		attr, err := unix.SchedGetAttr(tid, 0)
+		attr, err := unix.SchedGetAttr(a.tid, 0)
 		if err != nil {
 			return
 		}
 		a.nice = int(attr.Nice)
-		if by := raiseOf(a.nice); rx.renice(a, tid, a.nice-by) {
+		if by := raiseOf(a.nice); rx.renice(a, a.tid, a.nice-by) {
 			a.levels = by
 		}
-	case !raised && rx.renice(a, tid, a.nice):
+	case !raised && rx.renice(a, a.tid, a.nice):
 		a.levels = 0
 	}
 	if lone != nil && a.lone == nil && a.levels > 0 {

@@ -74,17 +74,12 @@ func (e *Engine) Debug() Debug {
 
 // cpuTime is what the receive thread has used, also once it has ended, when its id may be another thread's.
 func (rx *receiver) cpuTime() time.Duration {
-	d := &rx.door
-	select {
-	case <-rx.ended:
-	default:
-		if tid := int(d.tid.Load()); tid != 0 {
-			if used, err := osthread.CPUTime(tid); err == nil {
-				d.used.Store(int64(used))
-			}
+	if tid := rx.thread(); tid != 0 {
+		if used, err := osthread.CPUTime(tid); err == nil {
+			rx.door.used.Store(int64(used))
 		}
 	}
-	return time.Duration(d.used.Load())
+	return time.Duration(rx.door.used.Load())
 }
 
 // String is a line for each receiver and each listener that has calls.

@@ -129,6 +129,17 @@ func (rx *receiver) start(failed chan<- error) error {
 	return <-ready
 }
 
+// thread is the id of the receive thread; 0 before it is up, and once it has ended, when
+// the id may be another thread's.
+func (rx *receiver) thread() int {
+	select {
+	case <-rx.ended:
+		return 0
+	default:
+		return int(rx.door.tid.Load())
+	}
+}
+
 // startWorkers starts those of the queue path.
 func (rx *receiver) startWorkers() {
 	for _, w := range rx.crew.all()[1:] {
