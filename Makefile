@@ -9,8 +9,8 @@ BUILDVCS := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo 
 # The command is built by its profile (cmd/unknot/default.pgo), and every package with it.
 # Its tests need not be, which would compile them all once more, nor what is vetted.
 NOPGO := -pgo=off
-# Modules of their own inside this one, such as benchmarks against other people's code.
-NESTED := $(shell git ls-files '*/go.mod' 2>/dev/null | grep -v testdata | xargs -r -n1 dirname)
+# All packages of all modules: go.work, which see. The library is the module of this folder.
+ALL := work
 
 help: ## print this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,22 +25,21 @@ build: deps ## build bin/unknot
 	$(GO) build -pgo=auto -buildvcs=$(BUILDVCS) -o bin/unknot ./cmd/unknot
 
 test: deps ## vet and run all tests; as root also what needs root
-	$(GO) vet $(NOPGO) ./...
-	$(GO) test $(NOPGO) -timeout 20m ./...
-	@for m in $(NESTED); do echo "# module $$m"; (cd $$m && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
+	$(GO) vet $(NOPGO) $(ALL)
+	$(GO) test $(NOPGO) -timeout 20m $(ALL)
 
 lint: deps ## gofmt, staticcheck, and the rule of who may import whom (.depguard.yaml)
 	@sh scripts/lint.sh
 
 generate: ## make the generated code again (installs clang)
 	@sh scripts/deps.sh generate
-	$(GO) generate ./...
+	$(GO) generate $(ALL)
 
 profile: deps ## profile storms for the compiler to optimize by (cmd/unknot/default.pgo), three minutes
 	@sh scripts/profile.sh
 
 bench: build ## run the Go benchmarks of all packages
-	$(GO) test $(NOPGO) -run '^$$' -bench . ./...
+	$(GO) test $(NOPGO) -run '^$$' -bench . $(ALL)
 
 bench-ring: ## measure the ring against its peers
 	@sh ring/peers/run.sh

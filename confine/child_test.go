@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/internal/testchild"
@@ -18,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	storm.Main() // a storm is this program run again
+	stormMain() // a storm is this program run again
 	testchild.Main(m, testchild.Roles{
 		"scenario":    childScenario,
 		"violation":   childViolation,

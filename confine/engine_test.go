@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
@@ -60,27 +59,17 @@ func runEngine(e *engine.Engine) (stop func() error) {
 }
 
 // rage starts e and a storm on it.
-func rage(e *engine.Engine, targets int) (*storm.Storm, *engine.Source, func() error, error) {
-	st, err := storm.Start(context.Background(), storm.Config{Targets: targets})
+func rage(e *engine.Engine, targets int) (*storm, *engine.Source, func() error, error) {
+	st, err := startStorm(targets)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	src, err := e.Add(st.Listener())
+	src, err := e.Add(st.listener)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	stop := runEngine(e)
-	return st, src, stop, errors.Join(st.Go(), st.Rages(context.Background(), 10*time.Second))
-}
-
-// orphaned waits until all 16 targets have seen that nobody serves them.
-func orphaned(st *storm.Storm) error {
-	for deadline := time.Now().Add(20 * time.Second); st.Counts().Failed(unix.ENOSYS) < 16; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not all targets got ENOSYS: %+v", st.Counts())
-		}
-	}
-	return nil
+	return st, src, stop, errors.Join(st.begin(), st.rages())
 }
 
 var engineStories = map[string]func(*testchild.Conn, order) error{
@@ -97,7 +86,7 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 			}
 			confined := <-status
 			time.Sleep(o.For)
-			for deadline := time.Now().Add(20 * time.Second); st.Counts().OK < 1000 && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(20 * time.Second); e.Counters().Answered < 1000 && time.Now().Before(deadline); {
 				time.Sleep(time.Millisecond)
 			}
 			proof, err := evidence(confined)
@@ -107,15 +96,15 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 			if err := othersAreFree(confined.TID); err != nil {
 				return err
 			}
-			rep, err := st.Stop(10 * time.Second)
+			rep, err := st.stop()
 			if err != nil {
 				return err
 			}
 			if err := errors.Join(stop(), gone(confined.TID)); err != nil {
 				return err
 			}
-			if n := e.Counters(); rep.OK < 1000 || rep.Lost != 0 || n.Balance() != 0 {
-				return fmt.Errorf("inline %t: %+v, %+v", inline, rep.Counts, n)
+			if n := e.Counters(); rep.OK < 1000 || rep.Others != 0 || n.Balance() != 0 {
+				return fmt.Errorf("inline %t: %+v, %+v", inline, rep, n)
 			}
 			if err := c.Say("inline %t, %d calls answered: %s; %s", inline, rep.OK, confined, proof); err != nil {
 				return err
@@ -136,14 +125,14 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 		if err := stop(); err != nil {
 			return err
 		}
-		if err := orphaned(st); err != nil {
+		if err := st.orphaned(); err != nil {
 			return err
 		}
-		rep, err := st.Stop(10 * time.Second)
+		rep, err := st.stop()
 		if err != nil {
 			return err
 		}
-		return c.Say("%d ENOSYS, %d lost", rep.Failed(unix.ENOSYS), rep.Lost)
+		return c.Say("%d ENOSYS, %d others", rep.ENOSYS, rep.Others)
 	},
 	// So do those whose listener is removed, while the engine goes on.
 	"removed": func(c *testchild.Conn, o order) error {
@@ -156,14 +145,14 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 			if err != nil {
 				return err
 			}
-			if err := errors.Join(e.Remove(context.Background(), src), orphaned(st)); err != nil {
+			if err := errors.Join(e.Remove(context.Background(), src), st.orphaned()); err != nil {
 				return err
 			}
-			rep, err := st.Stop(10 * time.Second)
+			rep, err := st.stop()
 			if err = errors.Join(err, stop()); err != nil {
 				return err
 			}
-			if err := c.Say("inline %t: %d ENOSYS, %d lost", inline, rep.Failed(unix.ENOSYS), rep.Lost); err != nil {
+			if err := c.Say("inline %t: %d ENOSYS, %d others", inline, rep.ENOSYS, rep.Others); err != nil {
 				return err
 			}
 		}
@@ -267,12 +256,12 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 					return fmt.Errorf("inline %t, %s: %v", inline, name, err)
 				}
 			}
-			rep, err := st.Stop(10 * time.Second)
+			rep, err := st.stop()
 			if err = errors.Join(err, stop()); err != nil {
 				return err
 			}
-			if rep.Lost != 0 {
-				return fmt.Errorf("%d lost", rep.Lost)
+			if rep.Others != 0 {
+				return fmt.Errorf("%+v", rep)
 			}
 			if err := c.Say("inline %t: AddFD %v, of %d methods", inline, got["AddFD"] == nil, len(got)); err != nil {
 				return err
@@ -286,15 +275,15 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 		if err != nil {
 			return err
 		}
-		st, err := storm.Start(context.Background(), storm.Config{Targets: 1})
+		st, err := startStorm(1)
 		if err != nil {
 			return err
 		}
-		if _, err := e.Add(st.Listener()); err != nil {
+		if _, err := e.Add(st.listener); err != nil {
 			return err
 		}
 		stop := runEngine(e)
-		if err := st.Go(); err != nil {
+		if err := st.begin(); err != nil {
 			return err
 		}
 		time.Sleep(10 * time.Second)
@@ -393,10 +382,10 @@ func TestEngine(t *testing.T) {
 		{order: order{Name: "storm", For: 300 * time.Millisecond, Config: Config{Signals: Strict}}, says: []string{"inline true", "inline false"}},
 		{order: order{Name: "asks"}, says: []string{"inline true: AddFD false, of 18 methods", "inline false: AddFD true, of 17 methods"}},
 		{order: order{Name: "asks", Config: Config{Level: Shared}}, says: []string{"inline true: AddFD false, of 18 methods", "inline false: AddFD true, of 17 methods"}},
-		{order: order{Name: "enosys"}, says: []string{"16 ENOSYS, 0 lost"}},
-		{order: order{Name: "enosys", Config: Config{Level: Shared}}, says: []string{"16 ENOSYS, 0 lost"}},
-		{order: order{Name: "removed"}, says: []string{"inline true: 16 ENOSYS, 0 lost", "inline false: 16 ENOSYS, 0 lost"}},
-		{order: order{Name: "removed", Config: Config{Level: Shared}}, says: []string{"inline true: 16 ENOSYS, 0 lost", "inline false: 16 ENOSYS, 0 lost"}},
+		{order: order{Name: "enosys"}, says: []string{"16 ENOSYS, 0 others"}},
+		{order: order{Name: "enosys", Config: Config{Level: Shared}}, says: []string{"16 ENOSYS, 0 others"}},
+		{order: order{Name: "removed"}, says: []string{"inline true: 16 ENOSYS, 0 others", "inline false: 16 ENOSYS, 0 others"}},
+		{order: order{Name: "removed", Config: Config{Level: Shared}}, says: []string{"inline true: 16 ENOSYS, 0 others", "inline false: 16 ENOSYS, 0 others"}},
 		{order: order{Name: "starts", Times: times}, says: []string{starts}},
 		{order: order{Name: "early"}, says: []string{"exactly one listener, here are 0"}},
 		{order: order{Name: "handler", Config: Config{OnViolation: Trap}}, exit: 2, stderr: []string{"SIGSYS", "theHandlerThatDials"}},
@@ -421,56 +410,4 @@ func TestEngine(t *testing.T) {
 			}
 		})
 	}
-}
-
-// BenchmarkRoundTrip storms a confined and an unconfined engine in turn, 0.5 s
-// each, and reports what a target sees: the ratio of the two in one iteration,
-// the median over all iterations. Inline path, one target.
-func BenchmarkRoundTrip(b *testing.B) {
-	for _, level := range []Level{Private, Shared} {
-		b.Run(level.String(), func(b *testing.B) {
-			var medians, means []float64
-			for i := range b.N {
-				var p50, mean [2]float64
-				for j := range 2 {
-					confined := (i + j) % 2
-					p50[confined], mean[confined] = roundTrip(b, confined == 1, level)
-				}
-				medians, means = append(medians, p50[1]/p50[0]), append(means, mean[1]/mean[0])
-			}
-			sort.Float64s(medians)
-			sort.Float64s(means)
-			b.ReportMetric(medians[len(medians)/2], "p50-ratio")
-			b.ReportMetric(means[len(means)/2], "time-ratio")
-			b.ReportMetric(0, "ns/op") // of no meaning here
-		})
-	}
-}
-
-func roundTrip(b *testing.B, confined bool, level Level) (p50, mean float64) {
-	ec := engine.Config{Handler: engine.HandlerFunc(answer), Inline: true}
-	var e *engine.Engine
-	var err error
-	if confined {
-		e, _, err = confinedEngine(Config{Level: level}, ec)
-	} else {
-		e, err = engine.New(ec)
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	st, _, stop, err := rage(e, 1)
-	if err != nil {
-		b.Fatal(err)
-	}
-	time.Sleep(100 * time.Millisecond) // warm up
-	before, n, start := st.RoundTrip(), st.Counts().OK, time.Now()
-	time.Sleep(500 * time.Millisecond)
-	after, m, took := st.RoundTrip(), st.Counts().OK, time.Since(start)
-	after.Sub(before)
-	rep, err := st.Stop(10 * time.Second)
-	if err = errors.Join(err, stop()); err != nil || rep.Lost > 0 {
-		b.Fatal(err, rep)
-	}
-	return after.Quantile(.5), float64(took) / float64(m-n)
 }

@@ -21,7 +21,7 @@ func actionAvail(action uint32) unix.Errno {
 }
 
 // createRuleset is landlock_create_ruleset(2).
-func createRuleset(a *unix.LandlockRulesetAttr) (int, unix.Errno) {
+func createRuleset(a *rulesetAttr) (int, unix.Errno) {
 	fd, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(a)), unsafe.Sizeof(*a), 0)
 	return int(fd), e
 }

@@ -36,32 +36,44 @@ func probeLandlock() (landlockABI, error) {
 	return a, nil
 }
 
+// A rulesetAttr is struct landlock_ruleset_attr of include/uapi/linux/landlock.h. It is our own, as the newest rights
+// below are, because x/sys renamed its fields, and whoever imports this package chooses the version of x/sys.
+type rulesetAttr struct {
+	fs, net, scoped uint64
+}
+
+const (
+	fsResolveUnix     = 1 << 16 // LANDLOCK_ACCESS_FS_RESOLVE_UNIX
+	netBindUDP        = 1 << 2  // LANDLOCK_ACCESS_NET_BIND_UDP
+	netConnectSendUDP = 1 << 3  // LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP
+)
+
 // landlockRights are the rights and scopes by the ABI that introduced them.
 var landlockRights = []struct {
-	version         int
-	fs, net, scoped uint64
+	version int
+	rulesetAttr
 }{
-	{version: 1, fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1}, // all up to this one
-	{version: 2, fs: unix.LANDLOCK_ACCESS_FS_REFER},
-	{version: 3, fs: unix.LANDLOCK_ACCESS_FS_TRUNCATE},
-	{version: 4, net: unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP},
-	{version: 5, fs: unix.LANDLOCK_ACCESS_FS_IOCTL_DEV},
-	{version: 6, scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL},
-	{version: 9, fs: unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX},
-	{version: 10, net: unix.LANDLOCK_ACCESS_NET_BIND_UDP | unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP},
+	{1, rulesetAttr{fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1}}, // all up to this one
+	{2, rulesetAttr{fs: unix.LANDLOCK_ACCESS_FS_REFER}},
+	{3, rulesetAttr{fs: unix.LANDLOCK_ACCESS_FS_TRUNCATE}},
+	{4, rulesetAttr{net: unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP}},
+	{5, rulesetAttr{fs: unix.LANDLOCK_ACCESS_FS_IOCTL_DEV}},
+	{6, rulesetAttr{scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL}},
+	{9, rulesetAttr{fs: fsResolveUnix}},
+	{10, rulesetAttr{net: netBindUDP | netConnectSendUDP}},
 }
 
 // denied is everything that the kernel can deny: a ruleset without a rule.
-func (a landlockABI) denied() (r unix.LandlockRulesetAttr) {
+func (a landlockABI) denied() (r rulesetAttr) {
 	for _, l := range landlockRights {
 		if l.version <= a.version {
-			r.Handled_access_fs |= l.fs
-			r.Handled_access_net |= l.net
-			r.Scoped |= l.scoped
+			r.fs |= l.fs
+			r.net |= l.net
+			r.scoped |= l.scoped
 		}
 	}
 	if a.errata&erratumSignal == 0 {
-		r.Scoped &^= unix.LANDLOCK_SCOPE_SIGNAL
+		r.scoped &^= unix.LANDLOCK_SCOPE_SIGNAL
 	}
 	return r
 }
@@ -88,13 +100,13 @@ func (a landlockABI) restrictSelf() error {
 func (a landlockABI) String() string {
 	r := a.denied()
 	what := []string{"files"}
-	if r.Handled_access_net != 0 {
+	if r.net != 0 {
 		what = append(what, "net")
 	}
-	if r.Scoped&unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET != 0 {
+	if r.scoped&unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET != 0 {
 		what = append(what, "abstract sockets")
 	}
-	if r.Scoped&unix.LANDLOCK_SCOPE_SIGNAL != 0 {
+	if r.scoped&unix.LANDLOCK_SCOPE_SIGNAL != 0 {
 		what = append(what, "signals")
 	}
 	return fmt.Sprintf("ABI %d (%s)", a.version, strings.Join(what, ", "))

@@ -33,7 +33,7 @@ func TestLandlockByABI(t *testing.T) {
 		{landlockABI{version: 99, errata: 7}, 0x1ffff, 15, 3},
 	} {
 		r := c.abi.denied()
-		if r.Handled_access_fs != c.fs || r.Handled_access_net != c.net || r.Scoped != c.scoped {
+		if r.fs != c.fs || r.net != c.net || r.scoped != c.scoped {
 			t.Errorf("%+v: %+v, want %x %x %x", c.abi, r, c.fs, c.net, c.scoped)
 		}
 	}

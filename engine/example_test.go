@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/unknot/unknot/engine"
@@ -50,6 +51,54 @@ func supervised(h engine.HandlerFunc) (val uintptr, errno unix.Errno) {
 		log.Fatal(err)
 	}
 	return val, errno
+}
+
+// An engine supervises listeners until its context ends. Here a thread of this process is what it supervises; real
+// targets are other processes, which package launch starts and package agent is handed.
+func Example() {
+	e, err := engine.New(engine.Config{
+		Handler: engine.HandlerFunc(func(r engine.Request) {
+			if r.Data().NR == unix.SYS_GETPPID {
+				_ = r.Return(42)
+				return
+			}
+			_ = r.Continue()
+		}),
+		Queue: 64, Workers: 2,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- e.Run(ctx) }()
+
+	prog, err := notify.TrapProgram(unix.SYS_GETPPID)
+	if err != nil {
+		log.Fatal(err)
+	}
+	listener, added, parent := make(chan *notify.Listener), make(chan bool), make(chan uintptr)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with its filter
+		l, err := notify.Install(prog, 0)
+		if err != nil {
+			log.Fatal(err)
+		}
+		listener <- l
+		<-added
+		v, _, _ := unix.Syscall(unix.SYS_GETPPID, 0, 0, 0)
+		parent <- v
+	}()
+	if _, err := e.Add(<-listener); err != nil { // the engine owns it now
+		log.Fatal(err)
+	}
+	added <- true
+	fmt.Println("getppid returned", <-parent)
+	stop() // everything received is answered
+	fmt.Println(<-done, e.Counters().Answered)
+	// Output:
+	// getppid returned 42
+	// <nil> 1
 }
 
 func ExampleRequest_Return() {
@@ -146,9 +195,13 @@ func ExampleGo() {
 
 func ExampleEngine_AddWith() {
 	type container struct{ name string }
+	called := make(chan string, 1)
 	e, err := engine.New(engine.Config{Handler: engine.HandlerFunc(func(r engine.Request) {
 		c := r.Source().Tag().(*container) // from the first call on
-		fmt.Println("a call of", c.name)
+		select {
+		case called <- c.name:
+		default: // a signal has interrupted the call, and it comes again
+		}
 		_ = r.Continue()
 	})})
 	if err != nil {
@@ -181,6 +234,7 @@ func ExampleEngine_AddWith() {
 	go_ <- true
 	<-go_
 	<-s.Done() // its last target is gone
+	fmt.Println("a call of", <-called)
 	fmt.Println("answered:", s.Counters().Answered)
 	stop()
 	if err := <-done; err != nil {

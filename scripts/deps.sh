@@ -131,7 +131,7 @@ if [ -n "$lacking" ]; then
     esac
 fi
 
-# go.mod names the Go it needs; an older one fetches it, if it may.
+# go.work names the Go it needs; an older one fetches it, if it may.
 if ! version=$(go env GOVERSION 2>&1); then
     die "this Go cannot build unknot: $version; get 1.26 or newer from https://go.dev/dl/"
 fi

@@ -19,5 +19,5 @@ if ! sh scripts/deps.sh generate; then
     echo "fresh: BPF NOT CHECKED: the pinned clang is not here and could not be installed" >&2
     exit 0
 fi
-generate ./...
+generate work
 echo "fresh: make generate changes nothing"

@@ -7,7 +7,7 @@ replace github.com/unknot/unknot => ../..
 require (
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/client_model v0.6.3
-	github.com/unknot/unknot v0.0.0-00010101000000-000000000000
+	github.com/unknot/unknot v0.2.0
 	golang.org/x/sys v0.49.0
 )
 

@@ -35,6 +35,9 @@ func (t Target) pidfd(op string, id, flags int) (int, error) {
 	return fd, nil
 }
 
+// pidfdThread is PIDFD_THREAD (Linux 6.9), which only newer versions of x/sys have.
+const pidfdThread = unix.O_EXCL
+
 // GetFD returns a copy of the target's descriptor number n (pidfd_getfd(2), Linux 5.6), close-on-exec, which the
 // caller closes. It is the same open file: offset and flags as O_NONBLOCK are shared, so do not make an os.File
 // of a socket or pipe with it. The error for a number that is not open wraps unix.EBADF.
@@ -46,7 +49,7 @@ func (t Target) GetFD(n int) (int, error) {
 		return -1, err
 	}
 	// A thread may have a file table of its own, so it is the thread's that is wanted, where the kernel has that (6.9).
-	pidfd, err := t.pidfd(op, t.tid, unix.PIDFD_THREAD)
+	pidfd, err := t.pidfd(op, t.tid, pidfdThread)
 	if errors.Is(err, unix.EINVAL) {
 		if err := t.leaderHasFiles(op, s.tgid); err != nil {
 			return -1, err

@@ -6,7 +6,7 @@ replace github.com/unknot/unknot => ../..
 
 require (
 	github.com/puzpuzpuz/xsync/v4 v4.5.0
-	github.com/unknot/unknot v0.0.0-00010101000000-000000000000
+	github.com/unknot/unknot v0.2.0
 	golang.org/x/perf v0.0.0-20260908200009-22c9c6c9d4da
 )
 

@@ -1,0 +1,26 @@
+module github.com/unknot/unknot/examples
+
+go 1.26.0
+
+replace (
+	github.com/unknot/unknot => ..
+	github.com/unknot/unknot/engine/metrics => ../engine/metrics
+)
+
+require (
+	github.com/goccy/go-yaml v1.19.2
+	github.com/prometheus/client_golang v1.25.0
+	github.com/unknot/unknot v0.2.0
+	github.com/unknot/unknot/engine/metrics v0.2.0
+	golang.org/x/sys v0.49.0
+)
+
+require (
+	github.com/beorn7/perks v1.0.1 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
+	github.com/prometheus/client_model v0.6.3 // indirect
+	github.com/prometheus/common v0.72.0 // indirect
+	github.com/prometheus/procfs v0.22.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
