@@ -67,6 +67,9 @@ func (s Spec) Name() string {
 		confine = "/confine=" + s.Confine.String()
 	}
 	rest := confine
+	if s.WaitTarget > 0 {
+		rest = "/target=" + s.WaitTarget.String() + rest
+	}
 	if s.RaisePriority {
 		rest += "/priority=raise"
 	}

@@ -68,6 +68,8 @@ type Spec struct {
 	TargetCPU storm.CPU
 	Policy    policy.Kind   // of engine unknot, as are the following; the others drop the oldest
 	Pace      time.Duration // as engine.Config's
+	// WaitTarget is engine.Config's.
+	WaitTarget time.Duration
 	// CheckAfter is engine.Config's. [Once] has every dispatch checked in a
 	// traced run, because that is what a tracer sees of it.
 	CheckAfter time.Duration

@@ -32,15 +32,15 @@ import (
 
 // benchFlags are bench's flags as given; plan makes them a list of runs.
 type benchFlags struct {
-	engines, paths, targets, listeners, work, workers, queue, batch, policy, pace, confine, priority []string
-	duration                                                                                         time.Duration
-	count                                                                                            int
-	out, trace                                                                                       string
-	targetCPU                                                                                        int
-	load                                                                                             loadFlags
-	stall                                                                                            time.Duration
-	changed                                                                                          func(flag string) bool // on the command line
-	files                                                                                            benchFiles
+	engines, paths, targets, listeners, work, workers, queue, batch, policy, pace, target, confine, priority []string
+	duration                                                                                                 time.Duration
+	count                                                                                                    int
+	out, trace                                                                                               string
+	targetCPU                                                                                                int
+	load                                                                                                     loadFlags
+	stall                                                                                                    time.Duration
+	changed                                                                                                  func(flag string) bool // on the command line
+	files                                                                                                    benchFiles
 }
 
 func newBenchCmd() *cobra.Command {
@@ -100,6 +100,7 @@ func (f *benchFlags) register(fl *pflag.FlagSet) {
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{bench.Auto}, "how many of the oldest calls a full queue drops at least; auto adapts")
 	fl.StringSliceVar(&f.policy, "policy", []string{policy.DropOldest.String()}, "which calls give way when unknot's queue is full: drop-oldest, drop-newest, block")
 	fl.StringSliceVar(&f.pace, "pace", []string{bench.Auto}, "how long unknot holds dropped calls before it tells them: 5ms, auto, none")
+	fl.StringSliceVar(&f.target, "wait-target", []string{noTarget}, waitTargetUsage+"; of unknot, whose --queue is then 1024 unless given")
 	fl.StringSliceVar(&f.priority, "priority", []string{keepPriority}, priorityUsage+"; of unknot")
 	fl.StringSliceVar(&f.confine, "confine", []string{"private"}, confineUsage+"; of unknot")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
@@ -117,7 +118,7 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	for _, l := range []struct {
 		flag string
 		list []string
-	}{{"engine", f.engines}, {"path", f.paths}, {"targets", f.targets}, {"work", f.work}, {"workers", f.workers}, {"queue", f.queue}, {"drop-batch", f.batch}, {"policy", f.policy}, {"pace", f.pace}} {
+	}{{"engine", f.engines}, {"path", f.paths}, {"targets", f.targets}, {"work", f.work}, {"workers", f.workers}, {"queue", f.queue}, {"drop-batch", f.batch}, {"policy", f.policy}, {"pace", f.pace}, {"wait-target", f.target}} {
 		if len(l.list) == 0 {
 			return nil, usageErrorf("--%s: the list is empty: name at least one", l.flag)
 		}
@@ -240,7 +241,13 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 									}
 									for _, s.Confine = range confiners {
 										for _, d := range drops {
-											s.Policy, s.Pace = d.policy, d.pace
+											s.Policy, s.Pace, s.WaitTarget = d.policy, d.pace, d.target
+											if s.Queue = q; d.target > 0 && p == bench.PathQueue && !f.changed("queue") {
+												s.Queue = engine.DefaultTargetQueue
+											}
+											if p != bench.PathQueue {
+												s.WaitTarget = 0
+											}
 											for _, s.RaisePriority = range raises {
 												specs = append(specs, s)
 											}
@@ -295,10 +302,11 @@ func withLoads(specs []bench.Spec, loads []bench.Load) (all []bench.Spec) {
 // maxListeners bounds --listeners: each is a process.
 const maxListeners = 512
 
-// A drop is one combination of --policy and --pace.
+// A drop is one combination of --policy, --pace and --wait-target.
 type drop struct {
 	policy policy.Kind
 	pace   time.Duration
+	target time.Duration
 }
 
 func (f *benchFlags) drops() (all []drop, err error) {
@@ -312,7 +320,13 @@ func (f *benchFlags) drops() (all []drop, err error) {
 			if err != nil {
 				return nil, usageErrorf("--%w", err)
 			}
-			all = append(all, drop{k, d})
+			for _, w := range f.target {
+				target, err := rules.ParseWaitTarget(w)
+				if err != nil {
+					return nil, usageErrorf("--%w", err)
+				}
+				all = append(all, drop{k, d, target})
+			}
 		}
 	}
 	return all, nil

@@ -49,9 +49,9 @@ func (t *tally) add(calls, time float64) {
 func (t *tally) full() bool { return t.calls >= slotCalls && t.time >= slotTime }
 
 const (
-	// The window is of limitSlots slots at most, each of slotCalls and of slotTime at least: 24 calls or 40 ms.
+	// The window is of limitSlots slots at most, each of slotCalls and of slotTime at least: 32 calls or 40 ms.
 	limitSlots = 8
-	slotCalls  = 3
+	slotCalls  = 4
 	slotTime   = float64(5 * time.Millisecond)
 	// firstCalls for each worker are a first estimate.
 	firstCalls = 2
@@ -59,8 +59,10 @@ const (
 	differs, differsCalls = 4., 2.
 	// room is how many standard deviations of what K calls take lie between their mean and the target.
 	room = 2.
-	// The dispersion is an average over about so many slots; whole numbers have leastSpread.
+	// The dispersion is an average over about so many slots, each of which counts for spreadMost of it at
+	// most; whole numbers have leastSpread.
 	spreadSlots = 16
+	spreadMost  = 4
 	leastSpread = .1
 	// The limit stays while what it should be differs by less than that part, and by less than three quarters of a call.
 	limitStays, limitStaysCalls = .08, .75
@@ -132,7 +134,8 @@ func (l *limiter) restart(with tally) {
 func (l *limiter) push() {
 	if want := l.rate * l.slot.time; want >= 1 {
 		d := l.slot.calls - want
-		l.spread = max(l.spread+(d*d/want-l.spread)/spreadSlots, leastSpread)
+		x := min(d*d/want, spreadMost*l.spread) // a slot may have a step in it
+		l.spread = max(l.spread+(x-l.spread)/spreadSlots, leastSpread)
 	}
 	if len(l.slots) == cap(l.slots) {
 		l.window.add(-l.slots[0].calls, -l.slots[0].time)
