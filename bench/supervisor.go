@@ -83,7 +83,8 @@ type Spec struct {
 	// measured. The calls of an open loop that are late because of it do not make
 	// the result void: counting them is what the corrected latency is for.
 	Stall time.Duration
-	stall *stall // of this run
+	stall *stall     // of this run
+	clock *clockwork // of this run, of a Work with steps
 }
 
 // work is the handler of every engine; arg is the call's sixth argument.
@@ -91,6 +92,10 @@ func (s *Spec) work(arg uint64) {
 	s.stall.maybe()
 	if s.Work.Tagged {
 		doTag(arg)
+		return
+	}
+	if s.clock != nil {
+		s.clock.do()
 		return
 	}
 	s.Work.Do()

@@ -94,7 +94,7 @@ func (f *benchFlags) register(fl *pflag.FlagSet) {
 	fl.StringSliceVar(&f.paths, "path", []string{bench.PathInline, bench.PathQueue}, "paths of a notification: inline, queue")
 	fl.StringSliceVar(&f.targets, "targets", []string{"1", "16"}, "threads that make trapped calls, of each listener")
 	fl.StringSliceVar(&f.listeners, "listeners", nil, "target processes, each with a listener of its own; without it one, and bare-pool is not compared")
-	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, sleep:1ms, or spin:1us of wall-clock time; 50us~1 varies, with a coefficient of variation of 1")
+	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, sleep:1ms, or spin:1us of wall-clock time; 50us~1 varies, with a coefficient of variation of 1; 50us+200us@1s+50us@2s changes after so long, and has a line for each part")
 	fl.StringSliceVar(&f.workers, "workers", []string{"2"}, "workers of the queue path")
 	fl.StringSliceVar(&f.queue, "queue", []string{"64"}, "capacity of the queue in notifications")
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{bench.Auto}, "how many of the oldest calls a full queue drops at least; auto adapts")
@@ -173,6 +173,11 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	}
 	if works, err = f.profileWork(works); err != nil {
 		return nil, err
+	}
+	for _, w := range works {
+		if w.Script != nil && w.Script.Last() >= f.duration {
+			return nil, usageErrorf("--work %v: its last step is at %v, and --duration is %v: storm for longer", w, w.Script.Last(), f.duration)
+		}
 	}
 	targets, err := ints("targets", f.targets, storm.MaxTargets)
 	if err != nil {
@@ -367,6 +372,12 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 		traced = err == nil
 	default:
 		return usageErrorf("--trace %q: want on, off or auto", f.trace)
+	}
+	if traced && slices.ContainsFunc(specs, func(s bench.Spec) bool { return s.Work.Script != nil }) {
+		if f.trace == "on" {
+			return usageErrorf("--trace=on: a --work with steps has its waits by the engine's own clock: leave out --trace")
+		}
+		traced = false
 	}
 	comments, keys := facts()
 	// One key for the whole file: a key that changes within it would split
@@ -569,6 +580,7 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 				bench.Duration(median(s, func(r *bench.Result) float64 { return r.WorstTrip(.999) })))
 		}
 		fmt.Fprintln(w)
+		partsSummary(w, results, s, width)
 	}
 	for _, s := range specs {
 		if s.Engine != "unknot" {
@@ -587,6 +599,54 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 		fmt.Fprintln(w)
 		bench.Histogram(w, "wait (receive to dispatch) of "+s.Name(), all)
 		byReceiver(w, results, s)
+	}
+}
+
+// partsSummary prints the medians of the parts of storms whose work has steps, a line each.
+func partsSummary(w io.Writer, results []*bench.Result, s bench.Spec, width int) {
+	var parts [][]*bench.Result
+	for _, r := range results {
+		if r.Spec != s {
+			continue
+		}
+		for i, p := range r.Parts {
+			if i == len(parts) {
+				parts = append(parts, nil)
+			}
+			if p.Void() != nil {
+				continue
+			}
+			parts[i] = append(parts[i], p)
+		}
+	}
+	for i, rs := range parts {
+		if len(rs) == 0 {
+			continue
+		}
+		median := func(of func(*bench.Result) float64) float64 {
+			var sample stats.Sample
+			for _, r := range rs {
+				if v := of(r); !math.IsNaN(v) {
+					sample.Xs = append(sample.Xs, v)
+				}
+			}
+			if len(sample.Xs) == 0 {
+				return math.NaN()
+			}
+			return sample.Quantile(.5)
+		}
+		fmt.Fprintf(w, "%-*s part %-2d %-7s %8s %12v %11.0f %9s %12s %12s %13s %9.3f", width, "", i+1, "", "", rs[0].Work,
+			median(func(r *bench.Result) float64 { return float64(r.Targets.OK) / r.Elapsed.Seconds() }), "-",
+			bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .5) })),
+			bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .99) })), "-",
+			median(func(r *bench.Result) float64 {
+				return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
+			}))
+		if rs[0].Wait != nil {
+			fmt.Fprintf(w, "  wait p50 %s p99 %s", bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.Wait, .5) })),
+				bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.Wait, .99) })))
+		}
+		fmt.Fprintln(w)
 	}
 }
 

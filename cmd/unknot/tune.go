@@ -123,6 +123,9 @@ func (f *tuneFlags) load(r *tune.Request) error {
 		if err != nil {
 			return usageErrorf("--work: %w", err)
 		}
+		if w.Script != nil {
+			return usageErrorf("--work %q: tune finds one setting for one load: tune for each step, or for the slowest, or give run and serve a --wait-target", f.work)
+		}
 		if w.Spin {
 			return usageErrorf("--work %q: tune knows handlers that compute (50us) and handlers that sleep (sleep:1ms)", f.work)
 		}
