@@ -57,6 +57,8 @@ const (
 	firstCalls = 2
 	// A slot is of another rate if it differs by that many standard deviations, and by two calls for each worker.
 	differs, differsCalls = 4., 2.
+	// stallCalls for each worker may be late at a look; what is beyond is a stall, and does not count.
+	stallCalls = 4
 	// room is how many standard deviations of what K calls take lie between their mean and the target.
 	room = 2.
 	// The dispersion is an average over about so many slots, each of which counts for spreadMost of it at
@@ -93,6 +95,11 @@ func (l *limiter) look(now int64, depth int, taken uint64) {
 	l.begun, l.at, l.depth, l.taken = true, now, depth, taken
 	if !known || t <= 0 {
 		return
+	}
+	if l.rate > 0 {
+		// All threads may have been without a CPU for a while, which says nothing of the service. A service that is
+		// so much longer shows in one look after the other.
+		t = min(t, (n+float64(stallCalls*l.workers))/l.rate)
 	}
 	l.all.add(n, t)
 	if busy {
