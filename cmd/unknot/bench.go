@@ -208,6 +208,13 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, d := range drops {
+		for _, w := range works {
+			if most := longest(w); d.target > 0 && most > d.target {
+				return nil, usageErrorf("--wait-target %v with --work %v: no depth can meet this: service is %v, add workers until nobody waits, or raise the target", d.target, w, most)
+			}
+		}
+	}
 	var raises []bool
 	for _, p := range f.priority {
 		raise, ok := parsePriority(p)
@@ -291,6 +298,14 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 		}
 	}
 	return specs, nil
+}
+
+// longest is the mean of the longest of w's steps.
+func longest(w bench.Work) time.Duration {
+	if w.Script != nil {
+		return w.Script.Longest()
+	}
+	return w.Time
 }
 
 // withLoads combines specs with loads.
