@@ -36,3 +36,11 @@ func (e *Engine) checkTargets() {
 		}
 	}
 }
+
+// Workers is how many workers there are, of all receivers together; 0 inline.
+func (e *Engine) Workers() int {
+	if e.cfg.Inline {
+		return 0
+	}
+	return e.cfg.Workers * len(e.receivers.all())
+}
