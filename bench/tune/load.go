@@ -45,6 +45,8 @@ func (a Arrivals) Rate() float64 {
 		return c.Rate
 	case *record.Replay:
 		return c.Rate()
+	case Rates:
+		return c.mean()
 	}
 	return 0
 }

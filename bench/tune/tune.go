@@ -484,6 +484,19 @@ func (res *Result) choose(l Load) error {
 	if len(safe) > 0 {
 		some = safe
 	}
+	res.Chosen = pick(some, res.Request.Workers)
+	// With a place for all targets that are not being served, whether there are drops is up to
+	// how fast a worker comes back for the next call. With one for each, there are none.
+	last := some[len(some)-1]
+	if n := l.Targets; !l.Arrivals.Open() && res.Chosen.Capacity >= n-res.Request.Workers && last.Capacity == n {
+		res.Chosen = last
+	}
+	return nil
+}
+
+// pick takes the smallest of the candidates, in order, that serve nearly as much as the best and drop hardly more than the least, and
+// have two places for each worker.
+func pick(some []Candidate, workers int) (chosen Candidate) {
 	least, best := 1., 0.
 	for _, c := range some {
 		least = min(least, c.Drop)
@@ -494,19 +507,13 @@ func (res *Result) choose(l Load) error {
 	}
 	for _, c := range few {
 		if c.Goodput >= nearBest*best {
-			res.Chosen = c
-			if c.Capacity >= 2*res.Request.Workers {
+			chosen = c
+			if c.Capacity >= 2*workers {
 				break
 			}
 		}
 	}
-	// With a place for all targets that are not being served, whether there are drops is up to
-	// how fast a worker comes back for the next call. With one for each, there are none.
-	last := some[len(some)-1]
-	if n := l.Targets; !l.Arrivals.Open() && res.Chosen.Capacity >= n-res.Request.Workers && last.Capacity == n {
-		res.Chosen = last
-	}
-	return nil
+	return chosen
 }
 
 // candidates are about a sixth apart.
