@@ -364,12 +364,12 @@ func TestBadSpecs(t *testing.T) {
 			t.Errorf("%+v was accepted", s)
 		}
 	}
-	for _, w := range []string{"", "5", "-1us", "sleep:", "sleep:x", "nap:1ms", "spin:", "sleep:spin:1us"} {
+	for _, w := range []string{"", "5", "-1us", "sleep:", "sleep:x", "nap:1ms", "spin:", "sleep:spin:1us", "50us+", "50us+200us", "50us+200us@", "50us+x@1s", "50us+200us@1s+50us@1s", "+50us@1s"} {
 		if _, err := ParseWork(w); err == nil {
 			t.Errorf("work %q was accepted", w)
 		}
 	}
-	for in, out := range map[string]string{"0": "0s", "50us": "50µs", "sleep:1ms": "sleep:1ms", "spin:1us": "spin:1µs"} {
+	for in, out := range map[string]string{"0": "0s", "50us": "50µs", "sleep:1ms": "sleep:1ms", "spin:1us": "spin:1µs", "50us+sleep:1ms~1@1s+0@2s": "50µs+sleep:1ms~1@1s+0s@2s"} {
 		if w, err := ParseWork(in); err != nil || w.String() != out {
 			t.Errorf("work %q: %v, %v", in, w, err)
 		}

@@ -67,6 +67,9 @@ func (s Spec) Name() string {
 		confine = "/confine=" + s.Confine.String()
 	}
 	rest := confine
+	if s.WaitTarget > 0 {
+		rest = "/target=" + s.WaitTarget.String() + rest
+	}
 	if s.RaisePriority {
 		rest += "/priority=raise"
 	}
@@ -118,6 +121,9 @@ func (r *Result) values() []benchfmt.Value {
 	}
 	if r.Void() != nil {
 		add("void", 1)
+		if r.Open == nil {
+			return vs
+		}
 		add("late/op", float64(r.Open.Late)/float64(max(1, r.Open.Intended)))
 		return vs
 	}
@@ -174,9 +180,30 @@ func NewWriter(w io.Writer, comments []string, keys [][2]string) (*Writer, error
 	return &Writer{benchfmt.NewWriter(w)}, nil
 }
 
-// Write writes one repetition as one line.
+// Write writes one repetition as one line, and then one for each of its parts.
 func (w *Writer) Write(r *Result) error {
-	res := &benchfmt.Result{Name: benchfmt.Name(r.Name()), Iters: max(1, int(r.Targets.OK)), Values: r.values(),
+	if err := w.write(r, r.Name()); err != nil {
+		return err
+	}
+	for _, p := range r.Parts {
+		// The same name but for the part, so that the parts of one storm stand together.
+		name, procs, _ := cutLast(r.Name(), "-")
+		if err := w.write(p, fmt.Sprintf("%s/part=%d:%v-%s", name, p.Part, p.Work, procs)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+func (w *Writer) write(r *Result, name string) error {
+	res := &benchfmt.Result{Name: benchfmt.Name(name), Iters: max(1, int(r.Targets.OK)), Values: r.values(),
 		// A key, so that closed and open loops never share a table.
 		Config: []benchfmt.Config{{Key: "loop", Value: []byte(r.Load.Loop()), File: true}}}
 	return w.w.Write(res)

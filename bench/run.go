@@ -45,6 +45,12 @@ type Result struct {
 	// Wait and OwnWait by receiver, of a traced run with several listeners.
 	ReceiverWaits, OwnReceiverWaits []*hist.Snapshot
 
+	// Parts are the steady times between the steps of a Work with a Script, each in the same terms, with waits by the
+	// engine's own clock. Part is the number of such a one, from 1.
+	Parts []*Result
+	Part  int
+	late  bool // the part has some of the next one
+
 	// Disturbed is the storm's, see storm.Report.
 	Disturbed uint64
 
@@ -89,9 +95,12 @@ func (r *Result) WorstTrip(q float64) float64 {
 	return worst
 }
 
-// Void is nil, or says why an open loop's result is of no value: there were too few
+// Void is nil, or says why a result is of no value. In an open loop: there were too few
 // targets, and so the calls that the supervisor saw are not those of the schedule.
 func (r *Result) Void() error {
+	if r.late {
+		return errors.New("the machine was so busy that the part's end was read after the next step")
+	}
 	if r.Open == nil || !r.Open.Void() {
 		return nil
 	}
@@ -191,6 +200,13 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 	if s.Stall > 0 {
 		run.stall = &stall{length: s.Stall}
 	}
+	var parts []part
+	if sc := s.Work.Script; sc != nil {
+		if d <= sc.Last() {
+			return nil, fmt.Errorf("work %v: its last step is at %v, and the storm is over at %v", s.Work, sc.Last(), d)
+		}
+		run.clock, parts = &clockwork{Script: sc}, sc.parts(d)
+	}
 	sup, err := New(run)
 	if err != nil {
 		return nil, err
@@ -237,7 +253,23 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 	}
 	var before, after measure
 	before.begin(st, sup)
-	if interrupted == nil {
+	var cuts [][2]measure
+	var late []bool // that its end was read
+	if interrupted == nil && run.clock != nil {
+		begun := now()
+		run.clock.from.Store(begun)
+		until := func(t time.Duration) error { return sleep(ctx, max(t-time.Duration(now()-begun), 0)) }
+		for _, p := range parts {
+			var cut [2]measure
+			if interrupted = until(p.from); interrupted != nil {
+				break
+			}
+			cut[0].begin(st, sup)
+			interrupted = until(p.to)
+			cut[1].end(st, sup)
+			cuts, late = append(cuts, cut), append(late, time.Duration(now()-begun) > p.next && p.next < d)
+		}
+	} else if interrupted == nil {
 		interrupted = sleep(ctx, d)
 	}
 	after.end(st, sup)
@@ -286,6 +318,11 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 	if r.Service = after.services; r.Service != nil {
 		r.Service.Sub(before.services)
 	}
+	for i := range cuts {
+		p := cuts[i][1].since(&cuts[i][0], s, parts[i].work, i+1)
+		p.late = late[i]
+		r.Parts = append(r.Parts, p)
+	}
 	return r, nil
 }
 
@@ -305,6 +342,28 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// since is what part n of a storm was, between two measures.
+func (m *measure) since(before *measure, s Spec, w Work, n int) *Result {
+	s.Work = w
+	r := &Result{Spec: s, Part: n, Clock: ClockEngine, Elapsed: m.at.Sub(before.at), CPU: m.cpu - before.cpu,
+		TargetCPU: m.targetCPU - before.targetCPU, Allocs: m.allocs - before.allocs, Stats: m.stats, Wait: m.waits, Service: m.services}
+	r.Stats.sub(before.stats)
+	for i := range m.counts {
+		m.counts[i].Sub(before.counts[i])
+		m.roundTrip[i].Sub(before.roundTrip[i])
+	}
+	r.Targets, r.RoundTrip = sumCounts(m.counts), sumTrips(m.roundTrip)
+	r.Corrected = r.RoundTrip
+	if r.Wait != nil {
+		r.Wait.Sub(before.waits)
+	}
+	if r.Service != nil {
+		r.Service.Sub(before.services)
+	}
+	r.OwnWait = r.Wait
+	return r
 }
 
 // measure is what is read at both ends of a repetition.

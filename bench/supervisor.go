@@ -68,6 +68,8 @@ type Spec struct {
 	TargetCPU storm.CPU
 	Policy    policy.Kind   // of engine unknot, as are the following; the others drop the oldest
 	Pace      time.Duration // as engine.Config's
+	// WaitTarget is engine.Config's.
+	WaitTarget time.Duration
 	// CheckAfter is engine.Config's. [Once] has every dispatch checked in a
 	// traced run, because that is what a tracer sees of it.
 	CheckAfter time.Duration
@@ -81,7 +83,8 @@ type Spec struct {
 	// measured. The calls of an open loop that are late because of it do not make
 	// the result void: counting them is what the corrected latency is for.
 	Stall time.Duration
-	stall *stall // of this run
+	stall *stall     // of this run
+	clock *clockwork // of this run, of a Work with steps
 }
 
 // work is the handler of every engine; arg is the call's sixth argument.
@@ -89,6 +92,10 @@ func (s *Spec) work(arg uint64) {
 	s.stall.maybe()
 	if s.Work.Tagged {
 		doTag(arg)
+		return
+	}
+	if s.clock != nil {
+		s.clock.do()
 		return
 	}
 	s.Work.Do()

@@ -23,7 +23,7 @@ func newUnknot(s Spec) (Supervisor, error) {
 			_ = r.Return(answerVal) // ErrGone is counted by the engine
 		}),
 		Inline: s.Path == PathInline, Queue: s.Queue, Workers: s.Workers, DropBatch: s.DropBatch,
-		Policy: s.Policy, Pace: s.Pace, CheckAfter: s.CheckAfter, RaisePriority: s.RaisePriority,
+		Policy: s.Policy, Pace: s.Pace, CheckAfter: s.CheckAfter, RaisePriority: s.RaisePriority, WaitTarget: s.WaitTarget,
 	}
 	if s.Confine != nil {
 		if err := s.Confine.Confine(&cfg); err != nil {

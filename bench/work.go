@@ -20,13 +20,18 @@ type Work struct {
 	// CV is the coefficient of variation of the times, whose mean is Time; 0:
 	// every call takes as long. See dist.Dist.
 	CV float64
+	// Script, if not nil, has it change as a storm goes on; the other fields are of its beginning.
+	Script *Script
 	// Tagged leaves it to each call: its tag is the work, as TagWork makes it.
 	Tagged bool
 }
 
 // ParseWork reads "50us" (CPU time), "sleep:1ms" (blocked) or "spin:1us"; a ~ and
-// the coefficient of variation may follow: "50us~1".
+// the coefficient of variation may follow: "50us~1". Steps may follow, see ParseScript.
 func ParseWork(s string) (Work, error) {
+	if strings.Contains(s, "+") {
+		return ParseScript(s)
+	}
 	d, sleep := strings.CutPrefix(s, "sleep:")
 	d, spin := strings.CutPrefix(d, "spin:")
 	t, err := dist.Parse(d)
@@ -39,6 +44,9 @@ func ParseWork(s string) (Work, error) {
 func (w Work) String() string {
 	if w.Tagged {
 		return "tagged"
+	}
+	if w.Script != nil {
+		return w.Script.String()
 	}
 	t := w.Dist().String()
 	if w.Sleep {

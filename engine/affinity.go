@@ -20,6 +20,7 @@ type sourceSeen struct {
 	rate     float64 // calls/s between the last two looks
 	cpus     []int   // where the target that called last may run; nil: not known
 	warned   bool    // that it cannot be served on its CPU
+	hopeless bool    // its wait target cannot be met; the controller's
 }
 
 // load is what placement is told of the listener.

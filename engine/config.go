@@ -74,7 +74,9 @@ const (
 
 // Defaults of a Config.
 const (
-	DefaultQueue       = 64
+	DefaultQueue = 64
+	// DefaultTargetQueue has room for what a WaitTarget finds.
+	DefaultTargetQueue = 1024
 	DefaultStopTimeout = 5 * time.Second
 	// DefaultInterrupt is the signal that takes the receive thread out of a
 	// blocked RECV.
@@ -109,7 +111,13 @@ type Config struct {
 	// from Queue to DropErrnos, then mean nothing.
 	Inline bool
 
-	Queue     int // capacity of each listener's ring, in notifications; 0: DefaultQueue
+	Queue int // capacity of each listener's ring, in notifications; 0: DefaultQueue, with a WaitTarget DefaultTargetQueue
+	// WaitTarget is how long nearly all calls shall wait in the ring at most, from receive to dispatch: the depth of each
+	// listener's ring is then bounded, below its capacity, by how fast its calls are served, which the engine measures all the time.
+	// 0: the capacity alone bounds it. A target shorter than a call is served by a worker cannot be
+	// met, whatever the depth; that is logged. See [Source.Limit].
+	WaitTarget time.Duration
+
 	Workers   int // of each receiver; 0: GOMAXPROCS, without what engines have added
 	Kind      WorkerKind
 	Placement Placement
@@ -229,7 +237,7 @@ type Thread struct {
 // policyConfig is the policy of one listener.
 func (c *Config) policyConfig() policy.Config {
 	return policy.Config{Kind: c.Policy, Capacity: c.Queue, Batch: c.DropBatch, Low: c.LowWatermark,
-		Pace: c.Pace, MaxHeld: c.MaxHeld, MaxAge: c.MaxAge}
+		Pace: c.Pace, MaxHeld: c.MaxHeld, MaxAge: c.MaxAge, WaitTarget: c.WaitTarget, Workers: c.Workers}
 }
 
 // fill checks c and sets what was left open.
@@ -241,6 +249,9 @@ func (c *Config) fill(cpus []int) error {
 		if *v == 0 {
 			*v = d
 		}
+	}
+	if c.WaitTarget > 0 {
+		def(&c.Queue, DefaultTargetQueue)
 	}
 	def(&c.Queue, DefaultQueue)
 	def(&c.Workers, osthread.OwnProcs())

@@ -93,6 +93,7 @@ func (e *Engine) steer(ctx context.Context) {
 				e.step(&pilots)
 			}
 			if at.Sub(balanced) >= pulse {
+				e.checkTargets()
 				e.balance(&b, at.Sub(balanced))
 				balanced = at
 			}

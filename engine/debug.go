@@ -7,6 +7,7 @@ import (
 
 	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/engine/policy"
 )
 
 // A Receiver describes one of an engine's receive threads.
@@ -27,12 +28,13 @@ type Receiver struct {
 // A ListenerState describes a listener in [Debug].
 type ListenerState struct {
 	FD          int
-	Received    uint64  // calls
-	Outstanding uint64  // of these, not yet answered
-	Queued      int     // in its ring
-	HighWater   int     // the greatest number that there was in it
-	Tag         any     `json:"-"`
-	Rate        float64 // calls/s at the controller's last look; with one receiver it does not look
+	Received    uint64       // calls
+	Outstanding uint64       // of these, not yet answered
+	Queued      int          // in its ring
+	HighWater   int          // the greatest number that there was in it
+	Tag         any          `json:"-"`
+	Limit       policy.Limit // of the depth of its ring
+	Rate        float64      // calls/s at the controller's last look; with one receiver it does not look
 }
 
 // A Debug is what an engine does and why, for people.
@@ -61,7 +63,7 @@ func (e *Engine) Debug() Debug {
 			r.State, r.Plan = plans[i].State.String(), plans[i].String()
 		}
 		for _, s := range *rx.listeners.Load() {
-			l := ListenerState{FD: s.l.FD(), Received: s.received.Load(), Outstanding: s.outstanding(), Rate: s.seen.load().Rate, HighWater: s.HighWater(), Tag: s.opts.Tag}
+			l := ListenerState{FD: s.l.FD(), Received: s.received.Load(), Outstanding: s.outstanding(), Rate: s.seen.load().Rate, HighWater: s.HighWater(), Tag: s.opts.Tag, Limit: s.Limit()}
 			if ring := s.ring.Load(); ring != nil {
 				l.Queued = ring.Len()
 			}
@@ -90,7 +92,11 @@ func (d Debug) String() string {
 			i, r.TID, r.CPU, r.Home, r.HomeWhy, len(r.Listeners), r.Plan, r.Counters.Received, time.Duration(r.Latencies.Wait.Quantile(.99)))
 		for _, l := range r.Listeners {
 			if l.Received > 0 {
-				fmt.Fprintf(&b, "  listener %d: received %d, outstanding %d, queued %d, %.0f/s\n", l.FD, l.Received, l.Outstanding, l.Queued, l.Rate)
+				fmt.Fprintf(&b, "  listener %d: received %d, outstanding %d, queued %d, %.0f/s", l.FD, l.Received, l.Outstanding, l.Queued, l.Rate)
+				if l.Limit.Service > 0 {
+					fmt.Fprintf(&b, ", limit %d (service %v, changed %d times)", l.Limit.Depth, l.Limit.Service, l.Limit.Changes)
+				}
+				b.WriteByte('\n')
 			}
 		}
 	}

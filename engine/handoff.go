@@ -33,7 +33,7 @@ func (l *loop) handOff(src *Source, at int64) {
 		return
 	}
 	ring := src.ring.Load()
-	if ring.Len() < min(handOffBatch, (src.opts.Queue+1)/2) {
+	if ring.Len() < min(handOffBatch, (src.rx.policy.Depth()+1)/2) {
 		return
 	}
 	b := &rx.batch

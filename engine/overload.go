@@ -15,9 +15,12 @@ func (l *loop) admit(src *Source, c *cell) {
 	if n := int64(min(depth+1, src.opts.Queue)); n > src.high.Load() {
 		src.high.Store(n)
 	}
+	if s.adapts {
+		s.policy.Look(c.receivedAt, depth, s.pushed-s.shed-uint64(depth))
+	}
 	admit, evict := s.policy.Arrive(depth)
 	switch {
-	case !admit && src.ring.Load().Push(h[:]) == 1: // room came meanwhile
+	case !admit && src.ring.Load().Len() < s.policy.Depth() && src.ring.Load().Push(h[:]) == 1: // room came meanwhile
 	case !admit:
 		l.overflow(src, 1)
 		l.hold(src, c) // its cell stays for the next RECV
@@ -25,7 +28,10 @@ func (l *loop) admit(src *Source, c *cell) {
 		return
 	default:
 		k := src.ring.Load().PushDrop(h[:], s.evicted)
-		if k > 0 && k < evict {
+		if s.adapts && evict > 0 { // the ring need not be full: what workers took meanwhile has not to go
+			evict = min(evict, k+max(src.ring.Load().Len()-(depth+1-evict), 0))
+		}
+		if k < evict && (k > 0 || s.adapts) {
 			k += src.ring.Load().TryPop(s.evicted[k:evict])
 		}
 		if k > 0 {
@@ -36,8 +42,8 @@ func (l *loop) admit(src *Source, c *cell) {
 	s.hasCell = false
 	if s.pushedAt != nil {
 		s.pushedAt[s.pushed%uint64(len(s.pushedAt))] = c.receivedAt
-		s.pushed++
 	}
+	s.pushed++
 	if s.policy.Rests(src.ring.Load().Len()) {
 		s.pauseUntil = 0
 		if at, ok := s.policy.RestsUntil(c.receivedAt); ok {
@@ -63,6 +69,7 @@ func (l *loop) overflow(src *Source, n int) {
 
 // evict holds the calls of handles that the receive thread has claimed.
 func (l *loop) evict(src *Source, hs []uint64) {
+	src.rx.shed += uint64(len(hs))
 	for _, h := range hs {
 		l.hold(src, src.slab.At(uint32(h)))
 		src.slab.Keep(uint32(h))

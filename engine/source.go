@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
@@ -81,6 +82,8 @@ type sourceRx struct {
 	dry        bool    // there was nothing to receive at the last look
 	pushedAt   []int64 // with MaxAge, when the last calls were received; circular
 	pushed     uint64  // into the ring, so far
+	shed       uint64  // of these, taken out again by the receive thread
+	adapts     bool    // there is a wait target
 }
 
 // A pause is a time in which nothing is received. Pauses are numbered: a worker that found room, and
@@ -150,7 +153,10 @@ func (e *Engine) newSource(l *notify.Listener, o SourceOptions, index int) (*Sou
 	}
 	s.inliner, _ = s.handler.(Inliner)
 	p := e.cfg.policyConfig()
-	p.Capacity = o.Queue
+	p.Capacity, p.WaitTarget = o.Queue, o.WaitTarget
+	if o.MaxInHandlers > 0 {
+		p.Workers = min(p.Workers, o.MaxInHandlers)
+	}
 	if err := p.Fill(); err != nil {
 		return nil, err
 	}
@@ -158,6 +164,7 @@ func (e *Engine) newSource(l *notify.Listener, o SourceOptions, index int) (*Sou
 	// the batch being dropped and the one that RECV fills.
 	s.slab = ring.NewSlab[cell](o.Queue + e.cfg.Workers + p.MaxEvict() + 2)
 	s.rx.policy = policy.New(p)
+	s.rx.adapts = s.rx.policy.Adapts()
 	s.rx.held = make([]heldCall, max(p.MaxHeld, p.MaxEvict()))
 	s.rx.evicted = make([]uint64, p.MaxEvict())
 	if e.cfg.MaxAge > 0 {
@@ -326,6 +333,8 @@ type SourceOptions struct {
 	Inline bool
 	// Queue is the capacity of the listener's ring; 0: Config.Queue.
 	Queue int
+	// WaitTarget is as Config.WaitTarget, which is what 0 means.
+	WaitTarget time.Duration
 	// MaxInHandlers is how many workers may be at the listener's calls at once; others wait in its ring. So
 	// slow handlers of one listener leave workers to others. Detached requests do not count. 0: all workers of
 	// the receiver while it has no other listener, else all but one: one listener cannot stop the others, two
@@ -343,6 +352,9 @@ func (o *SourceOptions) fill(c *Config) error {
 	}
 	if o.Queue < 1 || o.Queue > MaxQueue {
 		return fmt.Errorf("queue of %d: must be 1 to %d", o.Queue, MaxQueue)
+	}
+	if o.WaitTarget == 0 {
+		o.WaitTarget = c.WaitTarget
 	}
 	if o.MaxInHandlers < 0 {
 		return fmt.Errorf("%d calls in handlers at most: must not be negative; 0 leaves it to the engine", o.MaxInHandlers)

@@ -217,7 +217,11 @@ func (f *Fit) predict(l Load, set Setting, run Run) (Prediction, error) {
 	if err != nil {
 		return Prediction{}, err
 	}
-	c := f.correction(set.Capacity)
+	k := set.Capacity
+	if set.WaitTarget > 0 {
+		k = min(o.Limit.Depth, max(l.Targets, 1)) // which is what bounded it
+	}
+	c := f.correction(k)
 	return Prediction{o.Goodput() * math.Exp(c.goodput), o.P99() * math.Exp(c.p99), max(0, min(1, o.DropRate()+c.drop))}, nil
 }
 

@@ -158,6 +158,9 @@ func (r *Result) depthChart(name string, of func(Candidate) float64, log bool) s
 	}
 	last := xs[len(xs)-1]
 	for _, k := range r.Checks {
+		if k.Target {
+			continue // has no place on the axis
+		}
 		see(of(k.Measured))
 		last = max(last, float64(k.Capacity))
 	}
@@ -174,6 +177,9 @@ func (r *Result) depthChart(name string, of func(Candidate) float64, log bool) s
 		c.path("target", []float64{1, last}, []float64{target, target})
 	}
 	for _, k := range r.Checks {
+		if k.Target {
+			continue // has no place on the axis
+		}
 		class := "m0"
 		if k.Process != r.Checks[0].Process {
 			class = "m1"

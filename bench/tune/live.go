@@ -38,7 +38,7 @@ func Storm(ctx context.Context, l Load, set Setting, confine bench.Confiner, d t
 	r, err := bench.Once(ctx, bench.Spec{Engine: "unknot", Path: bench.PathQueue, Targets: l.Targets,
 		Load: l.Arrivals.storm(), Seed: seed,
 		Work:    bench.Work{Time: l.Service.Mean, CV: l.Service.CV, Sleep: l.Service.Sleeps},
-		Workers: set.Workers, Queue: set.Capacity, DropBatch: set.Batch, Policy: set.Kind, Pace: set.Pace, Confine: confine}, d, false)
+		Workers: set.Workers, Queue: set.Capacity, DropBatch: set.Batch, Policy: set.Kind, Pace: set.Pace, WaitTarget: set.WaitTarget, Confine: confine}, d, false)
 	if err != nil {
 		return nil, err
 	}

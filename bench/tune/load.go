@@ -45,6 +45,8 @@ func (a Arrivals) Rate() float64 {
 		return c.Rate
 	case *record.Replay:
 		return c.Rate()
+	case Rates:
+		return c.mean()
 	}
 	return 0
 }
@@ -72,8 +74,16 @@ type Service struct {
 	dist.Dist
 	// Times, if not nil, are the times in ns themselves, instead of Dist.
 	Times *hist.Snapshot
+	// Steps change Dist, in the order of their times; only a simulation's.
+	Steps []Step
 	// Sleeps says that a handler is blocked, not computing: it needs no CPU.
 	Sleeps bool
+}
+
+// A Step is what handlers take from a time on, which counts from the end of the warm-up.
+type Step struct {
+	At time.Duration
+	dist.Dist
 }
 
 // ServiceOf is the service of handlers that do that work, by CPU time or asleep.
@@ -85,6 +95,18 @@ func (s Service) Moments() (mean, cv float64) {
 		return float64(s.Mean), s.CV
 	}
 	return Moments(s.Times)
+}
+
+// stepped returns a function that draws service times in ns at times in ns since the end of the warm-up, which do not go back.
+func (s Service) stepped(r *rand.Rand) func(at int64) float64 {
+	draw, left := s.sampler(r), s.Steps
+	return func(at int64) float64 {
+		for len(left) > 0 && at >= int64(left[0].At) {
+			draw = Service{Dist: left[0].Dist}.sampler(r)
+			left = left[1:]
+		}
+		return draw()
+	}
 }
 
 // sampler returns a function that draws service times in ns.

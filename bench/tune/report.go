@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,11 +53,39 @@ func (r *Result) Text(w io.Writer) error {
 		if !c.Measured.Meets {
 			target = "  misses the target"
 		}
-		fmt.Fprintf(&b, "%s%8d  %11s %11s %23s  %7s %7s  %9.0f  %s%s\n", mark, c.Capacity, bench.Duration(c.Predicted.P99), bench.Duration(c.Measured.P99),
+		capacity := strconv.Itoa(c.Capacity)
+		if c.Target {
+			capacity = "target"
+		}
+		fmt.Fprintf(&b, "%s%8s  %11s %11s %23s  %7s %7s  %9.0f  %s%s\n", mark, capacity, bench.Duration(c.Predicted.P99), bench.Duration(c.Measured.P99),
 			"["+bench.Duration(c.P99Low)+", "+bench.Duration(c.P99High)+"]", percent(c.Predicted.Drop), percent(c.Measured.Drop), c.Measured.Goodput, verdict(c.Agrees), target)
 	}
+	b.WriteByte('\n')
+	line("or", "--wait-target %v, without a capacity: %s", q.WaitP99, r.alone())
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// alone is how the wait target did beside the chosen capacity, under the load itself.
+func (r *Result) alone() string {
+	var fixed, target *Check
+	for i := range r.Checks {
+		c := &r.Checks[i]
+		if c.Process != r.Checks[0].Process {
+			break
+		}
+		if c.Chosen {
+			fixed = c
+		}
+		if c.Target {
+			target = c
+		}
+	}
+	if fixed == nil || target == nil {
+		return "not verified"
+	}
+	return fmt.Sprintf("wait p99 %s, %.3f times what capacity %d serves, drops %s; it follows the load, and this capacity does not",
+		bench.Duration(target.Measured.P99), target.Measured.Goodput/fixed.Measured.Goodput, fixed.Capacity, percent(target.Measured.Drop))
 }
 
 // bounds are those of the capacity.
@@ -72,7 +101,7 @@ func (r *Result) bounds() string {
 
 // Settings is the answer as settings for `unknot run --config`.
 func (r *Result) Settings() string {
-	return fmt.Sprintf("# for wait-p99=%v; %s\nqueue: %d\nworkers: %d\npolicy: drop-oldest\npace: auto\n", r.Request.WaitP99, r.summary(), r.Chosen.Capacity, r.Request.Workers)
+	return fmt.Sprintf("# for wait-p99=%v; %s\nqueue: %d\nworkers: %d\npolicy: drop-oldest\npace: auto\n# Or, in place of queue, so that the engine follows the load:\n# wait-target: %v\n", r.Request.WaitP99, r.summary(), r.Chosen.Capacity, r.Request.Workers, r.Request.WaitP99)
 }
 
 // Go is the answer as a Go file.

@@ -37,10 +37,11 @@ type Candidate struct {
 	Meets    bool
 }
 
-// A Check is one capacity under one arrival process: predicted and measured.
+// A Check is one capacity, or the wait target without one, under one arrival process: predicted and measured.
 type Check struct {
 	Process  string
-	Capacity int
+	Capacity int  // 0: Target
+	Target   bool // the engine bounds the depth by itself, to keep to the wait target
 	Chosen   bool
 	Predicted,
 	Measured Candidate
@@ -97,9 +98,16 @@ const (
 	agreeDrop = .02
 )
 
+// setting is the engine with a capacity; with targetAlone, with a wait target and as much room as that may want.
 func (r *Request) setting(capacity int) Setting {
+	if capacity == targetAlone {
+		return Setting{Config: policy.Config{Capacity: engine.DefaultTargetQueue, WaitTarget: r.WaitP99}, Workers: r.Workers, CPUs: cpuCount()}
+	}
 	return Setting{Config: policy.Config{Capacity: capacity}, Workers: r.Workers, CPUs: cpuCount()}
 }
+
+// targetAlone, as a capacity, is none: the engine finds it.
+const targetAlone = 0
 
 // saturating is how many threads of a closed loop keep the workers busy.
 func (r *Request) saturating() int {
@@ -160,11 +168,15 @@ func Tune(ctx context.Context, r Request) (*Result, error) {
 		return nil, refuse("%d targets and %d workers: no call ever waits in the queue, whatever its capacity; tune needs more targets than workers", n, r.Workers)
 	}
 	points := r.sweep()
-	total, done := len(points)+refineStorms+r.Rounds*6, 0
+	total, done := len(points)+refineStorms+r.Rounds*8, 0
 	measure := func(l Load, capacity int, what string) (*Sample, error) {
 		if r.Progress != nil {
 			total = max(total, done+1) // it is not known beforehand how often the choice is refined
-			r.Progress(done, total, fmt.Sprintf("%s: %v, capacity %d", what, l.Arrivals, capacity))
+			with := fmt.Sprintf("capacity %d", capacity)
+			if capacity == targetAlone {
+				with = fmt.Sprintf("wait target %v", r.WaitP99)
+			}
+			r.Progress(done, total, fmt.Sprintf("%s: %v, %s", what, l.Arrivals, with))
 		}
 		done++
 		return r.measure(ctx, l, capacity, r.Seed+uint64(done))
@@ -472,6 +484,19 @@ func (res *Result) choose(l Load) error {
 	if len(safe) > 0 {
 		some = safe
 	}
+	res.Chosen = pick(some, res.Request.Workers)
+	// With a place for all targets that are not being served, whether there are drops is up to
+	// how fast a worker comes back for the next call. With one for each, there are none.
+	last := some[len(some)-1]
+	if n := l.Targets; !l.Arrivals.Open() && res.Chosen.Capacity >= n-res.Request.Workers && last.Capacity == n {
+		res.Chosen = last
+	}
+	return nil
+}
+
+// pick takes the smallest of the candidates, in order, that serve nearly as much as the best and drop hardly more than the least, and
+// have two places for each worker.
+func pick(some []Candidate, workers int) (chosen Candidate) {
 	least, best := 1., 0.
 	for _, c := range some {
 		least = min(least, c.Drop)
@@ -482,19 +507,13 @@ func (res *Result) choose(l Load) error {
 	}
 	for _, c := range few {
 		if c.Goodput >= nearBest*best {
-			res.Chosen = c
-			if c.Capacity >= 2*res.Request.Workers {
+			chosen = c
+			if c.Capacity >= 2*workers {
 				break
 			}
 		}
 	}
-	// With a place for all targets that are not being served, whether there are drops is up to
-	// how fast a worker comes back for the next call. With one for each, there are none.
-	last := some[len(some)-1]
-	if n := l.Targets; !l.Arrivals.Open() && res.Chosen.Capacity >= n-res.Request.Workers && last.Capacity == n {
-		res.Chosen = last
-	}
-	return nil
+	return chosen
 }
 
 // candidates are about a sixth apart.
@@ -520,6 +539,9 @@ func (res *Result) nothingWorks(l Load) error {
 		msg += fmt.Sprintf(" with at most %.3g%% dropped", 100*r.MaxDrop)
 	}
 	msg += fmt.Sprintf(" under %s: ", r.Load)
+	if service := res.Service.Mean; service > float64(r.WaitP99) {
+		msg += fmt.Sprintf("no depth that keeps %d workers busy can meet this: service is %s; ", r.Workers, bench.Duration(service))
+	}
 	if res.Burst > res.Deadline {
 		msg += fmt.Sprintf("a burst wants room for %d calls, and no more than %d are served in time; ", res.Burst, res.Deadline)
 	}
@@ -547,14 +569,14 @@ func (res *Result) nothingWorks(l Load) error {
 	return refuse("%s", msg)
 }
 
-// verify storms the chosen capacity, half and twice of it, interleaved, under the
+// verify storms the chosen capacity, half and twice of it, and the wait target alone, interleaved, under the
 // load itself and under another arrival process, and holds the predictions against them.
 func (res *Result) verify(measure stormer) error {
 	r := res.Request
 	other := r.Load
 	other.Arrivals = r.Load.Arrivals.other(float64(r.Load.Targets) / res.Capacity)
 	ks := []int{max(res.Chosen.Capacity/2, 1), res.Chosen.Capacity, 2 * res.Chosen.Capacity}
-	ks = slices.Compact(ks)
+	ks = append(slices.Compact(ks), targetAlone)
 	type point struct{ process, k int }
 	var points []point
 	loads := []Load{r.Load, other}
@@ -580,7 +602,7 @@ func (res *Result) verify(measure stormer) error {
 			if err != nil {
 				return err
 			}
-			c := Check{Process: load.Arrivals.String(), Capacity: k, Chosen: k == res.Chosen.Capacity, Predicted: pred, Rounds: r.Rounds}
+			c := Check{Process: load.Arrivals.String(), Capacity: k, Chosen: k == res.Chosen.Capacity, Target: k == targetAlone, Predicted: pred, Rounds: r.Rounds}
 			c.Measured = res.meets(typical(got[point{p, i}]))
 			c.P99Low, c.P99High = math.Inf(1), 0
 			for _, s := range got[point{p, i}] {

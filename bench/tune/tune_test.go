@@ -156,10 +156,22 @@ func TestChoiceMeetsTheTarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("\n%s", &text)
-	for _, want := range []string{"service ", "knee at ", "recommend ", "AGREES"} {
+	for _, want := range []string{"service ", "knee at ", "recommend ", "AGREES", "\n   target ", "--wait-target 2ms, without a capacity: wait p99 "} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the report lacks %q", want)
 		}
+	}
+	targets := 0
+	for _, c := range res.Checks {
+		if c.Target {
+			targets++
+			if !c.Agrees || !c.Measured.Meets {
+				t.Errorf("the target alone: %+v", c)
+			}
+		}
+	}
+	if targets != 2 {
+		t.Errorf("%d checks of the target alone, want one for each process", targets)
 	}
 	page := res.HTML()
 	if n := strings.Count(page, "<svg"); n != 3 {
@@ -187,6 +199,9 @@ func isRefusal(err error) bool {
 func TestImpossibleTargetSaysWhatWouldWork(t *testing.T) {
 	_, err := answered(t, time.Microsecond, 1)
 	if !isRefusal(err) || !regexp.MustCompile(`no capacity meets.*works`).MatchString(err.Error()) {
+		t.Errorf("refused by %v", err)
+	}
+	if !strings.Contains(err.Error(), "no depth that keeps 2 workers busy can meet this: service is 100µs") {
 		t.Errorf("refused by %v", err)
 	}
 	_, err = answered(t, 500*us, 0)

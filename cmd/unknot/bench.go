@@ -32,15 +32,15 @@ import (
 
 // benchFlags are bench's flags as given; plan makes them a list of runs.
 type benchFlags struct {
-	engines, paths, targets, listeners, work, workers, queue, batch, policy, pace, confine, priority []string
-	duration                                                                                         time.Duration
-	count                                                                                            int
-	out, trace                                                                                       string
-	targetCPU                                                                                        int
-	load                                                                                             loadFlags
-	stall                                                                                            time.Duration
-	changed                                                                                          func(flag string) bool // on the command line
-	files                                                                                            benchFiles
+	engines, paths, targets, listeners, work, workers, queue, batch, policy, pace, target, confine, priority []string
+	duration                                                                                                 time.Duration
+	count                                                                                                    int
+	out, trace                                                                                               string
+	targetCPU                                                                                                int
+	load                                                                                                     loadFlags
+	stall                                                                                                    time.Duration
+	changed                                                                                                  func(flag string) bool // on the command line
+	files                                                                                                    benchFiles
 }
 
 func newBenchCmd() *cobra.Command {
@@ -94,12 +94,13 @@ func (f *benchFlags) register(fl *pflag.FlagSet) {
 	fl.StringSliceVar(&f.paths, "path", []string{bench.PathInline, bench.PathQueue}, "paths of a notification: inline, queue")
 	fl.StringSliceVar(&f.targets, "targets", []string{"1", "16"}, "threads that make trapped calls, of each listener")
 	fl.StringSliceVar(&f.listeners, "listeners", nil, "target processes, each with a listener of its own; without it one, and bare-pool is not compared")
-	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, sleep:1ms, or spin:1us of wall-clock time; 50us~1 varies, with a coefficient of variation of 1")
+	fl.StringSliceVar(&f.work, "work", []string{"0"}, "what the handler does: 50us of CPU time, sleep:1ms, or spin:1us of wall-clock time; 50us~1 varies, with a coefficient of variation of 1; 50us+200us@1s+50us@2s changes after so long, and has a line for each part")
 	fl.StringSliceVar(&f.workers, "workers", []string{"2"}, "workers of the queue path")
 	fl.StringSliceVar(&f.queue, "queue", []string{"64"}, "capacity of the queue in notifications")
 	fl.StringSliceVar(&f.batch, "drop-batch", []string{bench.Auto}, "how many of the oldest calls a full queue drops at least; auto adapts")
 	fl.StringSliceVar(&f.policy, "policy", []string{policy.DropOldest.String()}, "which calls give way when unknot's queue is full: drop-oldest, drop-newest, block")
 	fl.StringSliceVar(&f.pace, "pace", []string{bench.Auto}, "how long unknot holds dropped calls before it tells them: 5ms, auto, none")
+	fl.StringSliceVar(&f.target, "wait-target", []string{noTarget}, waitTargetUsage+"; of unknot, whose --queue is then 1024 unless given")
 	fl.StringSliceVar(&f.priority, "priority", []string{keepPriority}, priorityUsage+"; of unknot")
 	fl.StringSliceVar(&f.confine, "confine", []string{"private"}, confineUsage+"; of unknot")
 	fl.DurationVar(&f.duration, "duration", time.Second, "of one repetition")
@@ -117,7 +118,7 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	for _, l := range []struct {
 		flag string
 		list []string
-	}{{"engine", f.engines}, {"path", f.paths}, {"targets", f.targets}, {"work", f.work}, {"workers", f.workers}, {"queue", f.queue}, {"drop-batch", f.batch}, {"policy", f.policy}, {"pace", f.pace}} {
+	}{{"engine", f.engines}, {"path", f.paths}, {"targets", f.targets}, {"work", f.work}, {"workers", f.workers}, {"queue", f.queue}, {"drop-batch", f.batch}, {"policy", f.policy}, {"pace", f.pace}, {"wait-target", f.target}} {
 		if len(l.list) == 0 {
 			return nil, usageErrorf("--%s: the list is empty: name at least one", l.flag)
 		}
@@ -173,6 +174,11 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	if works, err = f.profileWork(works); err != nil {
 		return nil, err
 	}
+	for _, w := range works {
+		if w.Script != nil && w.Script.Last() >= f.duration {
+			return nil, usageErrorf("--work %v: its last step is at %v, and --duration is %v: storm for longer", w, w.Script.Last(), f.duration)
+		}
+	}
 	targets, err := ints("targets", f.targets, storm.MaxTargets)
 	if err != nil {
 		return nil, err
@@ -201,6 +207,13 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	drops, err := f.drops()
 	if err != nil {
 		return nil, err
+	}
+	for _, d := range drops {
+		for _, w := range works {
+			if most := longest(w); d.target > 0 && most > d.target {
+				return nil, usageErrorf("--wait-target %v with --work %v: no depth can meet this: service is %v, add workers until nobody waits, or raise the target", d.target, w, most)
+			}
+		}
 	}
 	var raises []bool
 	for _, p := range f.priority {
@@ -240,7 +253,13 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 									}
 									for _, s.Confine = range confiners {
 										for _, d := range drops {
-											s.Policy, s.Pace = d.policy, d.pace
+											s.Policy, s.Pace, s.WaitTarget = d.policy, d.pace, d.target
+											if s.Queue = q; d.target > 0 && p == bench.PathQueue && !f.changed("queue") {
+												s.Queue = engine.DefaultTargetQueue
+											}
+											if p != bench.PathQueue {
+												s.WaitTarget = 0
+											}
 											for _, s.RaisePriority = range raises {
 												specs = append(specs, s)
 											}
@@ -281,6 +300,14 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	return specs, nil
 }
 
+// longest is the mean of the longest of w's steps.
+func longest(w bench.Work) time.Duration {
+	if w.Script != nil {
+		return w.Script.Longest()
+	}
+	return w.Time
+}
+
 // withLoads combines specs with loads.
 func withLoads(specs []bench.Spec, loads []bench.Load) (all []bench.Spec) {
 	for _, l := range loads {
@@ -295,10 +322,11 @@ func withLoads(specs []bench.Spec, loads []bench.Load) (all []bench.Spec) {
 // maxListeners bounds --listeners: each is a process.
 const maxListeners = 512
 
-// A drop is one combination of --policy and --pace.
+// A drop is one combination of --policy, --pace and --wait-target.
 type drop struct {
 	policy policy.Kind
 	pace   time.Duration
+	target time.Duration
 }
 
 func (f *benchFlags) drops() (all []drop, err error) {
@@ -312,7 +340,13 @@ func (f *benchFlags) drops() (all []drop, err error) {
 			if err != nil {
 				return nil, usageErrorf("--%w", err)
 			}
-			all = append(all, drop{k, d})
+			for _, w := range f.target {
+				target, err := rules.ParseWaitTarget(w)
+				if err != nil {
+					return nil, usageErrorf("--%w", err)
+				}
+				all = append(all, drop{k, d, target})
+			}
 		}
 	}
 	return all, nil
@@ -353,6 +387,12 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 		traced = err == nil
 	default:
 		return usageErrorf("--trace %q: want on, off or auto", f.trace)
+	}
+	if traced && slices.ContainsFunc(specs, func(s bench.Spec) bool { return s.Work.Script != nil }) {
+		if f.trace == "on" {
+			return usageErrorf("--trace=on: a --work with steps has its waits by the engine's own clock: leave out --trace")
+		}
+		traced = false
 	}
 	comments, keys := facts()
 	// One key for the whole file: a key that changes within it would split
@@ -555,6 +595,7 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 				bench.Duration(median(s, func(r *bench.Result) float64 { return r.WorstTrip(.999) })))
 		}
 		fmt.Fprintln(w)
+		partsSummary(w, results, s, width)
 	}
 	for _, s := range specs {
 		if s.Engine != "unknot" {
@@ -573,6 +614,54 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 		fmt.Fprintln(w)
 		bench.Histogram(w, "wait (receive to dispatch) of "+s.Name(), all)
 		byReceiver(w, results, s)
+	}
+}
+
+// partsSummary prints the medians of the parts of storms whose work has steps, a line each.
+func partsSummary(w io.Writer, results []*bench.Result, s bench.Spec, width int) {
+	var parts [][]*bench.Result
+	for _, r := range results {
+		if r.Spec != s {
+			continue
+		}
+		for i, p := range r.Parts {
+			if i == len(parts) {
+				parts = append(parts, nil)
+			}
+			if p.Void() != nil {
+				continue
+			}
+			parts[i] = append(parts[i], p)
+		}
+	}
+	for i, rs := range parts {
+		if len(rs) == 0 {
+			continue
+		}
+		median := func(of func(*bench.Result) float64) float64 {
+			var sample stats.Sample
+			for _, r := range rs {
+				if v := of(r); !math.IsNaN(v) {
+					sample.Xs = append(sample.Xs, v)
+				}
+			}
+			if len(sample.Xs) == 0 {
+				return math.NaN()
+			}
+			return sample.Quantile(.5)
+		}
+		fmt.Fprintf(w, "%-*s part %-2d %-7s %8s %12v %11.0f %9s %12s %12s %13s %9.3f", width, "", i+1, "", "", rs[0].Work,
+			median(func(r *bench.Result) float64 { return float64(r.Targets.OK) / r.Elapsed.Seconds() }), "-",
+			bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .5) })),
+			bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .99) })), "-",
+			median(func(r *bench.Result) float64 {
+				return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
+			}))
+		if rs[0].Wait != nil {
+			fmt.Fprintf(w, "  wait p50 %s p99 %s", bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.Wait, .5) })),
+				bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.Wait, .99) })))
+		}
+		fmt.Fprintln(w)
 	}
 }
 

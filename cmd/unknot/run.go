@@ -37,6 +37,7 @@ type runSettings struct {
 	Path      string   `yaml:"path"`
 	Policy    string   `yaml:"policy"`
 	Pace      string   `yaml:"pace"`
+	Target    string   `yaml:"wait-target"`
 	CPU       string   `yaml:"cpu"`
 	Format    string   `yaml:"format"`
 	Confine   string   `yaml:"confine"`
@@ -56,6 +57,8 @@ type runSettings struct {
 	Late          any `yaml:"late" json:"-"`
 	MaxInHandlers any `yaml:"max-in-handlers" json:"-"`
 
+	UnderscoreTarget string `yaml:"wait_target" json:"-"` // as Target
+
 	PolicyFile string        `yaml:"-"` // "": no policy
 	PolicyText []byte        `yaml:"-"`
 	rules      *rules.Policy // nil: none
@@ -72,7 +75,7 @@ var defaultTrap = []string{"openat", "execve"}
 const defaultRunQueue = 1024
 
 func defaultRunSettings() runSettings {
-	return runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: dropContinue, Path: bench.Auto, CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Confine: "private", Priority: keepPriority,
+	return runSettings{Trap: defaultTrap, Queue: defaultRunQueue, Workers: 2, DropErrno: dropContinue, Path: bench.Auto, CPU: "auto", Format: "text", Policy: policy.DropOldest.String(), Pace: bench.Auto, Target: noTarget, Confine: "private", Priority: keepPriority,
 		Wait: waitAll, OnDeath: killTree,
 		where: func(name string) string { return "--" + name }}
 }
@@ -133,6 +136,7 @@ executable, 1 the supervisor failed, 2 wrong usage.`,
 	fl.IntVar(&s.DropBatch, "drop-batch", s.DropBatch, "how many of the oldest calls a full queue drops at least, at most the queue; 0 adapts")
 	fl.StringVar(&s.Policy, "policy", s.Policy, "which calls give way when the queue is full: drop-oldest, drop-newest, or block for none")
 	fl.StringVar(&s.Pace, "pace", s.Pace, "how long dropped calls are held before they are told: a duration such as 5ms, auto, none")
+	fl.StringVar(&s.Target, "wait-target", s.Target, waitTargetUsage)
 	fl.StringVar(&s.Path, "path", s.Path, "of a call: inline (answered by the receive thread, nothing is queued and nothing dropped), queue, or auto (inline unless a setting of the queue is given)")
 	fl.StringVar(&s.DropErrno, "drop-errno", s.DropErrno, "what becomes of dropped calls: continue, or the `name` of an errno; EINTR,read=EAGAIN has another one for read")
 	fl.StringVar(&s.CPU, "cpu", s.CPU, "the receive thread's CPU: a number, auto (one that has few receive threads, or its targets'), none")
@@ -169,6 +173,9 @@ func (s *runSettings) load(path string, cmd *cobra.Command) error {
 	if err := decodeSettings(path, text, s); err != nil {
 		return usageErrorf("--config %w", err)
 	}
+	if s.UnderscoreTarget != "" {
+		s.Target = s.UnderscoreTarget
+	}
 	trapped := s.rules != nil && s.Trap == nil
 	if trapped {
 		if s.Trap = s.rules.Trapped(); len(s.Trap) == 0 {
@@ -176,25 +183,26 @@ func (s *runSettings) load(path string, cmd *cobra.Command) error {
 		}
 	}
 	keep := map[string]func(){
-		"trap":       func() { s.Trap = given.Trap },
-		"queue":      func() { s.Queue = given.Queue },
-		"workers":    func() { s.Workers = given.Workers },
-		"drop-batch": func() { s.DropBatch = given.DropBatch },
-		"drop-errno": func() { s.DropErrno = given.DropErrno },
-		"path":       func() { s.Path = given.Path },
-		"policy":     func() { s.Policy = given.Policy },
-		"pace":       func() { s.Pace = given.Pace },
-		"confine":    func() { s.Confine = given.Confine },
-		"priority":   func() { s.Priority = given.Priority },
-		"cpu":        func() { s.CPU = given.CPU },
-		"format":     func() { s.Format = given.Format },
-		"wait":       func() { s.Wait = given.Wait },
-		"on-death":   func() { s.OnDeath = given.OnDeath },
-		"output":     func() { s.Output = given.Output },
-		"status":     func() { s.Status = given.Status },
-		"quiet":      func() { s.Quiet = given.Quiet },
-		"verbose":    func() { s.Verbose = given.Verbose },
-		"audit":      func() { s.Audit = given.Audit },
+		"trap":        func() { s.Trap = given.Trap },
+		"queue":       func() { s.Queue = given.Queue },
+		"workers":     func() { s.Workers = given.Workers },
+		"drop-batch":  func() { s.DropBatch = given.DropBatch },
+		"drop-errno":  func() { s.DropErrno = given.DropErrno },
+		"path":        func() { s.Path = given.Path },
+		"policy":      func() { s.Policy = given.Policy },
+		"pace":        func() { s.Pace = given.Pace },
+		"wait-target": func() { s.Target = given.Target },
+		"confine":     func() { s.Confine = given.Confine },
+		"priority":    func() { s.Priority = given.Priority },
+		"cpu":         func() { s.CPU = given.CPU },
+		"format":      func() { s.Format = given.Format },
+		"wait":        func() { s.Wait = given.Wait },
+		"on-death":    func() { s.OnDeath = given.OnDeath },
+		"output":      func() { s.Output = given.Output },
+		"status":      func() { s.Status = given.Status },
+		"quiet":       func() { s.Quiet = given.Quiet },
+		"verbose":     func() { s.Verbose = given.Verbose },
+		"audit":       func() { s.Audit = given.Audit },
 	}
 	for name, keep := range keep {
 		if cmd.Flags().Changed(name) {
@@ -261,6 +269,12 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 	if cfg.Pace, err = rules.ParsePace(s.Pace); err != nil {
 		return cfg, bad("pace", strconv.Quote(s.Pace), rules.PaceForms)
 	}
+	if cfg.WaitTarget, err = rules.ParseWaitTarget(s.Target); err != nil {
+		return cfg, bad("wait-target", strconv.Quote(s.Target), rules.WaitTargetForms)
+	}
+	if cfg.WaitTarget > 0 && s.Path == pathInline {
+		return cfg, usageErrorf("%s %s with --path inline: inline nothing waits in a queue: leave one out", s.where("wait-target"), s.Target)
+	}
 	var ok bool
 	if cfg.RaisePriority, ok = parsePriority(s.Priority); !ok {
 		return cfg, bad("priority", strconv.Quote(s.Priority), priorityForms)
@@ -282,7 +296,7 @@ func (s *runSettings) engineConfig() (cfg engine.Config, err error) {
 // queueSet reports whether a setting of the queue was given.
 func (s *runSettings) queueSet() bool {
 	d := defaultRunSettings()
-	return s.Queue != d.Queue || s.Workers != d.Workers || s.DropBatch != d.DropBatch || s.Policy != d.Policy || s.Pace != d.Pace || s.DropErrno != d.DropErrno
+	return s.Queue != d.Queue || s.Workers != d.Workers || s.DropBatch != d.DropBatch || s.Policy != d.Policy || s.Pace != d.Pace || s.Target != d.Target || s.DropErrno != d.DropErrno
 }
 
 // policy has calls answered by the policy, if there is one.
@@ -353,6 +367,9 @@ const (
 )
 
 const (
+	noTarget        = "none"
+	waitTargetUsage = "how long calls may wait in the queue, such as 1ms: its depth then follows how fast calls are served, within its capacity; none leaves it at the capacity"
+
 	keepPriority  = "keep"
 	priorityForms = "keep or raise"
 	priorityUsage = "of the receive thread and a lone worker: keep, or raise under many targets with short handlers, where a CPU is the supervisor's own (CAP_SYS_NICE)"

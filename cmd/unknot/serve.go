@@ -22,6 +22,7 @@ import (
 type serveSettings struct {
 	daemon.Config
 	keep    string
+	target  string
 	log     string
 	confine string
 	check   bool
@@ -29,7 +30,7 @@ type serveSettings struct {
 }
 
 func newServeCmd() *cobra.Command {
-	s := serveSettings{keep: string(daemon.KeepAuto), log: "text", confine: confine.Shared.String()}
+	s := serveSettings{keep: string(daemon.KeepAuto), target: "", log: "text", confine: confine.Shared.String()}
 	s.Drain = 5 * time.Second
 	c := &cobra.Command{
 		Use:   "serve --socket PATH --config FILE",
@@ -67,6 +68,7 @@ Exit codes: 0 ended as asked, or handed over; 1 failure; 2 wrong usage or policy
 	fl.StringVar(&s.log, "log", s.log, "format of the log on standard error: text, json")
 	fl.BoolVarP(&s.verbose, "verbose", "v", false, "log more")
 	fl.BoolVar(&s.TakeOver, "take-over", false, "take socket and containers over from a daemon that runs, if there is one")
+	fl.StringVar(&s.target, "wait-target", s.target, waitTargetUsage+"; the policy's wait-target unless given")
 	fl.StringVar(&s.keep, "keep", s.keep, "who keeps copies of listeners: systemd, keeper (a process of this program), none, auto")
 	fl.DurationVar(&s.Drain, "drain", s.Drain, "how long an end, or a hand-over, waits for handlers")
 	return c
@@ -89,6 +91,13 @@ func serveContainers(cmd *cobra.Command, s *serveSettings) error {
 	}
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		return err
+	}
+	if s.target != "" {
+		d, err := rules.ParseWaitTarget(s.target)
+		if err != nil {
+			return usageErrorf("--%w", err)
+		}
+		s.WaitTarget = &d
 	}
 	s.Log, s.Keep, s.Version = log, daemon.Keep(s.keep), buildVersion()
 	if err := s.confined(); err != nil {

@@ -13,13 +13,17 @@ import (
 	"github.com/unknot/unknot/bench/record"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/tune"
+	"github.com/unknot/unknot/cmd/unknot/internal/fleet"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
 )
 
 type tuneFlags struct {
 	target, maxDrop, work, think string
-	from, arrivals               string
+	from                         []string
+	fleet                        fleet.Query
+	end                          string
+	arrivals                     string
 	rate                         float64
 	changed                      func(string) bool
 	notes                        []string
@@ -33,7 +37,7 @@ type tuneFlags struct {
 func newTuneCmd() *cobra.Command {
 	var f tuneFlags
 	c := &cobra.Command{
-		Use:   "tune --target wait-p99=DURATION (--work DURATION | --from FILE) [flags]",
+		Use:   "tune --target wait-p99=DURATION (--work DURATION | --from FILE ... | --prometheus URL) [flags]",
 		Short: "find the queue size that meets a latency target, and prove it",
 		Long: `tune finds the capacity of the queue with which calls wait no longer than the
 target under a load: it measures storms with the given handlers, fits a
@@ -48,7 +52,14 @@ The load is a closed loop of --targets threads, each of which calls again when i
 has its answer and has thought for --think; or, with --rate, an open loop whose
 calls come whatever the answers, from any of --targets threads; or, with --from,
 what "unknot record" recorded of a supervisor. Handlers that compute share the
-machine's CPUs with the targets; handlers that sleep do not.
+machine's CPUs with the targets; handlers that sleep do not. Beside the capacity
+stands what --wait-target does without one.
+
+With several recordings, or --prometheus, nothing is stormed: the loads are other
+machines'. By simulation tune finds the capacity for each, the one for all, and
+what that costs those whom it does not fit. --prometheus takes the arrivals and
+services of "unknot serve" from the series that a Prometheus has of --status,
+by node; it prints its queries, and names what is missing.
 
 Exit codes: 0 there is an answer and its prediction agrees, 1 something failed,
 or no capacity works (the reason, and what would, is on standard error), 2 wrong
@@ -56,7 +67,9 @@ usage, 3 the answer's prediction disagrees with what was measured.`,
 		Example: `  unknot tune --target wait-p99=1ms --targets 64 --work 50us --workers 2
   unknot tune --target wait-p99=5ms --targets 64 --work sleep:1ms --workers 4 --html report.html --go config.go
   unknot tune --target wait-p99=2ms --rate 5000 --arrivals onoff:10ms:40ms --work 50us
-  unknot tune --target wait-p99=2ms --from load.ukr`,
+  unknot tune --target wait-p99=2ms --from load.ukr
+  unknot tune --target wait-p99=2ms --from monday.ukr --from sunday.ukr
+  unknot tune --target wait-p99=2ms --prometheus http://localhost:9090 --range 6h`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.changed = cmd.Flags().Changed
@@ -70,7 +83,12 @@ usage, 3 the answer's prediction disagrees with what was measured.`,
 	fl.StringVar(&f.think, "think", "0", "time that a thread sleeps between two calls")
 	fl.Float64Var(&f.rate, "rate", 0, "calls per second of an open loop")
 	fl.StringVar(&f.arrivals, "arrivals", "poisson", "how the calls of an open loop follow each other: constant, poisson, or onoff:10ms:40ms (mean lengths of bursts and silences)")
-	fl.StringVar(&f.from, "from", "", "take the load from this recording, a `file` that unknot record wrote")
+	fl.StringArrayVar(&f.from, "from", nil, "take the load from this recording, a `file` that unknot record wrote; of several, say over which of them a capacity holds")
+	fl.StringVar(&f.fleet.URL, "prometheus", "", "take the loads of daemons from the Prometheus at this `URL`")
+	fl.DurationVar(&f.fleet.Range, "range", time.Hour, "of the series, until --end")
+	fl.StringVar(&f.end, "end", "", "when the range ends, as 2006-01-02T15:04:05Z; now unless given")
+	fl.StringVar(&f.fleet.By, "by", "instance", "the `label` that tells nodes apart")
+	fl.StringVar(&f.fleet.Match, "match", "", "`matchers` of the series, such as 'job=\"unknot\"'")
 	fl.IntVar(&f.targets, "targets", 64, "threads that make trapped calls; of an open loop as many as are wanted at once unless said otherwise")
 	fl.IntVar(&f.workers, "workers", 2, "workers of the engine")
 	fl.IntVar(&f.rounds, "rounds", 5, "of the verification")
@@ -123,35 +141,38 @@ func (f *tuneFlags) load(r *tune.Request) error {
 		if err != nil {
 			return usageErrorf("--work: %w", err)
 		}
+		if w.Script != nil {
+			return usageErrorf("--work %q: tune finds one setting for one load: tune for each step, or for the slowest, or give run and serve a --wait-target", f.work)
+		}
 		if w.Spin {
 			return usageErrorf("--work %q: tune knows handlers that compute (50us) and handlers that sleep (sleep:1ms)", f.work)
 		}
 		work = &w
 	}
-	if f.from != "" {
+	if len(f.from) == 1 {
 		for _, name := range []string{"rate", "arrivals", "think", "targets"} {
 			if f.changed(name) {
 				return usageErrorf("--from and --%s: the recording says it; leave one out", name)
 			}
 		}
-		rec, err := record.ReadFile(f.from)
+		rec, err := record.ReadFile(f.from[0])
 		if err != nil {
 			return fmt.Errorf("--from: %w", err)
 		}
 		r.Load, f.notes, err = tune.FromRecording(rec, work)
 		switch {
 		case errors.Is(err, record.ErrServiceUnknown):
-			return fmt.Errorf("--from %s: %w; say how long handlers take: --work", f.from, err)
+			return fmt.Errorf("--from %s: %w; say how long handlers take: --work", f.from[0], err)
 		case err != nil:
-			return fmt.Errorf("--from %s: %w", f.from, err)
+			return fmt.Errorf("--from %s: %w", f.from[0], err)
 		}
 		if err := r.Load.Check(); r.Load.Targets > 0 && err != nil {
-			return fmt.Errorf("--from %s: %w", f.from, err)
+			return fmt.Errorf("--from %s: %w", f.from[0], err)
 		}
 		return nil
 	}
 	if work == nil {
-		return usageErrorf("tune for which handlers? give --work, as in --work 50us or --work sleep:1ms, or a recording: --from FILE")
+		return usageErrorf("tune for which handlers? give --work, as in --work 50us or --work sleep:1ms, or a recording: --from FILE, or --prometheus URL")
 	}
 	r.Load = tune.Load{Targets: f.targets, Service: tune.ServiceOf(*work)}
 	if f.changed("rate") {
@@ -197,6 +218,14 @@ func parsePart(s string) (float64, error) {
 }
 
 func runTune(cmd *cobra.Command, f *tuneFlags) error {
+	if len(f.from) > 1 || f.changed("prometheus") {
+		return f.tuneFleet(cmd)
+	}
+	for _, name := range []string{"range", "end", "by", "match"} {
+		if f.changed(name) {
+			return usageErrorf("--%s: is of --prometheus; give its URL", name)
+		}
+	}
 	r, err := f.request()
 	if err != nil {
 		return err
@@ -213,7 +242,7 @@ func runTune(cmd *cobra.Command, f *tuneFlags) error {
 	}
 	confineNote(cmd.ErrOrStderr(), []string{f.confine})
 	for _, n := range f.notes {
-		fmt.Fprintf(cmd.ErrOrStderr(), "unknot: --from %s: %s\n", f.from, n)
+		fmt.Fprintf(cmd.ErrOrStderr(), "unknot: --from %s: %s\n", f.from[0], n)
 	}
 	p := newProgress(cmd.ErrOrStderr(), 1)
 	r.Progress = func(done, total int, what string) {

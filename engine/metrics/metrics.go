@@ -76,10 +76,10 @@ type Collector struct {
 	received, outcomes, now, special, faults, drops, errnos, receiveFaults, listeners, listenersTotal, high *prometheus.Desc
 	wait, service, roundTrip, answer, drop                                                                  *prometheus.Desc
 	receiverCPU, receiverReceived, receiverListeners, receiverPlan, receiverWait                            *prometheus.Desc
-	wakeUp, confinement, healthy, procs                                                                     *prometheus.Desc
+	wakeUp, confinement, healthy, procs, workers                                                            *prometheus.Desc
 	callReceived, callOutcomes, callWait, callService, callRoundTrip                                        *prometheus.Desc
 	sourceListeners, sourceReceived, sourceOutcomes, sourceDrops, sourceNow, sourceHigh, sourceCapacity     *prometheus.Desc
-	sourceWait, sourceService                                                                               *prometheus.Desc
+	sourceWait, sourceService, sourceLimit, sourceLimitChanges                                              *prometheus.Desc
 	all                                                                                                     []*prometheus.Desc
 	table                                                                                                   []Metric
 
@@ -170,6 +170,7 @@ func New(e *engine.Engine, o Options) *Collector {
 	c.receiverPlan = desc("receiver_plan", "1 for the plan that the receive thread and its workers follow now: fixed, parallel, near, pair; no series before they run.", "receiver", "plan")
 	c.receiverWait = desc("receiver_wait_seconds", "Time from receive to dispatch to a handler, by receive thread."+begins, "receiver")
 	c.wakeUp = desc("wake_up_info", "1 for how the kernel wakes across listeners: sync (on one CPU; Linux 6.6), async.", "mode")
+	c.workers = desc("workers", "Workers of all receive threads together; 0 where calls are not queued.")
 	c.procs = desc("procs_added", "What the engine has added to GOMAXPROCS for handlers that take long.")
 	if o.Confinement != "" {
 		c.confinement = desc("confinement_info", "1 for how the receive threads are confined.", "level")
@@ -193,6 +194,8 @@ func New(e *engine.Engine, o Options) *Collector {
 		c.sourceDrops = desc("source_drops_total", "Calls that were given up, by listener and reason: full (the queue was), age (waited longer than Config.MaxAge).", "source", "reason")
 		c.sourceHigh = desc("source_high_water", "The greatest number of notifications in a listener's ring so far.", "source")
 		c.sourceCapacity = desc("source_capacity", "Notifications that the rings of the listeners that the engine has can hold together; 0 where calls are not queued.", "source")
+		c.sourceLimit = desc("source_limit", "Notifications that may wait in the rings of that name together: what Config.WaitTarget has come to, or else the capacity.", "source")
+		c.sourceLimitChanges = desc("source_limit_changes_total", "How often that changed, by a wait target.", "source")
 		needs = "Options.Source, Config.BySource"
 		c.sourceWait = desc("source_wait_seconds", "Time from receive to dispatch to a handler, by listener."+begins, "source")
 		c.sourceService = desc("source_service_seconds", "Time from dispatch to the end of the answer, by listener.", "source")
@@ -269,6 +272,7 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	s.counter(c.listenersTotal, n.Added, "added")
 	s.counter(c.listenersTotal, n.HungUp, "hung_up")
 	s.gauge(c.procs, n.Procs)
+	s.gauge(c.workers, uint64(c.e.Workers()))
 	for d, h := range map[*prometheus.Desc]*hist.Snapshot{c.wait: l.Wait, c.service: l.Service, c.answer: l.Answer, c.drop: l.Drop} {
 		s <- newHistogram(d, h, c.fine)
 	}

@@ -24,6 +24,8 @@ type named struct {
 type sourceFigures struct {
 	engine.Counters
 	high, capacity int
+	limit          int
+	changes        uint64
 	listeners      int
 	timed          bool
 	wait, service  hist.Snapshot
@@ -50,6 +52,9 @@ func (f *sourceFigures) add(s *engine.Source) {
 	if o := s.Options(); !o.Inline {
 		f.capacity += o.Queue
 	}
+	l := s.Limit()
+	f.limit += l.Depth
+	f.changes += l.Changes
 	f.high = max(f.high, s.HighWater())
 	if l := s.Latencies(); l.Wait != nil {
 		f.timed = true
@@ -70,7 +75,7 @@ func (s *sources) update(all []*engine.Source, name func(*engine.Source) string)
 			if n := s.names[name]; n != nil {
 				n.gone.add(src)
 				n.gone.Queued, n.gone.Held, n.gone.InHandlers, n.gone.Detached = 0, 0, 0, 0
-				n.gone.listeners, n.gone.capacity = 0, 0
+				n.gone.listeners, n.gone.capacity, n.gone.limit = 0, 0, 0
 				n.live--
 			}
 			delete(s.known, src)
@@ -134,6 +139,8 @@ func (c *Collector) collectSources(to sink, all []*engine.Source) {
 		to.gauge(c.sourceListeners, uint64(f.listeners), name)
 		to.gauge(c.sourceCapacity, uint64(f.capacity), name)
 		to.gauge(c.sourceHigh, uint64(f.high), name)
+		to.gauge(c.sourceLimit, uint64(f.limit), name)
+		to.counter(c.sourceLimitChanges, f.changes, name)
 		if f.timed {
 			for d, h := range map[*prometheus.Desc]*hist.Snapshot{c.sourceWait: &f.wait, c.sourceService: &f.service} {
 				to <- newHistogram(d, h, c.coarse, name)

@@ -98,6 +98,11 @@ type Config struct {
 	MaxHeld int
 	// MaxAge drops calls that have been queued for longer; 0 never does.
 	MaxAge time.Duration
+	// WaitTarget bounds the depth, below the capacity, so that nearly all calls wait no longer in the queue; 0
+	// leaves the capacity alone. It takes Workers, and [Machine.Look].
+	WaitTarget time.Duration
+	// Workers is how many take from the queue: one waiting call for each is always let in. Only for WaitTarget.
+	Workers int
 }
 
 // Fill checks c and sets what was left open.
@@ -116,6 +121,12 @@ func (c *Config) Fill() error {
 	}
 	if c.MaxHeld < 0 || c.MaxAge < 0 {
 		return fmt.Errorf("%d calls held at most, age of %v at most: must not be negative", c.MaxHeld, c.MaxAge)
+	}
+	if c.WaitTarget < 0 {
+		return fmt.Errorf("wait target of %v: must not be negative; 0 is none", c.WaitTarget)
+	}
+	if c.WaitTarget > 0 && c.Workers < 1 {
+		return fmt.Errorf("wait target of %v with %d workers: must be at least 1", c.WaitTarget, c.Workers)
 	}
 	if c.MaxHeld == 0 {
 		c.MaxHeld = DefaultMaxHeld
@@ -144,7 +155,8 @@ func (c *Config) MaxEvict() int { return c.maxBatch() }
 // A Machine is the state of one listener's policy. Times are ns on any clock
 // that does not go back.
 type Machine struct {
-	cfg Config
+	cfg     Config
+	limiter *limiter // nil without a wait target
 
 	batch    int    // of the adaptive batch, as it is now
 	arrivals uint64 // calls since the last overflow
@@ -159,7 +171,51 @@ type Machine struct {
 
 // New returns a Machine. The Config must have been filled.
 func New(cfg Config) *Machine {
-	return &Machine{cfg: cfg, batch: max(cfg.Batch, 1), heldAt: make([]int64, max(cfg.MaxHeld, cfg.MaxEvict()))}
+	m := &Machine{cfg: cfg, batch: max(cfg.Batch, 1), heldAt: make([]int64, max(cfg.MaxHeld, cfg.MaxEvict()))}
+	if cfg.WaitTarget > 0 {
+		m.limiter = newLimiter(&cfg)
+	}
+	return m
+}
+
+// Adapts reports whether there is a wait target, and so [Machine.Look] wants to be told.
+func (m *Machine) Adapts() bool { return m.limiter != nil }
+
+// Look tells of each call that was received, before [Machine.Arrive], what the wait target needs: the
+// depth before that call, and how many calls have left the queue for workers since the beginning.
+func (m *Machine) Look(now int64, depth int, taken uint64) { m.limiter.look(now, depth, taken) }
+
+// Limit is what bounds the depth now; without a wait target it is the capacity. It may be called concurrently.
+func (m *Machine) Limit() Limit {
+	l := m.limiter
+	if l == nil {
+		return Limit{Depth: m.cfg.Capacity}
+	}
+	return Limit{int(l.limit.Load()), time.Duration(l.service.Load()), l.changes.Load()}
+}
+
+// Depth is how many calls may wait now. It may be called concurrently.
+func (m *Machine) Depth() int {
+	if m.limiter == nil {
+		return m.cfg.Capacity
+	}
+	return int(m.limiter.limit.Load())
+}
+
+// low is the low watermark, which is within the limit.
+func (m *Machine) low() int {
+	if m.limiter == nil {
+		return m.cfg.Low
+	}
+	return min(m.cfg.Low, m.Depth()/2)
+}
+
+// enough is so many waiting calls that no worker idles for want of one.
+func (m *Machine) enough() int {
+	if m.limiter == nil {
+		return 0
+	}
+	return min(m.cfg.Workers, m.Depth()-1)
 }
 
 // Rests reports whether the loop shall not receive for now, with a queue of
@@ -169,19 +225,20 @@ func New(cfg Config) *Machine {
 // handlers of 50 µs on two CPUs, where the loop else wakes for every call: it costs a third of
 // what is served.
 func (m *Machine) Rests(depth int) bool {
+	limit := m.Depth()
 	if m.cfg.Kind == Block {
-		return depth >= m.cfg.Capacity
+		return depth >= limit
 	}
-	return m.held > 0 && depth > m.cfg.Capacity*3/4
+	return m.held > 0 && depth > max(limit*3/4, m.enough())
 }
 
 // Resumes reports whether a loop that rests receives again. Unlike the other
 // methods it may be called concurrently.
 func (m *Machine) Resumes(depth int) bool {
 	if m.cfg.Kind == Block {
-		return depth <= m.cfg.Low
+		return depth <= max(m.low(), m.enough())
 	}
-	return depth <= m.cfg.Capacity/2
+	return depth <= max(m.Depth()/2, m.enough())
 }
 
 // RestsUntil is when a loop that rests from now on receives again in any case;
@@ -195,7 +252,8 @@ func (m *Machine) RestsUntil(now int64) (at int64, ok bool) {
 // before it.
 func (m *Machine) Arrive(depth int) (admit bool, evict int) {
 	m.arrivals++
-	if depth < m.cfg.Capacity {
+	limit := m.Depth()
+	if depth < limit || m.cfg.Kind == Block && depth < m.cfg.Capacity { // the limit fell after the loop rested
 		return true, 0
 	}
 	if m.cfg.Kind != DropOldest {
@@ -203,16 +261,20 @@ func (m *Machine) Arrive(depth int) (admit bool, evict int) {
 	}
 	if m.cfg.Batch == 0 {
 		// Overflows that follow within a queue's length of calls are one storm.
-		if m.arrivals <= uint64(m.cfg.Capacity) {
-			m.batch = min(2*m.batch, max(m.cfg.Capacity/8, 1))
+		if m.arrivals <= uint64(limit) {
+			m.batch = min(2*m.batch, max(limit/8, 1))
 		} else {
 			m.batch = max(m.batch/2, 1)
 		}
 	}
 	m.arrivals = 0
 	evict = m.batch
-	if m.cfg.Low > 0 {
-		evict = max(evict, depth-m.cfg.Low)
+	if low := m.low(); low > 0 {
+		evict = max(evict, depth-low)
+	}
+	if m.limiter != nil {
+		// The limit may have fallen by many; and a batch leaves the workers something.
+		evict = min(max(evict, depth-limit+1), max(depth+1-m.cfg.Workers, 1), m.cfg.MaxEvict())
 	}
 	return true, min(evict, depth)
 }
@@ -259,12 +321,12 @@ func (m *Machine) Release(now int64, depth int, served uint64, dry bool) int {
 	}
 	n := int(min(m.earned/servedPerDrop, uint64(m.held)))
 	m.earned -= uint64(n) * servedPerDrop
-	if dry && depth <= m.cfg.Capacity/4 {
+	if limit := m.Depth(); dry && depth <= max(limit/4, m.enough()-1) {
 		// The workers are about to idle: have the callers try again. (Not when
 		// there is more to receive: the queue is then low only because the
 		// receive thread had no CPU, and these would be dropped once more.
 		// Measured with 256 targets: 5 EINTRs for each served call.)
-		n = max(n, min(m.held, m.cfg.Capacity-depth))
+		n = max(n, min(m.held, limit-depth))
 	}
 	for n < m.held && now-m.heldAt[(m.first+n)%len(m.heldAt)] >= int64(MaxHold) {
 		n++

@@ -25,7 +25,9 @@ type Config struct {
 	Status   string // the address of the status page; "": none
 	TakeOver bool   // from a daemon that runs, if there is one
 	Keep     Keep
-	Drain    time.Duration // how long a stop, or a hand-over, waits for handlers
+	// WaitTarget is how long calls may wait in a queue, 0 for ever; nil leaves it to the policy.
+	WaitTarget *time.Duration
+	Drain      time.Duration // how long a stop, or a hand-over, waits for handlers
 
 	Version     string
 	Confinement string                     // in words

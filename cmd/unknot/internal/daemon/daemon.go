@@ -303,6 +303,9 @@ func (d *daemon) startEngine(p *rules.Policy) (err error) {
 	d.router.SetLogger(d.Log)
 	cfg := engine.Config{Handler: d.router, BySource: true, BySyscall: true, Logger: d.Log, StopTimeout: time.Second}
 	p.Settings().Config(&cfg)
+	if d.WaitTarget != nil {
+		cfg.WaitTarget = *d.WaitTarget
+	}
 	if d.handler != nil {
 		cfg.Handler = d.handler
 	}
@@ -383,10 +386,19 @@ func (d *daemon) keepCopy(ctx context.Context, s agent.State, l *notify.Listener
 	}
 }
 
+// sourceOptions are those of a container by the policy and the flags.
+func (d *daemon) sourceOptions(tag *rules.Tag) engine.SourceOptions {
+	o := engine.SourceOptions{Tag: tag}
+	d.router.Policy().Settings().Source(&o)
+	if d.WaitTarget != nil {
+		o.WaitTarget = *d.WaitTarget
+	}
+	return o
+}
+
 // add has the engine serve a listener.
 func (d *daemon) add(s agent.State, l *notify.Listener) error {
-	o := engine.SourceOptions{Tag: rules.NewTag(s)}
-	d.router.Policy().Settings().Source(&o)
+	o := d.sourceOptions(rules.NewTag(s))
 	src, err := d.engine.AddWith(l, o)
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/unknot/unknot/cmd/unknot/internal/rules"
-	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/agent"
 	"github.com/unknot/unknot/engine/notify"
 )
@@ -70,9 +69,7 @@ func stateOfLXC(c agent.LXCContainer) agent.State {
 }
 
 func (d *daemon) serveLXC(c agent.LXCContainer, l *notify.Listener) error {
-	o := engine.SourceOptions{Tag: rules.NewTag(stateOfLXC(c))}
-	d.router.Policy().Settings().Source(&o)
-	_, err := d.engine.AddWith(l, o)
+	_, err := d.engine.AddWith(l, d.sourceOptions(rules.NewTag(stateOfLXC(c))))
 	return err
 }
 

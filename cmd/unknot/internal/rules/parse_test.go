@@ -24,6 +24,7 @@ queue: 64
 workers: 4
 policy: drop-newest
 pace: 5ms
+wait-target: 2ms
 drop-batch: 3
 drop-errno: EAGAIN,read=EINTR,close=continue
 max-in-handlers: 2
@@ -124,7 +125,7 @@ func TestSettings(t *testing.T) {
 	var o engine.SourceOptions
 	p.Settings().Config(&cfg)
 	p.Settings().Source(&o)
-	if cfg.Queue != 64 || cfg.Workers != 4 || cfg.Policy != policy.DropNewest || cfg.Pace != 5*time.Millisecond || cfg.DropBatch != 3 || cfg.DropErrno != unix.EAGAIN ||
+	if cfg.Queue != 64 || cfg.Workers != 4 || cfg.Policy != policy.DropNewest || cfg.Pace != 5*time.Millisecond || cfg.WaitTarget != 2*time.Millisecond || o.WaitTarget != 2*time.Millisecond || cfg.DropBatch != 3 || cfg.DropErrno != unix.EAGAIN ||
 		cfg.DropErrnos[unix.SYS_READ] != unix.EINTR || cfg.DropErrnos[unix.SYS_CLOSE] != engine.DropContinue || cfg.Inline || cfg.CPU != engine.OnCPU(0) || !cfg.RaisePriority ||
 		cfg.HandlerDeadline != 2*time.Second || cfg.DefaultErrno != unix.EIO || o.Queue != 64 || o.MaxInHandlers != 2 {
 		t.Errorf("%+v, %+v", cfg, o)
@@ -132,6 +133,9 @@ func TestSettings(t *testing.T) {
 	// What all refuse must not continue for being dropped.
 	if _, there := cfg.DropErrnos[unix.SYS_SETUID]; there {
 		t.Errorf("setuid is refused, and continues when it is dropped")
+	}
+	if p, err = Parse("p", []byte("wait_target: 3ms\ndefault: continue\n")); err != nil || p.Settings().WaitTarget != 3*time.Millisecond {
+		t.Errorf("wait_target: %v, %v", p.Settings().WaitTarget, err)
 	}
 	// What tune writes.
 	p, err = Parse("p", []byte("# for wait-p99=10ms; measured: …\nqueue: 32\nworkers: 4\npolicy: drop-oldest\npace: auto\ndefault: continue\n"))
@@ -169,7 +173,7 @@ var refusals = []struct{ name, text string }{
 	{"answers", "default: allow\nrules:\n- calls: mkdir\n  do: block\n- calls: rmdir\n  do: errno\n- calls: chmod\n  do: errno EPREM\n- calls: open\n  do: inject etc/hosts\n- calls: openat\n  do: inject\n- calls: mknod\n  do: continue please\n- calls: [openat, mkdir]\n  do: open\n- calls: all\n  do: inject /x\n"},
 	{"arguments", "default: continue\nrules:\n- calls: [openat, mkdir]\n  where: {flags: O_CREAT}\n  do: deny\n- calls: openat2\n  where: {how: x}\n  do: deny\n- calls: all\n  where: {path: /x}\n  do: deny\n- calls: lseek\n  where: {fd: 3}\n  do: deny\n- calls: [open, symlink]\n  where: {path: /a}\n  do: deny\n- calls: mkdir\n  where: {}\n  do: deny\n- calls: [symlink, umount2]\n  where: {target: /a}\n  do: deny\n"},
 	{"values", "default: continue\nrules:\n- calls: openat\n  where: {flags: [O_CRAET, O_RDONLY|O_RDWR, 1..0], path: [etc, \"/a[bc]\", /a/../b], dirfd: x}\n  do: deny\n- calls: connect\n  where: {sockaddr: [10.0.0.1/8, localhost, \"1.2.3.4:99999\", unix:x, \"[::1\"]}\n  do: deny\n- calls: chmod\n  where: {mode: rw}\n  do: deny\n"},
-	{"settings", "default: continue\nqueue: 0\nworkers: \"4\"\ndrop-batch: -1\npolicy: drop\npace: soon\npath: fast\ncpu: first\npriority: high\nmax-in-handlers: 0\ndeadline: 5\nlate: EWHAT\ndrop-errno: EAGAIN,raed=EINTR\n"},
+	{"settings", "default: continue\nqueue: 0\nworkers: \"4\"\ndrop-batch: -1\npolicy: drop\npace: soon\nwait-target: 0s\npath: fast\ncpu: first\npriority: high\nmax-in-handlers: 0\ndeadline: 5\nlate: EWHAT\ndrop-errno: EAGAIN,raed=EINTR\n"},
 	{"drop-errno", "default: continue\ndrop-errno: 4\n"},
 	{"limits of a rule", "default: continue\nrules:\n- calls: mkdir\n  do: log\n  deadline: 0s\n  late: 5\n"},
 	{"unreachable", "default: continue\nrules:\n- calls: [mkdir, rmdir]\n  do: deny\n- calls: [rmdir, chmod]\n  where: {path: /x}\n  do: deny\n- calls: all\n  container: web-*\n  do: log\n- calls: mknod\n  container: web-7\n  do: deny\n- calls: all\n  container: web-*\n  do: continue\n"},

@@ -161,6 +161,9 @@ func (s *source) policy(text []byte, others []string) *Policy {
 	}
 	hasDefault, dropAt := false, place{1, 1}
 	for _, e := range entries {
+		if e.key == "wait_target" { // as others write it
+			e.key = waitTargetKey
+		}
 		switch {
 		case e.key == "default":
 			hasDefault = true

@@ -22,6 +22,7 @@ type Settings struct {
 	Queue, Workers, DropBatch, MaxInHandlers int
 	Policy                                   policy.Kind
 	Pace                                     time.Duration
+	WaitTarget                               time.Duration // 0: none
 	DropErrno                                syscall.Errno
 	DropErrnos                               map[int32]syscall.Errno
 	Inline                                   bool // path: inline
@@ -44,6 +45,7 @@ func (s *Settings) Config(cfg *engine.Config) {
 	set("drop-batch", func() { cfg.DropBatch = s.DropBatch })
 	set("policy", func() { cfg.Policy = s.Policy })
 	set("pace", func() { cfg.Pace = s.Pace })
+	set(waitTargetKey, func() { cfg.WaitTarget = s.WaitTarget })
 	set("path", func() { cfg.Inline = s.Inline })
 	set("cpu", func() { cfg.CPU = s.CPU })
 	set("priority", func() { cfg.RaisePriority = s.RaisePriority })
@@ -66,13 +68,18 @@ func (s *Settings) Source(o *engine.SourceOptions) {
 	if s.Said["queue"] {
 		o.Queue = s.Queue
 	}
+	if s.Said[waitTargetKey] {
+		o.WaitTarget = s.WaitTarget
+	}
 	if s.Said["max-in-handlers"] {
 		o.MaxInHandlers = s.MaxInHandlers
 	}
 }
 
 // settingKeys are the keys of a policy beside default and rules.
-var settingKeys = []string{"queue", "workers", "drop-batch", "drop-errno", "path", "policy", "pace", "cpu", "priority", "max-in-handlers", "deadline", "late"}
+var settingKeys = []string{"queue", "workers", "drop-batch", "drop-errno", "path", "policy", "pace", waitTargetKey, "cpu", "priority", "max-in-handlers", "deadline", "late"}
+
+const waitTargetKey = "wait-target"
 
 // setting reads one of settingKeys.
 func (s *source) setting(e entry, to *Settings) {
@@ -103,6 +110,10 @@ func (s *source) setting(e entry, to *Settings) {
 		}
 	case "pace":
 		if to.Pace, err = ParsePace(text); err != nil {
+			bad()
+		}
+	case waitTargetKey:
+		if to.WaitTarget, err = ParseWaitTarget(text); err != nil {
 			bad()
 		}
 	case "cpu":
@@ -142,7 +153,7 @@ func whole(key string) string {
 
 var wants = map[string]string{
 	"queue": whole("queue"), "workers": whole("workers"), "drop-batch": whole("drop-batch"), "max-in-handlers": whole("max-in-handlers"),
-	"path": "inline, queue or auto", "policy": strings.Join(policy.Kinds[:], ", "), "pace": PaceForms, "cpu": "a CPU's number, auto or none", "priority": "keep or raise",
+	"path": "inline, queue or auto", "policy": strings.Join(policy.Kinds[:], ", "), "pace": PaceForms, waitTargetKey: WaitTargetForms, "cpu": "a CPU's number, auto or none", "priority": "keep or raise",
 	"deadline": deadlineForms, "late": lateForms, "drop-errno": "continue or an errno's name, such as EAGAIN, for one call read=EAGAIN",
 }
 
@@ -195,6 +206,21 @@ func ParsePace(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 {
 		return 0, fmt.Errorf("pace %q: want %s", s, PaceForms)
+	}
+	return d, nil
+}
+
+// WaitTargetForms are what ParseWaitTarget reads.
+const WaitTargetForms = "a duration such as 1ms, or none"
+
+// ParseWaitTarget reads how long calls may wait in the queue, as engine.Config wants it.
+func ParseWaitTarget(s string) (time.Duration, error) {
+	if s == "none" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("wait-target %q: want %s", s, WaitTargetForms)
 	}
 	return d, nil
 }
