@@ -59,6 +59,7 @@ type daemon struct {
 	mu       sync.Mutex
 	released map[*engine.Source]bool // by us: their targets live
 	unkept   atomic.Int64            // listeners without a copy
+	pages    page
 
 	reloads, refused, inheritedN, interrupted atomic.Int64 // since the start
 }
@@ -150,6 +151,7 @@ func (d *daemon) run() error {
 	}
 	defer d.halt()
 	d.takeAll(in.listeners)
+	defer d.pages.close()
 	page, err := d.openStatus(len(in.listeners) > 0)
 	if err != nil {
 		return err
@@ -503,9 +505,40 @@ func (d *daemon) retry(what string, open func() error) {
 	}
 }
 
+// A page is the status page while it is served.
+type page struct {
+	mu     sync.Mutex
+	over   bool
+	stop   context.CancelFunc // or nil
+	served sync.WaitGroup
+}
+
+// begin serves, unless all is over.
+func (p *page) begin(l net.Listener, serve func(context.Context)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		_ = l.Close()
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	p.served.Go(func() { serve(ctx) })
+}
+
+// close ends it. A socket's path is gone then.
+func (p *page) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over = true; p.stop != nil {
+		p.stop()
+		p.served.Wait()
+	}
+}
+
 func (d *daemon) showStatus(l net.Listener) {
-	go func() {
-		err := status.Serve(context.Background(), l, status.Config{
+	d.pages.begin(l, func(ctx context.Context) {
+		err := status.Serve(ctx, l, status.Config{
 			Engine: d.engine,
 			Info:   status.Info{Program: "serve", PID: os.Getpid(), Version: d.Version, Confinement: d.Confinement, Started: d.started},
 			Healthy: func() error {
@@ -521,7 +554,7 @@ func (d *daemon) showStatus(l net.Listener) {
 		if err != nil {
 			d.Log.Error("there is no status page any more", "err", err)
 		}
-	}()
+	})
 	d.Log.Info("status page", "address", l.Addr().String())
 }
 
