@@ -251,13 +251,9 @@ func (d *daemon) live(signals chan os.Signal) error {
 
 // load reads the policy.
 func (d *daemon) load() (*rules.Policy, []byte, error) {
-	text, err := readPolicy(d.Policy)
+	text, err := ReadPolicy(d.Policy)
 	if err != nil {
-		var call *fs.PathError
-		if errors.As(err, &call) {
-			err = call.Err
-		}
-		return nil, nil, usagef("--config %s: %w", d.Policy, err)
+		return nil, nil, err
 	}
 	p, err := rules.Parse(d.Policy, text)
 	if err != nil {
@@ -266,12 +262,20 @@ func (d *daemon) load() (*rules.Policy, []byte, error) {
 	return p, text, nil
 }
 
-// readPolicy refuses what cannot be read twice, or may have no end, for which signals would wait.
-func readPolicy(name string) ([]byte, error) {
+// ReadPolicy reads a policy's file. It refuses what cannot be read twice, or may have no end, for which signals would wait.
+func ReadPolicy(name string) ([]byte, error) {
 	if fi, err := os.Stat(name); err == nil && !fi.Mode().IsRegular() {
-		return nil, errors.New("is no regular file, and the policy is read again on SIGHUP and after a crash")
+		return nil, usagef("--config %s: is no regular file, and the policy is read again on SIGHUP and after a crash", name)
 	}
-	return os.ReadFile(name)
+	text, err := os.ReadFile(name)
+	var call *fs.PathError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	if err != nil {
+		return nil, usagef("--config %s: %w", name, err)
+	}
+	return text, nil
 }
 
 // lastGood is the policy that a predecessor had, for the case that its containers wait and the file is broken.
