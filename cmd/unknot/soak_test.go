@@ -9,11 +9,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,10 +33,14 @@ var (
 	soakProgram = flag.String("soak-program", "", "the unknot that TestSoakServe soaks; otherwise the test's own")
 )
 
-// patiently waits for what must happen, and counts no time in which all of this was stopped.
+// patiently waits for what must happen, and counts no time in which all of this was stopped. A long soak is one of the many
+// that a machine has to do.
 func patiently(so func() bool) bool {
-	last := time.Now()
-	for left := hung; left > 0; time.Sleep(5 * time.Millisecond) {
+	last, left, pause := time.Now(), hung, 5*time.Millisecond
+	if *soakFor > 0 {
+		left, pause = 10*hung, 20*time.Millisecond
+	}
+	for ; left > 0; time.Sleep(pause) {
 		if so() {
 			return true
 		}
@@ -109,7 +115,7 @@ type soak struct {
 	records    map[string]map[string]int // of a cycle, by container and call
 	names      map[string]int            // of all, by call; those that say gone are apart
 	gone       map[string]int
-	lost, torn int // that the file says were dropped; lines that are no records
+	lost, torn int     // that the file says were dropped; lines that are no records
 	unwritten  float64 // records that found no room, as the daemon counts them
 	held       int     // calls of daemons that died
 	counts     map[string]int
@@ -405,7 +411,13 @@ func (s *soak) until(what string, so func(m map[string]float64) bool) (m map[str
 		m, err = s.metrics()
 		return err == nil && so(m)
 	}) {
-		s.t.Fatalf("not so: %s: %v, %v", what, err, m)
+		var figures []string
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			if !strings.Contains(name, "_bucket{") && strings.HasPrefix(name, "unknot_") && !strings.HasPrefix(name, "unknot_s") {
+				figures = append(figures, fmt.Sprint(name, " ", m[name]))
+			}
+		}
+		s.t.Fatalf("not so: %s: %v\n%s", what, err, strings.Join(figures, "\n"))
 	}
 	return m
 }
@@ -427,7 +439,7 @@ func (s *soak) scraped(mayFail bool) (stop func()) {
 			case <-done:
 				over <- nil
 				return
-			case <-time.After(s.step / 2):
+			case <-time.After(s.step):
 			}
 		}
 	}()
