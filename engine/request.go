@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -174,6 +175,20 @@ func (r Request) Waited() (d time.Duration) {
 func (r Request) Alive() bool {
 	src, id, ok := r.target()
 	return ok && src.l.IDValid(id) == nil
+}
+
+// Answered reports whether the call has its answer, from this handler or, past its deadline, from the engine. Methods of the
+// target fail with ErrGone then, too, as if it had died. Never once spent.
+func (r Request) Answered() bool {
+	for r.hold() {
+		phase := phaseOf(r.s.state.Load())
+		r.release()
+		if phase != answering && phase != late {
+			return phase == answered
+		}
+		runtime.Gosched() // SEND is short, and says whether the target was there
+	}
+	return false
 }
 
 // Target is the thread that waits for the answer: its memory, its descriptors, who it is, and opening files

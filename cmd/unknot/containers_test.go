@@ -422,3 +422,82 @@ func copyFile(t *testing.T, from, to string, mode os.FileMode) {
 		t.Fatal(err)
 	}
 }
+
+// Containers of LXC itself are under the policy by their cookie, new ones and those that run while another daemon takes over.
+func TestLXCContainers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("containers of this LXC take root")
+	}
+	if _, err := exec.LookPath("lxc-execute"); err != nil {
+		t.Skip("no LXC here: ", err)
+	}
+	b := newBox(t)
+	run := b.dir + "/run"
+	root := b.dir + "/lxc/" + b.name
+	profile := "2\ndenylist\nmkdir notify\nmkdirat notify\nmknod notify\nmknodat notify\n"
+	config := fmt.Sprintf("lxc.uts.name = box\nlxc.rootfs.path = dir:%s/rootfs\nlxc.mount.auto = proc:mixed sys:ro\nlxc.net.0.type = none\n", b.dir)
+	under := config + fmt.Sprintf("lxc.seccomp.profile = %s/profile\nlxc.seccomp.notify.proxy = unix:%s/lxc\nlxc.seccomp.notify.cookie = web-1\n", b.dir, run)
+	policy := "default: continue\nrules:\n- calls: [mkdir, mkdirat]\n  container: web-*\n  where: {path: /srv/secret}\n  do: deny EACCES\n  log: true\n- calls: [mknod, mknodat]\n  container: web-*\n  do: errno EPERM\n- calls: all\n  do: log\n"
+	write := func(name, text string) error { return os.WriteFile(name, []byte(text), 0o644) }
+	if err := errors.Join(os.MkdirAll(run, 0o755), os.MkdirAll(root, 0o755), os.Symlink("busybox", b.dir+"/rootfs/bin/rmdir"),
+		write(b.dir+"/profile", profile), write(root+"/config", config), write(b.dir+"/policy.yaml", policy)); err != nil {
+		t.Fatal(err)
+	}
+	execute := func(script string) []string {
+		return []string{"lxc-execute", "-P", b.dir + "/lxc", "-n", b.name, "--", "/bin/sh", "-c", script}
+	}
+	if out, err := b.run(execute("true")); err != nil {
+		t.Skipf("it cannot run containers here: %v: %s", err, out)
+	}
+	if err := write(root+"/config", under); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--socket", run + "/s", "--lxc-socket", run + "/lxc", "--confine", "off", "--config", b.dir + "/policy.yaml", "--audit", b.dir + "/audit"}
+	first := b.serve(b.dir+"/log", args...)
+	b.await(b.dir+"/log", "msg=serving", 1)
+	out, err := b.run(execute("mkdir /srv/secret; mkdir /srv/open && rmdir /srv/open; mkfifo /tmp/pipe; true"))
+	if err != nil || out != "mkdir: can't create directory '/srv/secret': Permission denied\nmkfifo: /tmp/pipe: Operation not permitted\n" {
+		t.Errorf("%v: %q", err, out)
+	}
+	for _, want := range []string{
+		`{"time":"…Z","container":"web-1","pid":…,"comm":"mkdir","call":"mkdir","args":{"path":"/srv/secret","mode":"0777"},"answer":"EACCES","wait_ns":…}`,
+		`{"time":"…Z","container":"web-1","pid":…,"comm":"mkdir","call":"mkdir","args":{"path":"/srv/open","mode":"0777"},"answer":"continue","wait_ns":…}`,
+	} {
+		if !within(hung, func() bool {
+			text, _ := os.ReadFile(b.dir + "/audit")
+			return hasLine(want, string(text))
+		}) {
+			t.Errorf("no record %s", want)
+		}
+	}
+	// One that calls all the time. Between two daemons its monitor says ENOSYS.
+	done := make(chan error, 1)
+	go func() {
+		out, err := b.run(execute("while [ ! -e /stop ]; do mkdir /srv/secret 2>>/said; echo tick >>/ticks; done"))
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		done <- err
+	}()
+	refused := "Permission denied"
+	b.await(b.dir+"/rootfs/said", refused, 5)
+	b.serve(b.dir+"/log2", append(args, "--take-over")...)
+	b.await(b.dir+"/log2", "msg=serving", 1)
+	if ws := waited(t, first); ws != 0 {
+		t.Errorf("serve: %s", ended(ws))
+	}
+	said, _ := os.ReadFile(b.dir + "/rootfs/said")
+	b.await(b.dir+"/rootfs/said", refused, bytes.Count(said, []byte(refused))+5)
+	if err := write(b.dir+"/rootfs/stop", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	said, _ = os.ReadFile(b.dir + "/rootfs/said")
+	for line := range strings.Lines(string(said)) {
+		if !strings.Contains(line, refused) && !strings.Contains(line, "Function not implemented") {
+			t.Errorf("a call said %q", line)
+		}
+	}
+}

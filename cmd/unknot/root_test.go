@@ -19,6 +19,7 @@ import (
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/launch"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +29,7 @@ func TestMain(m *testing.M) {
 	storm.Main()
 	launch.Init()
 	confineMain()
+	testchild.Init(testchild.Roles{"soak": soakContainer})
 	switch mode := os.Getenv("UNKNOT_TEST_MAIN"); {
 	case mode == "":
 		searchablePath()

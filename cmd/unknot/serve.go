@@ -159,9 +159,9 @@ func serveError(err error) error {
 
 // checkPolicy says what is wrong in a policy, a line each, or what it does.
 func checkPolicy(stdout, stderr io.Writer, path string) error {
-	text, err := os.ReadFile(path)
+	text, err := daemon.ReadPolicy(path)
 	if err != nil {
-		return usageErrorf("--config: %w", err)
+		return serveError(err)
 	}
 	err = rules.Check(stdout, path, text)
 	var wrong *rules.Error

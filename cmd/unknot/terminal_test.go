@@ -64,8 +64,17 @@ type terminal struct {
 // session is killed when the test ends, or when the program hangs.
 func onTerminal(t *testing.T, c *exec.Cmd) *terminal {
 	t.Helper()
+	return onSizedTerminal(t, c, 0, 0)
+}
+
+// onSizedTerminal is onTerminal with a size, where 0 is unknown.
+func onSizedTerminal(t *testing.T, c *exec.Cmd, rows, columns uint16) *terminal {
+	t.Helper()
 	master, slave := newPTY(t)
 	defer slave.Close()
+	if err := unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
+		t.Fatal(err)
+	}
 	c.Stdin, c.Stdout, c.Stderr = slave, slave, slave
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	term := &terminal{t: t, cmd: c, master: master, ended: make(chan struct{})}
@@ -119,12 +128,18 @@ func killSession(sid int) {
 // expect waits until the terminal shows s, after what earlier calls waited for.
 func (term *terminal) expect(s string) {
 	term.t.Helper()
+	term.until(s)
+}
+
+// until is expect, and returns what the terminal showed before.
+func (term *terminal) until(s string) (before string) {
+	term.t.Helper()
 	term.mu.Lock()
 	defer term.mu.Unlock()
 	for {
 		if i := bytes.Index(term.text.Bytes(), []byte(s)); i >= 0 {
-			term.text.Next(i + len(s))
-			return
+			before = string(term.text.Next(i + len(s))[:i])
+			return before
 		}
 		if term.over {
 			term.t.Fatalf("the terminal shows no %q but %q", s, term.text.String())

@@ -31,9 +31,15 @@ type Roles map[string]func(c *Conn, args []string) error
 
 // Main is for TestMain: it runs a role in a child, else the tests.
 func Main(m *testing.M, roles Roles) {
+	Init(roles)
+	os.Exit(m.Run())
+}
+
+// Init is for a TestMain that has more to do than Main: in a child it runs a role and does not return.
+func Init(roles Roles) {
 	name := os.Getenv(env)
 	if name == "" {
-		os.Exit(m.Run())
+		return
 	}
 	os.Unsetenv(env)
 	if err := runRole(roles[name], name); err != nil {
@@ -81,6 +87,25 @@ func (c *Conn) Say(format string, args ...any) error {
 func (c *Conn) Hear() (string, error) {
 	s, err := c.r.ReadString('\n')
 	return strings.TrimSuffix(s, "\n"), err
+}
+
+// Exec has this process go on as another role, by execve(2): its filters stay, and so does the socket. It returns when
+// that fails.
+func (c *Conn) Exec(role string, args ...string) error {
+	f, err := c.File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if fd := int(f.Fd()); fd != 3 {
+		err = unix.Dup3(fd, 3, 0)
+	} else {
+		_, err = unix.FcntlInt(3, unix.F_SETFD, 0)
+	}
+	if err != nil {
+		return err
+	}
+	return syscall.Exec("/proc/self/exe", append(os.Args[:1:1], args...), append(os.Environ(), env+"="+role))
 }
 
 // A Child is a running child, seen from its test.

@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childCrowd is a container of many threads, which are more than a short queue holds. It says "N" when told "count", and
+// childCrowd is a container of many threads, which are more than a short queue holds. It says
 // at the end how many calls the kernel made and how many were interrupted, which is what dropped ones are.
 func childCrowd(c *testchild.Conn, args []string) error {
 	prog, err := notify.TrapProgram(unix.SYS_GETPPID)
@@ -60,25 +60,14 @@ func childCrowd(c *testchild.Conn, args []string) error {
 			}
 		})
 	}
-	if err := c.Say("ready"); err != nil {
-		return err
-	}
-	for {
-		word, err := c.Hear()
-		if err != nil {
-			return nil
-		}
-		if word == "count" {
-			_ = c.Say("%d", made.Load())
-			continue
-		}
+	return answerCounts(c, &made, nil, func() (string, error) {
 		stop.Store(true)
 		wg.Wait()
 		if s := odd.Load(); s != nil {
-			return fmt.Errorf("a call returned %s", *s)
+			return "", fmt.Errorf("a call returned %s", *s)
 		}
-		return c.Say("%d made, %d dropped", made.Load(), dropped.Load())
-	}
+		return fmt.Sprintf("%d made, %d dropped", made.Load(), dropped.Load()), nil
+	})
 }
 
 // A crowd is such a container under a daemon that writes all of its calls down.

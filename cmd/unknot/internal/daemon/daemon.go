@@ -59,6 +59,7 @@ type daemon struct {
 	mu       sync.Mutex
 	released map[*engine.Source]bool // by us: their targets live
 	unkept   atomic.Int64            // listeners without a copy
+	pages    page
 
 	reloads, refused, inheritedN, interrupted atomic.Int64 // since the start
 }
@@ -150,6 +151,7 @@ func (d *daemon) run() error {
 	}
 	defer d.halt()
 	d.takeAll(in.listeners)
+	defer d.pages.close()
 	page, err := d.openStatus(len(in.listeners) > 0)
 	if err != nil {
 		return err
@@ -249,13 +251,9 @@ func (d *daemon) live(signals chan os.Signal) error {
 
 // load reads the policy.
 func (d *daemon) load() (*rules.Policy, []byte, error) {
-	text, err := readPolicy(d.Policy)
+	text, err := ReadPolicy(d.Policy)
 	if err != nil {
-		var call *fs.PathError
-		if errors.As(err, &call) {
-			err = call.Err
-		}
-		return nil, nil, usagef("--config %s: %w", d.Policy, err)
+		return nil, nil, err
 	}
 	p, err := rules.Parse(d.Policy, text)
 	if err != nil {
@@ -264,12 +262,20 @@ func (d *daemon) load() (*rules.Policy, []byte, error) {
 	return p, text, nil
 }
 
-// readPolicy refuses what cannot be read twice, or may have no end, for which signals would wait.
-func readPolicy(name string) ([]byte, error) {
+// ReadPolicy reads a policy's file. It refuses what cannot be read twice, or may have no end, for which signals would wait.
+func ReadPolicy(name string) ([]byte, error) {
 	if fi, err := os.Stat(name); err == nil && !fi.Mode().IsRegular() {
-		return nil, errors.New("is no regular file, and the policy is read again on SIGHUP and after a crash")
+		return nil, usagef("--config %s: is no regular file, and the policy is read again on SIGHUP and after a crash", name)
 	}
-	return os.ReadFile(name)
+	text, err := os.ReadFile(name)
+	var call *fs.PathError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	if err != nil {
+		return nil, usagef("--config %s: %w", name, err)
+	}
+	return text, nil
 }
 
 // lastGood is the policy that a predecessor had, for the case that its containers wait and the file is broken.
@@ -515,9 +521,40 @@ func (d *daemon) retry(what string, open func() error) {
 	}
 }
 
+// A page is the status page while it is served.
+type page struct {
+	mu     sync.Mutex
+	over   bool
+	stop   context.CancelFunc // or nil
+	served sync.WaitGroup
+}
+
+// begin serves, unless all is over.
+func (p *page) begin(l net.Listener, serve func(context.Context)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		_ = l.Close()
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	p.served.Go(func() { serve(ctx) })
+}
+
+// close ends it. A socket's path is gone then.
+func (p *page) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over = true; p.stop != nil {
+		p.stop()
+		p.served.Wait()
+	}
+}
+
 func (d *daemon) showStatus(l net.Listener) {
-	go func() {
-		err := status.Serve(context.Background(), l, status.Config{
+	d.pages.begin(l, func(ctx context.Context) {
+		err := status.Serve(ctx, l, status.Config{
 			Engine: d.engine,
 			Info:   status.Info{Program: "serve", PID: os.Getpid(), Version: d.Version, Confinement: d.Confinement, Started: d.started},
 			Healthy: func() error {
@@ -533,7 +570,7 @@ func (d *daemon) showStatus(l net.Listener) {
 		if err != nil {
 			d.Log.Error("there is no status page any more", "err", err)
 		}
-	}()
+	})
 	d.Log.Info("status page", "address", l.Addr().String())
 }
 

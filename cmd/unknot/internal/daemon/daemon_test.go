@@ -28,7 +28,7 @@ import (
 const serveEnv = "UNKNOT_TEST_SERVE"
 
 // lifetime bounds every process of a test, daemons that nobody's child are too.
-const lifetime = 100 * time.Second
+var lifetime = 100 * time.Second
 
 func TestMain(m *testing.M) {
 	if said := os.Getenv(serveEnv); said != "" {
@@ -145,7 +145,7 @@ func (l *lines) String() string {
 }
 
 // patient is for what must happen; only a failure takes as long.
-const patient = 30 * time.Second
+var patient = 30 * time.Second
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
@@ -266,10 +266,19 @@ func (s *server) signal(sig os.Signal) {
 }
 
 // childContainers are some containers: each is a thread with a filter, whose listener goes to the socket, and makes calls until
-// it is told to stop. The child says "N" when told "count", the number of the call that a thread shall make when told "call N",
-// and at the end what became of them, and the longest call in µs.
+// it is told to stop. One of them says so when it makes the call that it was told to make, and when that has returned. At the
+// end the child says what became of all, and the longest call in µs. With a third argument, a pause after each call, it is the policy
+// that answers.
 func childContainers(c *testchild.Conn, args []string) error {
 	n, _ := strconv.Atoi(args[1])
+	var pause time.Duration
+	real := len(args) > 2
+	if real {
+		var err error
+		if pause, err = time.ParseDuration(args[2]); err != nil {
+			return err
+		}
+	}
 	prog, err := notify.TrapProgram(unix.SYS_GETPPID)
 	if err != nil {
 		return err
@@ -307,7 +316,7 @@ func childContainers(c *testchild.Conn, args []string) error {
 				}
 				calls.Add(1)
 				switch {
-				case e == 0 && v == nr+1000:
+				case e == 0 && (v == nr+1000 || real && v > 0):
 					ok.Add(1)
 				case e == unix.EINTR:
 					interrupted.Add(1)
@@ -317,6 +326,7 @@ func childContainers(c *testchild.Conn, args []string) error {
 				default:
 					odd.Add(1)
 				}
+				time.Sleep(pause)
 			}
 		})
 	}
@@ -325,24 +335,36 @@ func childContainers(c *testchild.Conn, args []string) error {
 			return err
 		}
 	}
+	return answerCounts(c, &calls, func(nr int) { one <- uintptr(nr) }, func() (string, error) {
+		stop.Store(true)
+		wg.Wait()
+		return fmt.Sprintf("%d ok, %d interrupted, %d without, %d odd, longest %d", ok.Load(), interrupted.Load(), without.Load(), odd.Load(), longest.Load()), nil
+	})
+}
+
+// answerCounts is the conversation of a child that makes calls: it is "ready", says how many it made when told "count", has one
+// made when told "call N", and at anything else it ends and says what became of them.
+func answerCounts(c *testchild.Conn, calls *atomic.Int64, call func(nr int), end func() (string, error)) error {
 	if err := c.Say("ready"); err != nil {
 		return err
 	}
 	for {
 		word, err := c.Hear()
 		if err != nil {
-			return nil
+			return nil // nobody wants to know any more
 		}
 		switch word, arg, _ := strings.Cut(word, " "); word {
 		case "count":
 			_ = c.Say("%d", calls.Load())
 		case "call":
 			nr, _ := strconv.Atoi(arg)
-			one <- uintptr(nr)
+			call(nr)
 		default:
-			stop.Store(true)
-			wg.Wait()
-			return c.Say("%d ok, %d interrupted, %d without, %d odd, longest %d", ok.Load(), interrupted.Load(), without.Load(), odd.Load(), longest.Load())
+			said, err := end()
+			if err != nil {
+				return err
+			}
+			return c.Say("%s", said)
 		}
 	}
 }
@@ -380,12 +402,12 @@ type load struct {
 	t *testing.T
 }
 
-func startLoad(t *testing.T, socket string, containers int) *load {
+func startLoad(t *testing.T, socket string, containers int, pause ...string) *load {
 	t.Helper()
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		t.Skip(err)
 	}
-	c := testchild.StartWith(t, testchild.Options{Env: []string{"GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=16"}, Deadline: lifetime - 10*time.Second}, "containers", socket, fmt.Sprint(containers))
+	c := testchild.StartWith(t, testchild.Options{Env: []string{"GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=16"}, Deadline: lifetime - 10*time.Second}, "containers", append([]string{socket, fmt.Sprint(containers)}, pause...)...)
 	c.Expect("ready")
 	return &load{c, t}
 }

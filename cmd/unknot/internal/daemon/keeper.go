@@ -173,8 +173,13 @@ func (k *keeper) one() (unix.WaitStatus, error) {
 		}
 	}()
 	return k.wait(cmd, beat, func() {
-		cancel()
-		<-kept
+		// What it gave us and we have not taken yet is all that there is of a container's listener.
+		select {
+		case <-kept:
+		case <-time.After(keepFor):
+			cancel()
+			<-kept
+		}
 	}), nil
 }
 

@@ -20,16 +20,15 @@ import (
 // A look is a call with what was read of its target so far: each argument once, so that all rules, the answer
 // and the record are of the same bytes.
 type look struct {
-	q       engine.Request
-	t       target.Target
-	d       notify.Data // by which the arguments are decoded
-	call    syscalls.Call
-	known   bool  // the arguments are
-	failed  error // why they could not be read, of a call by socketcall(2)
-	stuck   error // why a rule could not be asked
-	limited bool  // the request has limits of a rule
-	args    [6]lookedAt
-	opened  struct {
+	q      engine.Request
+	t      target.Target
+	d      notify.Data // by which the arguments are decoded
+	call   syscalls.Call
+	known  bool  // the arguments are
+	failed error // why they could not be read, of a call by socketcall(2)
+	stuck  error // why a rule could not be asked
+	args   [6]lookedAt
+	opened struct {
 		read bool
 		how  unix.OpenHow
 		err  error

@@ -94,6 +94,9 @@ func (l *look) append(b []byte, p *Policy, by *rule, said string, answered error
 		b = quote(b, unread.Error())
 	}
 	b = append(b, `,"answer":`...)
+	if errors.Is(answered, engine.ErrGone) && l.q.Answered() { // by the deadline, while a look or an open took its time
+		answered = engine.ErrAnswered
+	}
 	b = quote(b, outcome(said, by, answered))
 	if said == injects.String() {
 		b = append(b, `,"file":`...)

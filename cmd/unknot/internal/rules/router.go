@@ -95,10 +95,7 @@ func (r *Router) slow(q engine.Request, p *Policy, c *chain, i int, d notify.Dat
 	l := newLook(q, c, d)
 	for ; ; i++ {
 		// By registers first: what they rule out need not be read.
-		if i = c.next(&d, i); c.steps[i].rule.limits != nil || l.limited {
-			q.Limit(c.steps[i].rule.limits)
-			l.limited = true
-		}
+		i = c.next(&d, i)
 		s := &c.steps[i]
 		ok, err := l.match(s.memory)
 		if errors.Is(err, engine.ErrGone) || errors.Is(err, engine.ErrConfined) || err != nil && s.rule.refuses() {
@@ -106,6 +103,9 @@ func (r *Router) slow(q engine.Request, p *Policy, c *chain, i int, d notify.Dat
 			return
 		}
 		if err == nil && ok {
+			if s.rule.limits != nil { // before, the call may be another rule's
+				q.Limit(s.rule.limits)
+			}
 			r.answer(q, p, l, s.rule, first)
 			return
 		}
@@ -119,7 +119,7 @@ func (r *Router) stuck(q engine.Request, p *Policy, l *look, steps []step, err e
 		// Which rule it was for nobody will know. If one of them writes calls down, so is this one.
 		for i := range steps {
 			if by := steps[i].rule; by.log {
-				r.audit.record(p, l, by, "gone", nil)
+				r.audit.record(p, l, by, by.kind.String(), err)
 				return
 			}
 		}
