@@ -173,9 +173,10 @@ type daemonKind struct {
 	rate float64
 }
 
-var kinds = []daemonKind{{300 * time.Microsecond, .5, 2000}, {2 * time.Millisecond, 1, 500}}
+var kinds = []daemonKind{{300 * time.Microsecond, .5, 500}, {2 * time.Millisecond, 1, 150}}
 
-const daemonFor = 40 * time.Second
+// daemonFor is longer than it takes; recordedFor is what is recorded, and what is asked of the series.
+const daemonFor, recordedFor = 4 * time.Minute, 30 * time.Second
 
 // daemonMain is a daemon with a status page under an open loop of calls.
 func daemonMain(args []string) {
@@ -244,10 +245,26 @@ func TestRealPrometheus(t *testing.T) {
 	at := ln.Addr().String()
 	_ = ln.Close()
 	p := exec.CommandContext(ctx, "prometheus", "--config.file="+conf, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+at)
+	var said strings.Builder
+	p.Stderr = &said
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if t.Failed() {
+			t.Log(said.String())
+		}
+	}()
 	defer func() { _ = p.Process.Kill(); _ = p.Wait() }()
+	q := Query{URL: "http://" + at, Range: recordedFor, By: "instance", Timeout: time.Minute}
+	for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) { // until it has scraped both
+		q.End = time.Now()
+		if a, err := Read(ctx, q); err == nil && len(a.Nodes) == len(kinds) {
+			break
+		} else if time.Since(begun) > time.Minute {
+			t.Fatalf("no series of both daemons after a minute: %v, %+v", err, a)
+		}
+	}
 	type recorded struct {
 		r   *record.Recording
 		err error
@@ -256,7 +273,7 @@ func TestRealPrometheus(t *testing.T) {
 	for i := range kinds {
 		got[i] = make(chan recorded, 1)
 		go func() {
-			r, err := record.Record(ctx, record.Config{PID: pids[i], Duration: daemonFor - 12*time.Second, MaxCalls: 1 << 20})
+			r, err := record.Record(ctx, record.Config{PID: pids[i], Duration: recordedFor, MaxCalls: 1 << 20})
 			got[i] <- recorded{r, err}
 		}()
 	}
@@ -274,7 +291,8 @@ func TestRealPrometheus(t *testing.T) {
 		t.Log(notes)
 		recordings = append(recordings, n)
 	}
-	a, err := Read(ctx, Query{URL: "http://" + at, Range: 20 * time.Second, End: time.Now(), By: "instance", Timeout: time.Minute})
+	q.End = time.Now()
+	a, err := Read(ctx, q)
 	if err != nil {
 		t.Fatal(err)
 	}
