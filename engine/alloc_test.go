@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
@@ -26,6 +27,7 @@ func TestNoAllocationsPerNotification(t *testing.T) {
 		handle engine.HandlerFunc
 	}{
 		{"return", func(r engine.Request) { _ = r.Return(1) }},
+		{"a wait target", func(r engine.Request) { _ = r.Return(1) }},
 		{"fail", func(r engine.Request) { _ = r.Fail(unix.EPERM) }},
 		{"continue", func(r engine.Request) { _ = r.Continue() }},
 		{"as it is", func(r engine.Request) { _ = r.Answer(notify.Resp{Val: 1}) }},
@@ -69,6 +71,9 @@ func TestNoAllocationsPerNotification(t *testing.T) {
 					t.Skip("under the race detector the vectors of process_vm_readv are on the heap")
 				}
 				cfg.DefaultErrno = unix.EPERM
+				if h.name == "a wait target" {
+					cfg.WaitTarget = time.Second
+				}
 				if h.name == "spent" {
 					cfg.Workers = 1
 				}

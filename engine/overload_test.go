@@ -34,6 +34,10 @@ func TestPoliciesLoseNothing(t *testing.T) {
 		"drop-newest, at once":     {Policy: policy.DropNewest, Pace: policy.Immediately},
 		"block":                    {Policy: policy.Block},
 		"block, a ring of one":     {Policy: policy.Block, Queue: 1},
+		"drop-oldest, target":      {Queue: 1024, WaitTarget: 200 * time.Microsecond},
+		"drop-newest, target":      {Policy: policy.DropNewest, Queue: 1024, WaitTarget: 200 * time.Microsecond},
+		"block, target":            {Policy: policy.Block, Queue: 1024, WaitTarget: 200 * time.Microsecond},
+		"a batch and a target":     {Queue: 64, WaitTarget: 200 * time.Microsecond, DropBatch: 32},
 		"no interrupt":             {Interrupt: engine.NoInterrupt},
 	} {
 		t.Run(name, func(t *testing.T) {
