@@ -1,6 +1,6 @@
 # Bare `make` prints this menu. What follows `##` is its text.
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels soak-serve clean
+.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels systemd soak-serve clean
 
 GO ?= go
 # Stamp the commit into the binary where git can tell it (it cannot in a tree
@@ -60,6 +60,10 @@ docs: build ## run the commands in the documentation and compare what they print
 kernels: ## run tests on Debian's kernels 5.10, 6.1 and 6.12, emulated (KERNELS="6.1", SUITES=notify,engine, CPUS=4, AS=user)
 	@sh scripts/deps.sh kernels
 	@sh scripts/kernels.sh -c $(or $(CPUS),2) $(if $(SUITES),-s $(SUITES)) $(if $(AS),-u) $(KERNELS)
+
+systemd: ## run `unknot serve` under systemd as the first process of an emulated machine (KERNELS=6.12)
+	@sh scripts/deps.sh kernels
+	@sh scripts/kernels.sh -s systemd $(or $(KERNELS),6.12)
 
 soak-serve: build ## an hour of `unknot serve` under a mixed load that it has to survive as it was (SOAK=1h); as root also full disks and runc
 	$(GO) test $(NOPGO) ./cmd/unknot -run TestSoakServe -v -timeout 0 -soak $(or $(SOAK),1h) -soak-program $(CURDIR)/bin/unknot

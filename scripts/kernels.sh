@@ -6,7 +6,9 @@
 #   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-l] [-u] [-a ARGS] [-e COMMAND] [KERNEL...]
 #
 #   KERNEL       5.10, 6.1, 6.12, newest, or the file of a kernel (5.10 6.1 6.12 unless told otherwise)
-#   -s SUITES    of notify, engine, confine, filter, trace, record, command, with commas (all)
+#   -s SUITES    of notify, engine, confine, filter, trace, record, command, with commas (all);
+#                or systemd: the life of serve under systemd as the first process, which
+#                takes a machine that has Debian's packages
 #   -c CPUS      of the emulated machine (2)
 #   -m MIB       its memory (3072)
 #   -t SECONDS   what a boot with all its suites may take (600)
@@ -24,7 +26,7 @@ cd "$(dirname "$0")/.."
 
 say() { echo "kernels: $*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '5,16s/^# \{0,3\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '5,18s/^# \{0,3\}//p' "$0" >&2; exit 2; }
 
 all=notify,engine,confine,filter,trace,record,command
 suites=$all cpus=2 memory=3072 limit=600 short=-test.short args='' user='' command=''
@@ -44,12 +46,14 @@ done
 shift $((OPTIND - 1))
 [ $# -gt 0 ] || set -- 5.10 6.1 6.12
 suites=$(echo "$suites" | tr , ' ')
+[ "$suites" != systemd ] || all=$all,systemd
 for s in $suites; do
     case ,$all,given, in
     *,"$s",*) ;;
     *) die "no suite $s: there are $all" ;;
     esac
 done
+[ "$suites$user" != systemdyes ] || die "systemd runs as root: flag -u is for the other suites"
 for n in "$cpus" "$memory" "$limit"; do
     case $n in
     '' | 0* | *[!0-9]*) die "$n is no whole number above 0 (flags -c, -m, -t)" ;;
@@ -184,9 +188,36 @@ for k; do
     esac
 done
 
+# packages unpacks systemd and what it needs to run, of the suite that this machine has, into the machine.
+packages() {
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || die "no apt-get and dpkg-deb to download systemd with"
+    for d in bin sbin lib lib64; do
+        mkdir -p "$root/usr/$d"
+        ln -s "usr/$d" "$root/$d"
+    done
+    version=$(apt-cache policy systemd | sed -n 's/^ *Candidate: //p')
+    [ -n "$version" ] || die "apt knows no package systemd here (or was never updated: apt-get update)"
+    kept=$cache/systemd-$version
+    if [ ! -d "$kept" ]; then
+        say "downloading systemd $version and its libraries"
+        mkdir -p "$kept.part"
+        # What configures packages is of no use there.
+        apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances systemd |
+            grep '^[a-z]' | sort -u | grep -Evx 'cdebconf|debconf|dpkg|tar|install-info|libdebian-.*|libnewt.*|libslang.*|libtextwrap.*|readline-common|gcc-.*' >"$tmp/names"
+        # shellcheck disable=SC2046
+        (cd "$kept.part" && apt-get -o APT::Sandbox::User= -qq download $(cat "$tmp/names")) || die "could not download systemd's packages: try again"
+        mv "$kept.part" "$kept"
+    fi
+    for deb in "$kept"/*.deb; do
+        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$root" --exclude './usr/share/*' --exclude './usr/lib/systemd/catalog/*'
+    done
+}
+
 # The machine: busybox, the programs, and an init that runs the job and powers off.
 root=$tmp/root
-mkdir -p "$root/bin" "$root/dev" "$root/etc" "$root/proc" "$root/sys" "$root/t" "$root/tmp"
+mkdir -p "$root/dev" "$root/etc" "$root/proc" "$root/sys" "$root/t" "$root/tmp" "$root/run" "$root/var"
+[ "$suites" != systemd ] || packages
+mkdir -p "$root/bin"
 cp "$busybox" "$root/bin/busybox"
 printf 'root:x:0:0:root:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
@@ -231,6 +262,24 @@ if [ "$(id -u)" = 0 ]; then
 fi
 J
         run="sh -x /t/command" ;;
+    systemd)
+        mkdir -p "$root/usr/local/bin" "$root/etc/systemd/system/test.target.requires" "$root/etc/unknot"
+        ln -s ../../../bin/unknot "$root/usr/local/bin/unknot"
+        cp examples/serve/unknot.socket examples/serve/unknot.service "$root/etc/systemd/system"
+        printf '%032d\n' 1 >"$root/etc/machine-id"
+        touch "$root/etc/.updated" "$root/var/.updated" # nothing is to be done after an update
+        ln -s ../test.service "$root/etc/systemd/system/test.target.requires/test.service"
+        printf '[Unit]\nDescription=Tests\n' >"$root/etc/systemd/system/test.target"
+        cat >"$root/etc/systemd/system/test.service" <<'J'
+[Service]
+Type=oneshot
+ExecStart=/bin/busybox sh /t/run
+StandardOutput=append:/dev/ttyS0
+StandardError=append:/dev/ttyS0
+TimeoutStartSec=infinity
+J
+        static test -c -pgo=off -buildvcs=false -tags netgo,osusergo -ldflags "$link" -o "$root/t/$s.test" ./cmd/unknot/internal/daemon
+        run="/t/$s.test -test.v -test.run ^TestSystemdItself\$ -test.timeout ${limit}s -systemd $args" ;;
     *)
         static test -c -pgo=off -buildvcs=false -tags netgo,osusergo -ldflags "$link" -o "$root/t/$s.test" "./$package"
         run="/t/$s.test -test.v $short -test.timeout ${limit}s $args" ;;
@@ -250,6 +299,11 @@ mkdir -p /dev/shm /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t devpts pts /dev/pts
 mount -t tracefs trace /sys/kernel/tracing 2>/dev/null
+. /t/run
+I
+cat >"$root/t/run" <<'I'
+/bin/busybox --install -s /bin 2>/dev/null
+export PATH=/bin:/usr/bin HOME=/tmp TMPDIR=/tmp GOTRACEBACK=all
 ip link set lo up
 echo
 echo "@@ kernel $(uname -r) cpus $(nproc) clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
@@ -262,6 +316,11 @@ echo "@@ done"
 poweroff -f
 I
 chmod +x "$root/init"
+options=''
+if [ "$suites" = systemd ]; then
+    ln -sf /lib/systemd/systemd "$root/init"
+    options='systemd.unit=test.target systemd.show_status=0'
+fi
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$tmp/initramfs"
 
 # boot KERNEL FILE LOG boots it, tells what happens, and leaves the log.
@@ -269,7 +328,7 @@ boot() {
     # One thread of the host emulates all CPUs in turn: with one for each, CPUs of 6.1
     # were seen to stall for minutes.
     timeout "$limit" qemu-system-x86_64 -accel tcg,thread=single -cpu max -smp "$cpus" -m "$memory" \
-        -kernel "$2" -initrd "$tmp/initramfs" -append "console=ttyS0 quiet panic=-1" \
+        -kernel "$2" -initrd "$tmp/initramfs" -append "console=ttyS0 quiet panic=-1 $options" \
         -display none -monitor none -serial "file:$3" -no-reboot -net none </dev/null >"$3.qemu" 2>&1 &
     qemu=$!
     told=0

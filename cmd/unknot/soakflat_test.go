@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -119,4 +120,33 @@ func grown(points []soakPoint, figure string) (growth, middle float64) {
 func median(all []float64) float64 {
 	slices.Sort(all)
 	return all[len(all)/2]
+}
+
+// A leak is found beside storms, and storms are no leak.
+func TestSoakGrowth(t *testing.T) {
+	course := func(f func(i int) float64) (points []soakPoint) {
+		for i := range 100 {
+			points = append(points, soakPoint{time.Duration(i) * time.Minute, map[string]float64{"x": f(i)}})
+		}
+		return points
+	}
+	storm := func(i int) float64 { // each fifth point is another one's
+		if i%5 == 0 {
+			return 50
+		}
+		return 0
+	}
+	for _, c := range []struct {
+		f    func(i int) float64
+		want float64
+	}{
+		{func(int) float64 { return 24 }, 0},
+		{storm, 0},
+		{func(i int) float64 { return float64(i/10) + storm(i) }, 9},
+		{func(i int) float64 { return float64(-i) }, -99},
+	} {
+		if got, _ := grown(course(c.f), "x"); got < c.want-1.5 || got > c.want+1.5 {
+			t.Errorf("grows by %g, want some %g", got, c.want)
+		}
+	}
 }

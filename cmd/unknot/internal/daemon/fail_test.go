@@ -36,6 +36,33 @@ func TestHang(t *testing.T) {
 	load.right(s.log.held())
 }
 
+// Keeper and daemon that were both stopped for long, as in a container that is paused, go on: the daemon is as well as its keeper.
+func TestStoppedForLong(t *testing.T) {
+	c := home(t)
+	const dead = time.Second
+	s := start(t, serveConfig{Config: c, Dead: dead})
+	pid := s.serving(1)
+	load := startLoad(t, c.Socket, 1)
+	load.goesOn(10)
+	for range 3 {
+		s.signal(unix.SIGSTOP)
+		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * dead)
+		s.signal(unix.SIGCONT)
+		time.Sleep(dead / 10) // the keeper sees first that time has gone by
+		if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		load.goesOn(10)
+	}
+	if n := len(s.log.all("does not say that it is well")); n > 0 {
+		t.Error("a daemon that was stopped with its keeper was killed")
+	}
+	load.right(0)
+}
+
 // While a receive thread hangs the service manager's watchdog is not fed.
 func TestHangUnderManager(t *testing.T) {
 	c := home(t)

@@ -217,8 +217,12 @@ func (k *keeper) wait(cmd *exec.Cmd, beat <-chan struct{}, over func()) (status 
 	defer over()
 	defer cmd.Process.Release()
 	dead := cmp.Or(k.cfg.deadAfter, deadAfter)
-	well := time.NewTimer(dead)
+	well, since := time.NewTimer(dead), time.Now()
 	defer well.Stop()
+	again := func() {
+		well.Reset(dead)
+		since = time.Now()
+	}
 	var aborting <-chan time.Time
 	for {
 		select {
@@ -228,8 +232,12 @@ func (k *keeper) wait(cmd *exec.Cmd, beat <-chan struct{}, over func()) (status 
 			k.asked = k.asked || s != unix.SIGHUP
 			_ = cmd.Process.Signal(s)
 		case <-beat:
-			well.Reset(dead)
+			again()
 		case <-well.C:
+			if time.Since(since) > dead+dead/6 { // we were stopped ourselves, and so was the daemon, if all of the container was
+				again()
+				continue
+			}
 			k.cfg.Log.Error("the daemon does not say that it is well, and is killed", "pid", pid, "for", dead)
 			_ = cmd.Process.Signal(unix.SIGABRT) // which says what its goroutines do
 			aborting = time.After(shortLife)
