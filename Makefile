@@ -1,6 +1,6 @@
 # Bare `make` prints this menu. What follows `##` is its text.
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels clean
+.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels release clean
 
 GO ?= go
 # Stamp the commit into the binary where git can tell it (it cannot in a tree
@@ -61,5 +61,8 @@ kernels: ## run tests on Debian's kernels 5.10, 6.1 and 6.12, emulated (KERNELS=
 	@sh scripts/deps.sh kernels
 	@sh scripts/kernels.sh -c $(or $(CPUS),2) $(if $(SUITES),-s $(SUITES)) $(if $(AS),-u) $(KERNELS)
 
+release: deps ## make static binaries, .deb, .rpm, a bill of materials and checksums in dist/, of the last commit
+	@sh scripts/release.sh
+
 clean: ## remove what building made
-	rm -rf bin
+	rm -rf bin dist
