@@ -1,6 +1,6 @@
 # Bare `make` prints this menu. What follows `##` is its text.
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels systemd soak-serve clean
+.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels systemd soak-serve release clean
 
 GO ?= go
 # Stamp the commit into the binary where git can tell it (it cannot in a tree
@@ -68,5 +68,8 @@ systemd: ## run `unknot serve` under systemd as the first process of an emulated
 soak-serve: build ## an hour of `unknot serve` under a mixed load that it has to survive as it was (SOAK=1h); as root also full disks and runc
 	$(GO) test $(NOPGO) ./cmd/unknot -run TestSoakServe -v -timeout 0 -soak $(or $(SOAK),1h) -soak-program $(CURDIR)/bin/unknot
 
+release: deps ## make static binaries, .deb, .rpm, a bill of materials and checksums in dist/, of the last commit
+	@sh scripts/release.sh
+
 clean: ## remove what building made
-	rm -rf bin
+	rm -rf bin dist

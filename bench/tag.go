@@ -14,13 +14,13 @@ const (
 	tagSleeps = 1 << 31
 )
 
-// MaxTagged is the longest work that a tag can name.
-const MaxTagged = (tagSleeps - 1) * tagUnit * time.Nanosecond
+// maxTagged is the longest work that a tag can name.
+const maxTagged = (tagSleeps - 1) * tagUnit * time.Nanosecond
 
 // TagWork is the tag of a call whose handler takes t by the wall clock, computing or
-// asleep, or [MaxTagged] if that is less. Spec.Work.Tagged has engines obey.
+// asleep, or [maxTagged] if that is less. Spec.Work.Tagged has engines obey.
 func TagWork(t time.Duration, sleeps bool) uint32 {
-	tag := uint32(min(max(t, 0), MaxTagged) / tagUnit)
+	tag := uint32(min(max(t, 0), maxTagged) / tagUnit)
 	if sleeps {
 		tag |= tagSleeps
 	}

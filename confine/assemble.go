@@ -1,37 +1,26 @@
 package confine
 
-import "golang.org/x/sys/unix"
-
-// Classic BPF opcodes (linux/bpf_common.h) and offsets in struct seccomp_data.
-const (
-	opLoad = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-	opAnd  = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
-	opJump = unix.BPF_JMP | unix.BPF_JA
-	opJeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-	opJge  = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
-	opRet  = unix.BPF_RET | unix.BPF_K
-
-	offNR   = 0
-	offArch = 4
-	offArgs = 16 // low word first: both architectures are little-endian
+import (
+	"github.com/unknot/unknot/internal/cbpf"
+	"golang.org/x/sys/unix"
 )
 
 // assemble makes the program of rules without libseccomp: calls in turn, and for
 // each its rules in turn. It is what a build without cgo uses, and the second
 // opinion in tests of one with.
 func assemble(rules []Rule, otherwise Action) []unix.SockFilter {
-	ret := func(k uint32) unix.SockFilter { return unix.SockFilter{Code: opRet, K: k} }
+	ret := func(k uint32) unix.SockFilter { return unix.SockFilter{Code: cbpf.Return, K: k} }
 	p := []unix.SockFilter{
-		{Code: opLoad, K: offArch},
-		{Code: opJeq, K: auditArch, Jt: 1},
+		{Code: cbpf.Load, K: cbpf.Arch},
+		{Code: cbpf.Equal, K: auditArch, Jt: 1},
 		ret(unix.SECCOMP_RET_KILL_PROCESS),
-		{Code: opLoad, K: offNR},
+		{Code: cbpf.Load, K: cbpf.NR},
 	}
 	if x32Bit != 0 {
 		// The number -1 is a call that a tracer took away: no x32 call.
 		p = append(p,
-			unix.SockFilter{Code: opJge, K: x32Bit, Jf: 2},
-			unix.SockFilter{Code: opJeq, K: ^uint32(0), Jt: 1},
+			unix.SockFilter{Code: cbpf.AboveOrEqual, K: x32Bit, Jf: 2},
+			unix.SockFilter{Code: cbpf.Equal, K: ^uint32(0), Jt: 1},
 			ret(unix.SECCOMP_RET_KILL_PROCESS))
 	}
 	var order []uint32
@@ -53,8 +42,8 @@ func assemble(rules []Rule, otherwise Action) []unix.SockFilter {
 		}
 		block = append(block, ret(otherwise.ret()))
 		p = append(p,
-			unix.SockFilter{Code: opJeq, K: nr, Jt: 1},
-			unix.SockFilter{Code: opJump, K: uint32(len(block))}) // a block may be longer than 8 bits
+			unix.SockFilter{Code: cbpf.Equal, K: nr, Jt: 1},
+			unix.SockFilter{Code: cbpf.Jump, K: uint32(len(block))}) // a block may be longer than 8 bits
 		p = append(p, block...)
 	}
 	return append(p, ret(otherwise.ret()))
@@ -69,16 +58,16 @@ func (r *Rule) assemble() (p []unix.SockFilter) {
 			if mask == 0 {
 				continue
 			}
-			p = append(p, unix.SockFilter{Code: opLoad, K: offArgs + 8*uint32(c.Arg) + 4*word})
+			p = append(p, unix.SockFilter{Code: cbpf.Load, K: cbpf.Args + 8*uint32(c.Arg) + 4*word})
 			if mask != low32 {
-				p = append(p, unix.SockFilter{Code: opAnd, K: mask})
+				p = append(p, unix.SockFilter{Code: cbpf.And, K: mask})
 			}
-			p = append(p, unix.SockFilter{Code: opJeq, K: value})
+			p = append(p, unix.SockFilter{Code: cbpf.Equal, K: value})
 		}
 	}
-	p = append(p, unix.SockFilter{Code: opRet, K: r.ret()})
+	p = append(p, unix.SockFilter{Code: cbpf.Return, K: r.ret()})
 	for i := range p {
-		if p[i].Code == opJeq {
+		if p[i].Code == cbpf.Equal {
 			p[i].Jf = uint8(len(p) - i - 1)
 		}
 	}

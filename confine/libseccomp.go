@@ -4,6 +4,7 @@ package confine
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/seccomp/libseccomp-golang"
 	"github.com/unknot/unknot/internal/seccompbpf"
@@ -19,14 +20,47 @@ func compiler() string {
 // compile has libseccomp compile the rules, as a binary tree over the numbers.
 // Loading is ours: libseccomp's Load would filter all threads.
 func compile(rules []Rule, otherwise Action) ([]unix.SockFilter, error) {
-	fail := func(what string, err error) ([]unix.SockFilter, error) {
+	f, err := build(rules, otherwise)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Release()
+	p, err := seccompbpf.Export(f)
+	if err != nil {
+		return nil, fmt.Errorf("confine: %w", err)
+	}
+	return p, nil
+}
+
+// writePFC writes the rules as libseccomp's pseudo filter code.
+func writePFC(w io.Writer, rules []Rule, otherwise Action) error {
+	f, err := build(rules, otherwise)
+	if err != nil {
+		return err
+	}
+	defer f.Release()
+	text, err := seccompbpf.PFC(f)
+	if err != nil {
+		return fmt.Errorf("confine: %w", err)
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+// build makes libseccomp's filter of the rules, which the caller releases.
+func build(rules []Rule, otherwise Action) (made *seccomp.ScmpFilter, err error) {
+	fail := func(what string, err error) (*seccomp.ScmpFilter, error) {
 		return nil, fmt.Errorf("confine: libseccomp: %s: %w", what, err)
 	}
 	f, err := seccomp.NewFilter([...]seccomp.ScmpAction{seccomp.ActKillProcess, seccomp.ActTrap, seccomp.ActLog}[otherwise])
 	if err != nil {
 		return fail("new filter", err)
 	}
-	defer f.Release()
+	defer func() {
+		if made == nil {
+			f.Release()
+		}
+	}()
 	if err := f.SetBadArchAction(seccomp.ActKillProcess); err != nil {
 		return fail("other ABIs", err)
 	}
@@ -60,9 +94,5 @@ func compile(rules []Rule, otherwise Action) ([]unix.SockFilter, error) {
 			return fail(r.Key, err)
 		}
 	}
-	p, err := seccompbpf.Export(f)
-	if err != nil {
-		return nil, fmt.Errorf("confine: %w", err)
-	}
-	return p, nil
+	return f, nil
 }

@@ -43,11 +43,8 @@ const (
 	// kernels before 6.11 tell that the last target is gone. Hundreds of targets on one
 	// CPU take milliseconds from one call to the next, which is none.
 	idleAfter = 20 * time.Millisecond
-	// pulse bounds how long Go 1.26 may take to stop the world. A thread that enters
-	// a system call just as a stop begins can keep its P (reentersyscall looks at
-	// sched.gcwaiting before it becomes _Gsyscall), and then only the end of that call
-	// or sysmon frees it; sysmon sleeps until the next timer, for up to a minute. That
-	// may be the very call that waits for our answer. A timer is all it takes.
+	// pulse bounds how long Go 1.26 may take to stop the world: package slowstop says why. The
+	// controller's ticker is the timer that it takes, and runs anyway.
 	pulse = 200 * time.Millisecond
 )
 

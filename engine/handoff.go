@@ -4,7 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/futex"
 )
 
 // A handOff is where a receive thread and its lone worker, who share a CPU, take
@@ -41,7 +41,7 @@ func (l *loop) handOff(src *Source, at int64) {
 	b.src.Store(src)
 	// Announced: whoever takes the last call after this look sees it.
 	if ring.Len() > 0 {
-		osthread.FutexWait(&b.over, 0, handOffMost)
+		futex.Wait(&b.over, 0, handOffMost)
 	}
 	b.src.Store(nil)
 	if ring.Len() > 0 && b.over.Load() == 0 {
@@ -54,6 +54,6 @@ func (l *loop) handOff(src *Source, at int64) {
 func (b *handOff) taken(src *Source) {
 	if b.src.Load() == src && src.ring.Load().Len() == 0 && b.src.CompareAndSwap(src, nil) {
 		b.over.Store(1)
-		osthread.FutexWake(&b.over)
+		futex.Wake(&b.over)
 	}
 }

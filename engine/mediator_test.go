@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/cbpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -131,12 +132,12 @@ func (m *mediator) between(request uint32) error {
 		return err
 	}
 	prog := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // nr
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_IOCTL, Jf: 3},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16 + 8}, // the low half of the second argument
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: request, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		{Code: cbpf.Load, K: 0}, // nr
+		{Code: cbpf.Equal, K: unix.SYS_IOCTL, Jf: 3},
+		{Code: cbpf.Load, K: 16 + 8}, // the low half of the second argument
+		{Code: cbpf.Equal, K: request, Jf: 1},
+		{Code: cbpf.Return, K: unix.SECCOMP_RET_USER_NOTIF},
+		{Code: cbpf.Return, K: unix.SECCOMP_RET_ALLOW},
 	}
 	l, err := notify.Install(prog, 0)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aclements/go-moremath/stats"
 	"golang.org/x/perf/benchfmt"
 )
 
@@ -113,12 +114,12 @@ func Trends(in Input) ([]*Trend, error) {
 		bounds := append([]int{0}, changes.at...)
 		bounds = append(bounds, len(values))
 		for k := range changes.at {
-			before, after := median(values[bounds[k]:bounds[k+1]]), median(values[bounds[k+1]:bounds[k+2]])
+			before, after := stats.Sample{Xs: values[bounds[k]:bounds[k+1]]}.Quantile(.5), stats.Sample{Xs: values[bounds[k+1]:bounds[k+2]]}.Quantile(.5)
 			p := points[i][bounds[k+1]]
 			t.Changes = append(t.Changes, ChangePoint{Date: p.date, Commit: p.commit, Before: Number(before), After: Number(after), Change: Number(after/before - 1), P: Number(changes.p[k])})
 		}
-		t.First = Number(median(values[:bounds[1]]))
-		t.Last = Number(median(values[bounds[len(bounds)-2]:]))
+		t.First = Number(stats.Sample{Xs: values[:bounds[1]]}.Quantile(.5))
+		t.Last = Number(stats.Sample{Xs: values[bounds[len(bounds)-2]:]}.Quantile(.5))
 	}
 	return list, nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/aclements/go-moremath/mathx"
 	"github.com/aclements/go-moremath/stats"
 )
 
@@ -112,7 +113,7 @@ func (p pair) least() float64 {
 	if p.paired {
 		return math.Exp2(-float64(len(p.x)))
 	}
-	return math.Exp(-lnChoose(len(p.x)+len(p.y), len(p.x)))
+	return math.Exp(-mathx.Lchoose(len(p.x)+len(p.y), len(p.x)))
 }
 
 // effect estimates y/x by Hodges and Lehmann: the median of the rounds' ratios
@@ -404,11 +405,4 @@ func uCritical(n1, n2 int, alpha float64) int {
 		k++
 	}
 	return k
-}
-
-func lnChoose(n, k int) float64 {
-	a, _ := math.Lgamma(float64(n + 1))
-	b, _ := math.Lgamma(float64(k + 1))
-	c, _ := math.Lgamma(float64(n - k + 1))
-	return a - b - c
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/aclements/go-moremath/stats"
 	"golang.org/x/perf/benchfmt"
 	"golang.org/x/perf/benchproc"
 )
@@ -400,14 +401,8 @@ func (c *cell) byRound(planned map[string]int) (old, new []float64, rounds []rou
 	}
 	for _, r := range order {
 		if a, b := groups[0][r], groups[1][r]; a != nil && b != nil {
-			old, new, rounds = append(old, median(a)), append(new, median(b)), append(rounds, r)
+			old, new, rounds = append(old, stats.Sample{Xs: a}.Quantile(.5)), append(new, stats.Sample{Xs: b}.Quantile(.5)), append(rounds, r)
 		}
 	}
 	return old, new, rounds, max(all, len(order)) - len(old), len(old) > 0
-}
-
-func median(v []float64) float64 {
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }

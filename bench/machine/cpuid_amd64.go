@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 )
 
+// cpuid is the instruction. It is our own because klauspost/cpuid cuts the blanks at the end of the brand, which
+// `go test` prints, and x/sys/cpu does not tell the brand.
 func cpuid(leaf uint32) (ax, bx, cx, dx uint32)
 
 // brand is what the CPU calls itself.

@@ -1,7 +1,5 @@
 package machine
 
-import "os"
-
 // GoTestCPU is the value of the key "cpu" as `go test -bench` prints it, to the last
 // blank, since benchstat compares nothing across two values of a key; "" where it
 // prints none (arm64). That is what the CPU says now. The kernel's name of it, which is
@@ -10,6 +8,8 @@ func GoTestCPU() string {
 	if b := brand(); b != "" {
 		return b
 	}
-	b, _ := os.ReadFile("/proc/cpuinfo")
-	return field(string(b), "model name")
+	return KernelCPU()
 }
+
+// KernelCPU is the kernel's name of the CPU; "" where it has none (arm64).
+func KernelCPU() string { return field(read("/proc/cpuinfo"), "model name") }

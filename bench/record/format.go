@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// Version is that of the files that are written, and the only one that is read.
+// version is that of the files that are written, and the only one that is read.
 // docs/recording.md describes it.
-const Version = 1
+const version = 1
 
 // magic begins each file: not text, and damaged by what mangles line ends.
 const magic = "\x89UKR\r\n\x1a\n"
@@ -49,7 +49,7 @@ func (r *Recording) Encode() ([]byte, error) {
 	}
 	b := make([]byte, 0, 64+16*len(r.Calls))
 	b = append(b, magic...)
-	b = binary.LittleEndian.AppendUint32(b, Version)
+	b = binary.LittleEndian.AppendUint32(b, version)
 	b = binary.LittleEndian.AppendUint64(b, 0) // the length, known at the end
 	put := func(vs ...uint64) {
 		for _, v := range vs {
@@ -117,24 +117,24 @@ func (r *Recording) checkCall(c *Call, last int64) error {
 	return nil
 }
 
-// ReadFile reads a recording from a file; see [Read].
+// ReadFile reads a recording from a file; see [read].
 func ReadFile(path string) (*Recording, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	r, err := Read(f)
+	r, err := read(f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
 }
 
-// Read reads a recording, whole. Its errors say why it is none: [ErrEmpty], a
-// *[VersionError], io.ErrUnexpectedEOF for one that was cut short. What it takes of
+// read reads a recording, whole. Its errors say why it is none: [ErrEmpty], a
+// *[versionError], io.ErrUnexpectedEOF for one that was cut short. What it takes of
 // memory is in proportion to what there is to read.
-func Read(from io.Reader) (*Recording, error) {
+func read(from io.Reader) (*Recording, error) {
 	b, err := io.ReadAll(io.LimitReader(from, maxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("read recording: %w", err)
@@ -150,8 +150,8 @@ func Read(from io.Reader) (*Recording, error) {
 	case len(b) < fixedSize:
 		return nil, fmt.Errorf("the recording was cut short: %d bytes are left: %w", len(b), io.ErrUnexpectedEOF)
 	}
-	if v := binary.LittleEndian.Uint32(b[len(magic):]); v != Version {
-		return nil, &VersionError{v}
+	if v := binary.LittleEndian.Uint32(b[len(magic):]); v != version {
+		return nil, &versionError{v}
 	}
 	switch size := binary.LittleEndian.Uint64(b[len(magic)+4:]); {
 	case size > maxFile || len(b) > maxFile:
@@ -233,7 +233,7 @@ func decode(b []byte) (*Recording, error) {
 		f := d.byte()
 		c.Receive, c.Wait, c.Service = int64(d.uint(uint64(maxElapsed))), int64(d.uint(uint64(maxElapsed))), int64(d.uint(uint64(maxElapsed)))
 		c.Away = int64(d.uint(uint64(maxElapsed)))
-		c.Outcome, c.Dispatch = Outcome(f&outcomeBits), Dispatch(f>>dispatchShift&dispatchBits)
+		c.Outcome, c.Dispatch = outcome(f&outcomeBits), dispatch(f>>dispatchShift&dispatchBits)
 		c.Trapped, c.Blocked, c.Slept = f&trappedBit != 0, f&blockedBit != 0, f&sleptBit != 0
 		if d.err == nil && f&unusedBits != 0 {
 			d.err = errors.New("unknown flags")

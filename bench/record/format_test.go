@@ -23,7 +23,7 @@ func example(calls int) *Recording {
 	for i := range calls {
 		at += r.Int64N(20_000)
 		c := Call{Arrival: at, Receive: r.Int64N(5000), Service: r.Int64N(1e9), Thread: int32(i % 3), Syscall: int32(i % 3),
-			Outcome: Outcome(i % 3), Dispatch: Dispatch(i / 3 % 3), Trapped: true, Blocked: i%2 == 0, Slept: i%5 == 0}
+			Outcome: outcome(i % 3), Dispatch: dispatch(i / 3 % 3), Trapped: true, Blocked: i%2 == 0, Slept: i%5 == 0}
 		if c.Dispatch != Unseen {
 			c.Wait = r.Int64N(1e6)
 		}
@@ -88,23 +88,23 @@ func TestWhatIsNoRecordingIsRefused(t *testing.T) {
 		{"a body cut and sealed", string(reseal([]byte(string(whole[:len(whole)-9])))), "damaged"},
 		{"a large length", with(func(b []byte) []byte { b[len(magic)+11] = 0xff; return b }), "at most"},
 	} {
-		r, err := Read(strings.NewReader(c.file))
+		r, err := read(strings.NewReader(c.file))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %v; want an error with %q", c.name, r, err, c.want)
 		}
 	}
 	for _, name := range []string{"", string(reseal(noCalls))} {
-		if _, err := Read(strings.NewReader(name)); !errors.Is(err, ErrEmpty) {
+		if _, err := read(strings.NewReader(name)); !errors.Is(err, ErrEmpty) {
 			t.Errorf("%q: %v, want ErrEmpty", name, err)
 		}
 	}
 	for n := 1; n < len(whole); n++ {
-		if _, err := Read(strings.NewReader(string(whole[:n]))); !errors.Is(err, io.ErrUnexpectedEOF) {
+		if _, err := read(strings.NewReader(string(whole[:n]))); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatalf("%d of %d bytes: %v", n, len(whole), err)
 		}
 	}
-	var other *VersionError
-	if _, err := Read(strings.NewReader(version(7))); !errors.As(err, &other) || other.Version != 7 {
+	var other *versionError
+	if _, err := read(strings.NewReader(version(7))); !errors.As(err, &other) || other.Version != 7 {
 		t.Errorf("version 7: %v", err)
 	}
 }
@@ -151,7 +151,7 @@ func FuzzRead(f *testing.F) {
 		if seal && len(b) >= fixedSize+crcSize {
 			b = reseal(b)
 		}
-		r, err := Read(strings.NewReader(string(b)))
+		r, err := read(strings.NewReader(string(b)))
 		if err != nil {
 			return
 		}
@@ -162,7 +162,7 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		same, err := Read(strings.NewReader(string(again)))
+		same, err := read(strings.NewReader(string(again)))
 		if err != nil || !reflect.DeepEqual(r, same) {
 			t.Fatalf("read again: %v", err)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/unknot/unknot/bench/internal/bpf"
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine/mono"
 )
@@ -31,10 +32,6 @@ type Config struct {
 	// Begun is called once calls are recorded, before which loading takes a tenth of a second and more; nil: nobody asks.
 	Begun func()
 }
-
-// minKernel is the first with all that the programs use: ring buffers, and atomic
-// compare-and-exchange in BPF programs.
-const minKernel = "5.12"
 
 // pollEvery is how often rows are fetched: the kernel wakes nobody for them, which
 // would cost the supervisor more than all else. The ring has room for 290,000.
@@ -102,7 +99,7 @@ func attach(c Config) (p *programs, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
-	ns, err := trace.OwnNamespace(c.PID)
+	ns, err := bpf.OwnNamespace()
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +119,7 @@ func attach(c Config) (p *programs, err error) {
 	if err != nil {
 		return nil, err
 	}
-	coll, err := trace.Load(spec, minKernel)
+	coll, err := bpf.Load(spec, bpf.MinKernel)
 	if err != nil {
 		_ = supervisor.Close()
 		return nil, err
@@ -151,7 +148,7 @@ func attach(c Config) (p *programs, err error) {
 		l, err := link.AttachTracing(t.attach)
 		if err != nil {
 			p.close()
-			return nil, trace.Explain(t.tracepoint, minKernel, err)
+			return nil, bpf.Explain("attach to "+t.tracepoint, bpf.MinKernel, err)
 		}
 		p.links = append(p.links, l)
 	}

@@ -1,4 +1,4 @@
-package record
+package record_test
 
 import (
 	"errors"
@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
@@ -14,9 +16,9 @@ import (
 )
 
 func TestScheduleIsTheRecording(t *testing.T) {
-	r := open(10000, 1, 2, 50e3, 5000)
-	r.Syscalls = []Syscall{{notify.NativeArch, unix.SYS_OPENAT}}
-	p, err := r.Replay()
+	r := record.Open(10000, 1, 2, 50e3, 5000)
+	r.Syscalls = []record.Syscall{{notify.NativeArch, unix.SYS_OPENAT}}
+	p, err := replay.Of(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,22 +63,22 @@ func TestScheduleIsTheRecording(t *testing.T) {
 		}
 	}
 	for i := range r.Calls {
-		r.Calls[i].Dispatch = Unseen
+		r.Calls[i].Dispatch = record.Unseen
 	}
-	if _, err := r.Replay(); !errors.Is(err, ErrServiceUnknown) {
+	if _, err := replay.Of(r); !errors.Is(err, replay.ErrServiceUnknown) {
 		t.Errorf("without services: %v", err)
 	}
 }
 
 // A supervisor that checks slow calls above all must not make all look slow.
 func TestServicesOfABiasedSample(t *testing.T) {
-	r := closed(8, 2, 100e3, 50e3, 20000)
+	r := record.Closed(8, 2, 100e3, 50e3, 20000)
 	var all []float64
 	for i := range r.Calls {
 		c := &r.Calls[i]
 		all = append(all, float64(c.Service))
 		if i%64 != 0 && c.Wait < 100e3 {
-			c.Dispatch, c.Service, c.Wait = Unseen, c.Wait+c.Service, 0
+			c.Dispatch, c.Service, c.Wait = record.Unseen, c.Wait+c.Service, 0
 		}
 	}
 	mean := 0.
@@ -94,13 +96,13 @@ func TestReplay(t *testing.T) {
 	s := bench.Spec{Engine: "unknot", Path: bench.PathQueue, Targets: 4, Workers: 4, Queue: 64, CheckAfter: engine.AlwaysCheck,
 		Load: bench.Load{Think: storm.Think{Dist: bench.Work{Time: 4 * time.Millisecond, CV: 1}.Dist(), Sleep: true}}}
 	s.Work, _ = bench.ParseWork("sleep:2ms~0.5")
-	a := recorded(t, s, 400)
-	p, err := a.Replay()
+	a := record.Recorded(t, s, 400)
+	p, err := replay.Of(a)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Load, s.Work, s.Targets = bench.Load{Arrivals: p}, bench.Work{Tagged: true}, 32
-	b := recorded(t, s, 400)
+	b := record.Recorded(t, s, 400)
 	x, y := a.Service(), b.Service()
 	t.Logf("service p50 %v and %v, %.0f/s and %.0f/s", time.Duration(x.Times.Quantile(.5)), time.Duration(y.Times.Quantile(.5)), a.Rate(), b.Rate())
 	if y.Blocked < .9 || y.Times.Quantile(.5) < x.Times.Quantile(.5)/2 {

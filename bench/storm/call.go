@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/cbpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,12 +20,12 @@ type Call uint8
 
 const (
 	Any     Call = iota // drawn from the storm's Mix
-	Getppid             // no arguments
+	getppid             // no arguments
 	Gettid              // no arguments
 	Openat              // a path
-	Statx               // a path and a buffer
-	Mkdirat             // a path
-	Connect             // a socket address
+	statx               // a path and a buffer
+	mkdirat             // a path
+	connect             // a socket address
 
 	numCalls
 )
@@ -40,12 +41,12 @@ var callInfo = [numCalls]struct {
 	args func() [5]uintptr
 	mem  int // the argument that points to what a supervisor has to read, or -1
 }{
-	Getppid: {"getppid", unix.SYS_GETPPID, noArgs, -1},
+	getppid: {"getppid", unix.SYS_GETPPID, noArgs, -1},
 	Gettid:  {"gettid", unix.SYS_GETTID, noArgs, -1},
 	Openat:  {"openat", unix.SYS_OPENAT, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), unix.O_RDONLY | unix.O_CLOEXEC} }, 1},
-	Statx:   {"statx", unix.SYS_STATX, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0, unix.STATX_BASIC_STATS, bufAddr()} }, 1},
-	Mkdirat: {"mkdirat", unix.SYS_MKDIRAT, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0o700} }, 1},
-	Connect: {"connect", unix.SYS_CONNECT, func() [5]uintptr { return [5]uintptr{^uintptr(0), sockAddr(), unix.SizeofSockaddrInet4} }, 1},
+	statx:   {"statx", unix.SYS_STATX, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0, unix.STATX_BASIC_STATS, bufAddr()} }, 1},
+	mkdirat: {"mkdirat", unix.SYS_MKDIRAT, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0o700} }, 1},
+	connect: {"connect", unix.SYS_CONNECT, func() [5]uintptr { return [5]uintptr{^uintptr(0), sockAddr(), unix.SizeofSockaddrInet4} }, 1},
 }
 
 const atCWD = ^uintptr(-unix.AT_FDCWD - 1)
@@ -59,14 +60,14 @@ func (c Call) String() string {
 	return callInfo[c].name
 }
 
-// Memory returns the address in the target's memory that the trapped call d
+// memory returns the address in the target's memory that the trapped call d
 // points to, and how many bytes of it are worth reading. ok is false for calls
 // without such an argument.
-func Memory(d *notify.Data) (addr uintptr, n int, ok bool) {
+func memory(d *notify.Data) (addr uintptr, n int, ok bool) {
 	for c := range callInfo {
 		if i := &callInfo[c]; c > 0 && int32(i.nr) == d.NR && i.mem >= 0 {
 			n = len(path)
-			if Call(c) == Connect {
+			if Call(c) == connect {
 				n = unix.SizeofSockaddrInet4
 			}
 			return uintptr(d.Args[i.mem]), n, true
@@ -77,12 +78,12 @@ func Memory(d *notify.Data) (addr uintptr, n int, ok bool) {
 
 // CallOf is the call of that number, or Getppid if targets do not make it.
 func CallOf(arch uint32, nr int32) Call {
-	for c := Getppid; c < numCalls; c++ {
+	for c := getppid; c < numCalls; c++ {
 		if arch == notify.NativeArch && callInfo[c].nr == uintptr(nr) {
 			return c
 		}
 	}
-	return Getppid
+	return getppid
 }
 
 // A Mix is the weights of the calls that targets make. The zero value is getppid
@@ -102,9 +103,9 @@ func ParseMix(s string) (m Mix, err error) {
 				return Mix{}, fmt.Errorf("calls %q: weight %q: want a whole number from 1 to %d", s, w, maxWeight)
 			}
 		}
-		c := slices.Index(CallNames(), name) + int(Getppid)
-		if c < int(Getppid) {
-			return Mix{}, fmt.Errorf("calls %q: no call %q: there are %s", s, name, strings.Join(CallNames(), ", "))
+		c := slices.Index(callNames(), name) + int(getppid)
+		if c < int(getppid) {
+			return Mix{}, fmt.Errorf("calls %q: no call %q: there are %s", s, name, strings.Join(callNames(), ", "))
 		}
 		if m[c] != 0 {
 			return Mix{}, fmt.Errorf("calls %q: %s is there twice", s, name)
@@ -114,9 +115,9 @@ func ParseMix(s string) (m Mix, err error) {
 	return m.normal(), nil
 }
 
-// CallNames lists the calls.
-func CallNames() (names []string) {
-	for c := Getppid; c < numCalls; c++ {
+// callNames lists the calls.
+func callNames() (names []string) {
+	for c := getppid; c < numCalls; c++ {
 		names = append(names, c.String())
 	}
 	return names
@@ -125,7 +126,7 @@ func CallNames() (names []string) {
 // normal makes getppid alone the zero value.
 func (m Mix) normal() Mix {
 	alone := m
-	alone[Getppid] = 0
+	alone[getppid] = 0
 	if alone == (Mix{}) {
 		return Mix{}
 	}
@@ -145,7 +146,7 @@ func (m Mix) String() string {
 		}
 	}
 	if parts == nil {
-		return Getppid.String()
+		return getppid.String()
 	}
 	return strings.Join(parts, ",")
 }
@@ -168,7 +169,7 @@ func (m Mix) calls() (cs []Call) {
 		}
 	}
 	if cs == nil {
-		cs = []Call{Getppid}
+		cs = []Call{getppid}
 	}
 	return cs
 }
@@ -218,24 +219,18 @@ func filter(cs []Call) ([]unix.SockFilter, error) {
 	marked := false
 	for _, c := range cs {
 		nrs = append(nrs, int(callInfo[c].nr))
-		marked = marked || c != Getppid
+		marked = marked || c != getppid
 	}
 	trap, err := notify.TrapProgram(nrs...)
 	if err != nil || !marked {
 		return trap, err
 	}
-	const (
-		load     = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-		equal    = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-		ret      = unix.BPF_RET | unix.BPF_K
-		offNR    = 0
-		offArg5H = 16 + 5*8 + 4 // struct seccomp_data, little-endian
-	)
+	const highOfArg5 = cbpf.Args + 5*8 + 4
 	return append([]unix.SockFilter{
-		{Code: load, K: offArg5H},
-		{Code: equal, K: Mark, Jt: 3},
-		{Code: load, K: offNR},
-		{Code: equal, K: unix.SYS_GETPPID, Jt: 1},
-		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
+		{Code: cbpf.Load, K: highOfArg5},
+		{Code: cbpf.Equal, K: Mark, Jt: 3},
+		{Code: cbpf.Load, K: cbpf.NR},
+		{Code: cbpf.Equal, K: unix.SYS_GETPPID, Jt: 1},
+		{Code: cbpf.Return, K: unix.SECCOMP_RET_ALLOW},
 	}, trap...), nil
 }

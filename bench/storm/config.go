@@ -14,8 +14,8 @@ const MaxTargets = 8192
 // A CPU says where the targets run. The zero value does not pin them.
 type CPU int
 
-// OnCPU pins all targets to CPU n, counted from 0.
-func OnCPU(n int) CPU { return CPU(n + 1) }
+// onCPU pins all targets to CPU n, counted from 0.
+func onCPU(n int) CPU { return CPU(n + 1) }
 
 // Think is what a thread of a closed loop does between two calls: it computes, by
 // the wall clock, or sleeps.
@@ -87,7 +87,7 @@ func (c *Config) check() error {
 // traps are the calls that the filter traps: those of the schedule, or of the mix
 // where it leaves the choice open, and getppid for Ring.
 func (c *Config) traps() []Call {
-	cs := append(c.Mix.calls(), Getppid)
+	cs := append(c.Mix.calls(), getppid)
 	for _, a := range c.Schedule {
 		if a.Call != Any {
 			cs = append(cs, a.Call)

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Errnos is the number of errnos that are told apart: those that Linux defines,
+// errnos is the number of errnos that are told apart: those that Linux defines,
 // on amd64 and arm64.
-const Errnos = int(unix.EHWPOISON) + 1
+const errnos = int(unix.EHWPOISON) + 1
 
 // Counts are the targets' calls by outcome.
 type Counts struct {
 	OK     uint64         // answered with a value
-	Errnos [Errnos]uint64 // answered with this errno; at 0, with one that Linux does not define
+	Errnos [errnos]uint64 // answered with this errno; at 0, with one that Linux does not define
 }
 
 // Failed returns the calls that were answered with e. EINTR is a drop by the
@@ -83,7 +83,7 @@ func (c Counts) String() string {
 //
 //go:nosplit
 func index(e syscall.Errno) int {
-	if int(e) < Errnos {
+	if int(e) < errnos {
 		return int(e)
 	}
 	return 0

@@ -6,8 +6,8 @@ import (
 	"github.com/unknot/unknot/engine/hist"
 )
 
-// A Made is what became of one call of a schedule. Times are in ns, of package mono.
-type Made struct {
+// A made is what became of one call of a schedule. Times are in ns, of package mono.
+type made struct {
 	Intended       int64
 	Started, Ended int64 // 0: it was not made, or not answered
 	Errno          uint32
@@ -15,17 +15,17 @@ type Made struct {
 	Late bool
 }
 
-// An OpenReport is what an open loop saw.
-type OpenReport struct {
-	calls  []Made
+// An openReport is what an open loop saw.
+type openReport struct {
+	calls  []made
 	origin int64
 }
 
 // Origin is when a call at 0 of the schedule was due, in ns of package mono.
-func (r *OpenReport) Origin() int64 { return r.origin }
+func (r *openReport) Origin() int64 { return r.origin }
 
 // Calls are the schedule's, in its order. They are the report's.
-func (r *OpenReport) Calls() []Made { return r.calls }
+func (r *openReport) Calls() []made { return r.calls }
 
 // A Window is the calls of an open loop whose intended starts lie in a window of
 // time.
@@ -42,7 +42,7 @@ type Window struct {
 // Window reads the calls with an intended start in [from, to). A stall of the
 // supervisor that began at stallFrom and ended at stallTo (0: none) excuses the
 // calls that were late from its beginning until a call after its end was not.
-func (r *OpenReport) Window(from, to, stallFrom, stallTo int64) *Window {
+func (r *openReport) Window(from, to, stallFrom, stallTo int64) *Window {
 	w := &Window{Corrected: new(hist.Snapshot), RoundTrip: new(hist.Snapshot), Lag: new(hist.Snapshot)}
 	shadow := false
 	for i := range r.calls {
@@ -81,13 +81,13 @@ func (r *OpenReport) Window(from, to, stallFrom, stallTo int64) *Window {
 	return w
 }
 
-// MaxLate is the share of late calls above which an open loop was limited by its
+// maxLate is the share of late calls above which an open loop was limited by its
 // generator, and says nothing about the supervisor.
-const MaxLate = 0.001
+const maxLate = 0.001
 
 // Void reports whether the window says nothing about the supervisor.
 func (w *Window) Void() bool {
-	return w.Intended == 0 || float64(w.Late-w.Excused) > MaxLate*float64(w.Intended)
+	return w.Intended == 0 || float64(w.Late-w.Excused) > maxLate*float64(w.Intended)
 }
 
 // Lead is how long after Go a schedule begins.

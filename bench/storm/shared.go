@@ -24,7 +24,7 @@ type thread struct {
 	tid                 atomic.Int32
 	_                   [52]byte
 	ok                  tally
-	errnos              [Errnos]tally
+	errnos              [errnos]tally
 	begun, ended, idle  atomic.Int64 // ns: when the loop began and ended; in it, without a call
 	roundTrip, failTrip hist.Hist
 	_                   [64]byte
@@ -100,11 +100,11 @@ func (s *shared) plan(c *Config) {
 }
 
 // log is what became of the schedule.
-func (s *shared) log() []Made {
-	origin, log := s.head.origin.Load(), make([]Made, len(s.calls))
+func (s *shared) log() []made {
+	origin, log := s.head.origin.Load(), make([]made, len(s.calls))
 	for i := range s.calls {
 		e := &s.calls[i]
-		m := Made{Intended: origin + e.at}
+		m := made{Intended: origin + e.at}
 		if end := e.ended.Load(); end != 0 {
 			m.Started, m.Ended = e.started.Load(), end
 			m.Errno, m.Late = e.errno.Load(), e.late.Load() != 0

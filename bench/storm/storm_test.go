@@ -123,7 +123,7 @@ func TestHungTargetsAreLostAndKilled(t *testing.T) {
 }
 
 func TestTargetsEndWithTheirSupervisor(t *testing.T) {
-	s := begin(t, Config{Targets: 8, Think: Think{Dist: dist.Dist{Mean: time.Microsecond}}, CPU: OnCPU(0)})
+	s := begin(t, Config{Targets: 8, Think: Think{Dist: dist.Dist{Mean: time.Microsecond}}, CPU: onCPU(0)})
 	if err := s.Go(); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func await(t *testing.T, s *Storm, e unix.Errno, n uint64) {
 }
 
 func TestBadConfigs(t *testing.T) {
-	for _, c := range []Config{{}, {Targets: -1}, {Targets: MaxTargets + 1}, {Targets: 1, Think: Think{Dist: dist.Dist{Mean: -1}}}, {Targets: 1, CPU: OnCPU(4000)},
+	for _, c := range []Config{{}, {Targets: -1}, {Targets: MaxTargets + 1}, {Targets: 1, Think: Think{Dist: dist.Dist{Mean: -1}}}, {Targets: 1, CPU: onCPU(4000)},
 		{Targets: 1, Hostile: numHostile}, {Targets: 1, Hostile: Killed, Open: true}, {Targets: 1, Hostile: Killed, Untimed: true}} {
 		if s, err := Start(t.Context(), c); err == nil {
 			t.Errorf("%+v was accepted", c)

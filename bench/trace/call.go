@@ -9,29 +9,29 @@ type Call struct {
 	Target  int           // thread ids in the tracer's PID namespace; 0: it has none there
 	Handler int           // the thread that dispatched it, or else received it
 	Before  time.Duration // the target's own time before the trap
-	Causes  []Cause       // in the order of time; together Total
+	Causes  []cause       // in the order of time; together Total
 }
 
-// A Cause is a part of a call's time and what it was spent on.
-type Cause struct {
+// A cause is a part of a call's time and what it was spent on.
+type cause struct {
 	Name string
 	Time time.Duration
 }
 
 // Causes, as reports name them.
 const (
-	CauseAsleep      = "receiver asleep"
-	CauseScheduled   = "receiver waits for a CPU"
-	CauseBusy        = "receiver busy elsewhere"
-	CauseRecv        = "RECV"
-	CauseQueue       = "queue"
-	CauseHandler     = "handler runs"
-	CauseHandlerWait = "handler waits for a CPU"
-	CauseHandlerIdle = "handler asleep"
-	CauseHandlers    = "queue and handlers" // of several threads, without dispatch
-	CauseSend        = "SEND"
-	CauseTargetWait  = "target waits for a CPU"
-	CauseReturn      = "target returns"
+	causeAsleep      = "receiver asleep"
+	causeScheduled   = "receiver waits for a CPU"
+	causeBusy        = "receiver busy elsewhere"
+	causeRecv        = "RECV"
+	causeQueue       = "queue"
+	causeHandler     = "handler runs"
+	causeHandlerWait = "handler waits for a CPU"
+	causeHandlerIdle = "handler asleep"
+	causeHandlers    = "queue and handlers" // of several threads, without dispatch
+	causeSend        = "SEND"
+	causeTargetWait  = "target waits for a CPU"
+	causeReturn      = "target returns"
 )
 
 // Total is the time from the trap until the target is back from the system call,
@@ -68,7 +68,7 @@ const unknown = ^uint64(0)
 func (c *Call) explain(w *kernelSlow) {
 	at := w.Trapped
 	add := func(name string, d uint64) {
-		c.Causes = append(c.Causes, Cause{name, time.Duration(d)})
+		c.Causes = append(c.Causes, cause{name, time.Duration(d)})
 	}
 	until := func(t uint64) uint64 { // what is left until t, and on to t
 		if t <= at {
@@ -81,10 +81,10 @@ func (c *Call) explain(w *kernelSlow) {
 
 	c.receiver(w, add)
 	at = max(at, w.Received)
-	handler := CauseHandlers
+	handler := causeHandlers
 	if w.Dispatched != 0 {
-		add(CauseQueue, until(w.Dispatched))
-		handler = CauseHandler
+		add(causeQueue, until(w.Dispatched))
+		handler = causeHandler
 	}
 	d := until(w.Answered)
 	if w.HandlerBusy == unknown {
@@ -92,13 +92,13 @@ func (c *Call) explain(w *kernelSlow) {
 	} else {
 		run := min(w.HandlerBusy, d)
 		wait := min(w.HandlerWait, d-run)
-		add(CauseHandler, run)
-		add(CauseHandlerWait, wait)
-		add(CauseHandlerIdle, d-run-wait)
+		add(causeHandler, run)
+		add(causeHandlerWait, wait)
+		add(causeHandlerIdle, d-run-wait)
 	}
-	add(CauseSend, until(w.Woken))
-	add(CauseTargetWait, until(w.Ran))
-	add(CauseReturn, until(w.End))
+	add(causeSend, until(w.Woken))
+	add(causeTargetWait, until(w.Ran))
+	add(causeReturn, until(w.End))
 }
 
 // receiver splits the time from the trap until RECV returned.
@@ -124,8 +124,8 @@ func (c *Call) receiver(w *kernelSlow, add func(string, uint64)) {
 	}
 	rest := all - min(all, asleep+wait)
 	recv = min(recv, rest)
-	add(CauseAsleep, asleep)
-	add(CauseScheduled, wait)
-	add(CauseBusy, rest-recv)
-	add(CauseRecv, recv)
+	add(causeAsleep, asleep)
+	add(causeScheduled, wait)
+	add(causeBusy, rest-recv)
+	add(causeRecv, recv)
 }

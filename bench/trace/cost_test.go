@@ -5,10 +5,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 
+	"github.com/aclements/go-moremath/stats"
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/unknot/unknot/engine/notify"
@@ -124,23 +124,18 @@ func benchmarkCost(b *testing.B, targetCPU, cpu int) {
 	}
 	pin(anyCPU)
 	for k, kind := range kinds {
-		b.ReportMetric(median(rates[k]), kind.name+"-calls/s")
+		b.ReportMetric(stats.Sample{Xs: rates[k]}.Quantile(.5), kind.name+"-calls/s")
 		for base, name := range map[int]string{0: "off", 1: "empty"} {
 			if k > base {
 				var ratios []float64
 				for i, r := range rates[k] {
 					ratios = append(ratios, r/rates[base][i])
 				}
-				b.ReportMetric(median(ratios), kind.name+"/"+name)
+				b.ReportMetric(stats.Sample{Xs: ratios}.Quantile(.5), kind.name+"/"+name)
 			}
 		}
 	}
 	b.ReportMetric(0, "ns/op") // a round is no operation
-}
-
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
 // serve answers calls for so long and returns how many a second.

@@ -5,5 +5,5 @@ package trace
 // are included, and the compiler's version is fixed, so that the same source
 // gives the same bytes everywhere. Both architectures are little-endian.
 
-//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -mcpu=v3 -Wall -Wextra -Werror" -target amd64,arm64 kernel bpf/trace.bpf.c
-//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -mcpu=v3 -Wall -Wextra -Werror" -target amd64,arm64 -output-suffix _test index bpf/index.bpf.c
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -mcpu=v3 -Wall -Wextra -Werror -I../internal/bpf/headers" -target amd64,arm64 kernel bpf/trace.bpf.c
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -mcpu=v3 -Wall -Wextra -Werror -I../internal/bpf/headers" -target amd64,arm64 -output-suffix _test index bpf/index.bpf.c

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unknot/unknot/bench/internal/bpf"
 	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
@@ -83,7 +84,7 @@ func beOuter() error {
 	if !p.HoldsListener() {
 		return fmt.Errorf("process %d holds no listener", inner.Process.Pid)
 	}
-	if hs := ListenerHolders(); !slices.Contains(hs, Holder{inner.Process.Pid, p.Name()}) {
+	if hs := ListenerHolders(); !slices.Contains(hs, holder{inner.Process.Pid, p.Name()}) {
 		return fmt.Errorf("listeners are held by %v, and not by process %d", hs, inner.Process.Pid)
 	}
 	tr, err := Start(Config{TGID: inner.Process.Pid, Explain: true})
@@ -155,11 +156,11 @@ func bePIDNS() error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("process id %d in a fresh PID namespace", os.Getpid())
 	}
-	ns, err := ownPIDNS()
+	ns, err := bpf.OwnNamespace()
 	if err != nil {
 		return err
 	}
-	if ns.initial {
+	if !ns.Inside {
 		return fmt.Errorf("namespace %+v passes for the first", ns)
 	}
 	for _, c := range []struct {

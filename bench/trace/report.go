@@ -53,7 +53,7 @@ const (
 	rowDrop
 	rowStages
 	rowReceivers = rowStages + uint32(NumStages)
-	rows         = rowReceivers + MaxReceivers
+	rows         = rowReceivers + maxReceivers
 )
 
 // Report returns what was counted since Start or the last Reset.

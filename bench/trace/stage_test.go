@@ -39,19 +39,19 @@ func TestStagesAddUp(t *testing.T) {
 			var sum, cycle int64
 			for s, h := range r.Stages {
 				switch {
-				case !Stage(s).Part():
-				case Stage(s) == StageExecute:
+				case !stage(s).Part():
+				case stage(s) == stageExecute:
 					if h.Count != 0 {
 						t.Errorf("%d calls continued", h.Count)
 					}
-				case Stage(s) == StageWait:
+				case stage(s) == StageWait:
 					if want := c.s.workers > 0; want != (h.Count == seen) {
 						t.Errorf("%d waits of %d calls", h.Count, seen)
 					}
 				case h.Count != seen:
-					t.Errorf("%v: %d calls, not %d", Stage(s), h.Count, seen)
+					t.Errorf("%v: %d calls, not %d", stage(s), h.Count, seen)
 				}
-				if Stage(s).Part() {
+				if stage(s).Part() {
 					sum += h.Sum
 				}
 			}
@@ -61,8 +61,8 @@ func TestStagesAddUp(t *testing.T) {
 			if r.Slowest == nil {
 				t.Fatal("no slowest call")
 			}
-			if end := r.Slowest.Total(); end < time.Duration(r.Stages[StageRoundTrip].Max) {
-				t.Errorf("the slowest call took %v, the longest round trip %v: %+v", end, time.Duration(r.Stages[StageRoundTrip].Max), *r.Slowest)
+			if end := r.Slowest.Total(); end < time.Duration(r.Stages[stageRoundTrip].Max) {
+				t.Errorf("the slowest call took %v, the longest round trip %v: %+v", end, time.Duration(r.Stages[stageRoundTrip].Max), *r.Slowest)
 			}
 			for _, p := range r.Slowest.Causes {
 				if p.Time < 0 {

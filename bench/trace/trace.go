@@ -14,10 +14,11 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
+	"github.com/unknot/unknot/bench/internal/bpf"
 )
 
-// DefaultMaxInFlight is the MaxInFlight of a zero Config.
-const DefaultMaxInFlight = 1 << 16
+// defaultMaxInFlight is the MaxInFlight of a zero Config.
+const defaultMaxInFlight = 1 << 16
 
 // maxMaxInFlight keeps the table of flights (64 bytes each) within 1 GiB.
 const maxMaxInFlight = 1 << 24
@@ -38,7 +39,7 @@ type Config struct {
 	TGID int
 	// MaxInFlight is how many notifications may be received and not yet
 	// answered before some are lost to the tracer (Report.Overflow);
-	// 0 is DefaultMaxInFlight. The table has more than twice as many places,
+	// 0 is defaultMaxInFlight. The table has more than twice as many places,
 	// so that all but rare clusters of this many fit.
 	MaxInFlight int
 	// DropErrno is what the supervisor answers to what it drops; 0 is EINTR.
@@ -106,7 +107,7 @@ func Start(c Config) (*Tracer, error) {
 
 func startVariant(c Config, v variant) (*Tracer, error) {
 	if c.MaxInFlight == 0 {
-		c.MaxInFlight = DefaultMaxInFlight
+		c.MaxInFlight = defaultMaxInFlight
 	}
 	if c.MaxInFlight < 0 || c.MaxInFlight > maxMaxInFlight {
 		return nil, fmt.Errorf("trace: MaxInFlight %d is not in 1..%d", c.MaxInFlight, maxMaxInFlight)
@@ -153,7 +154,7 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 		kernelVarStages: c.Stages, kernelVarExplain: c.Explain,
 		kernelVarSampled: uint32(math.MaxUint32 / uint32(c.Sample)),
 	}
-	ns, err := ownPIDNS()
+	ns, err := bpf.OwnNamespace()
 	if c.TGID != 0 {
 		if err := errors.Join(checkProcess(c.TGID), err); err != nil {
 			return nil, err
@@ -161,25 +162,25 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 		set[kernelVarTgid] = uint32(c.TGID)
 	}
 	// Without, no thread of the slowest call has a number.
-	set[kernelVarInPidns], set[kernelVarPidnsDev], set[kernelVarPidnsIno] = !ns.initial, ns.dev, ns.ino
+	set[kernelVarInPidns], set[kernelVarPidnsDev], set[kernelVarPidnsIno] = ns.Inside, ns.Dev, ns.Ino
 	for name, value := range set {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("trace: set %s: %w", name, err)
 		}
 	}
 
-	t, kernel := &Tracer{c: c}, minKernel
+	t, kernel := &Tracer{c: c}, bpf.MinKernel
 	if c.Stages {
 		kernel = stagesKernel
 	}
-	if t.coll, err = load(spec); err != nil {
-		return nil, explain("load programs", kernel, err)
+	if t.coll, err = bpf.Load(spec, kernel); err != nil {
+		return nil, err
 	}
 	for _, p := range programs {
 		l, err := v.attach(t.coll.Programs[p.name], p.tracepoint)
 		if err != nil {
 			_ = t.Close()
-			return nil, explain("attach to "+p.tracepoint, kernel, err)
+			return nil, bpf.Explain("attach to "+p.tracepoint, kernel, err)
 		}
 		t.links = append(t.links, l)
 	}
@@ -187,13 +188,13 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	return t, nil
 }
 
-// MaxReceivers is how many receivers can be kept apart.
-const MaxReceivers = 8
+// maxReceivers is how many receivers can be kept apart.
+const maxReceivers = 8
 
 // Receivers has the waits of what these threads receive from now on kept apart, too
 // ([Report].Receivers). They are thread ids in the tracer's PID namespace.
 func (t *Tracer) Receivers(tids ...int) error {
-	var list [MaxReceivers]uint32
+	var list [maxReceivers]uint32
 	if len(tids) > len(list) {
 		return fmt.Errorf("trace: %d receivers: at most %d can be kept apart", len(tids), len(list))
 	}

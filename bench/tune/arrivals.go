@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench/dist"
-	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
 )
 
@@ -15,7 +15,7 @@ func (a Arrivals) times(x float64) Arrivals {
 	case storm.Process:
 		c.Rate *= x
 		a.Calls = c
-	case *record.Replay:
+	case *replay.Arrivals:
 		a.Calls = c.Faster(x)
 	}
 	return a
@@ -47,7 +47,7 @@ func (a Arrivals) burstBound(c int, service float64) (bound int) {
 			peak := calls.Rate * float64(calls.On+calls.Off) / float64(calls.On)
 			return BurstBound(c, service, peak, calls.On.Seconds())
 		}
-	case *record.Replay:
+	case *replay.Arrivals:
 		gaps := calls.Gaps()
 		for _, w := range []int64{1e6, 3e6, 1e7, 3e7, 1e8} {
 			most := fullest(gaps, w)

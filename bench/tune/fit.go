@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/aclements/go-moremath/stats"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/engine/hist"
 )
@@ -284,7 +285,7 @@ func (f *Fit) correct(samples []Sample) error {
 		f.roomy = 0
 	}
 	for k := range p99s {
-		f.knots = append(f.knots, knot{math.Log(float64(k)), max(-.3, min(.3, median(goodputs[k]))), max(-1, min(1, median(p99s[k]))), median(drops[k])})
+		f.knots = append(f.knots, knot{math.Log(float64(k)), max(-.3, min(.3, stats.Sample{Xs: goodputs[k]}.Quantile(.5))), max(-1, min(1, stats.Sample{Xs: p99s[k]}.Quantile(.5))), stats.Sample{Xs: drops[k]}.Quantile(.5)})
 	}
 	slices.SortFunc(f.knots, func(a, b knot) int { return cmp.Compare(a.x, b.x) })
 	f.Residual = f.Misfit
@@ -299,6 +300,6 @@ func (f *Fit) correct(samples []Sample) error {
 			off = append(off, math.Abs(x-others.correction(k).p99))
 		}
 	}
-	f.Residual = median(off)
+	f.Residual = stats.Sample{Xs: off}.Quantile(.5)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/engine/osthread"
 )
 
@@ -27,7 +28,7 @@ const (
 
 // FromRecording is the load that was recorded, and what a reader should know of it.
 // work, if not nil, is what handlers do instead of what they did. It fails with
-// record.ErrServiceUnknown where neither is known, and with a *[Refusal] where the
+// replay.ErrServiceUnknown where neither is known, and with a *[Refusal] where the
 // recorded arrivals were limited by those who made them.
 func FromRecording(r *record.Recording, work *bench.Work) (l Load, notes []string, err error) {
 	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
@@ -51,11 +52,11 @@ func FromRecording(r *record.Recording, work *bench.Work) (l Load, notes []strin
 	if f.Loop == record.Unclear {
 		note("it is unclear whether calls waited for answers: they are made when they were, whatever the answers")
 	}
-	replay, err := r.Replay()
-	if err != nil && !errors.Is(err, record.ErrServiceUnknown) { // the handlers' work is known from elsewhere
+	calls, err := replay.Of(r)
+	if err != nil && !errors.Is(err, replay.ErrServiceUnknown) { // the handlers' work is known from elsewhere
 		return Load{}, nil, err
 	}
-	l.Arrivals.Calls = replay.Anywhere()
+	l.Arrivals.Calls = calls.Anywhere()
 	return l, notes, nil
 }
 
@@ -65,7 +66,7 @@ func recordedService(r *record.Recording, work *bench.Work) (Service, error) {
 	}
 	s := r.Service()
 	if s.Times == nil {
-		return Service{}, record.ErrServiceUnknown
+		return Service{}, replay.ErrServiceUnknown
 	}
 	sleeps := s.Blocked > .5
 	times := s.Computing

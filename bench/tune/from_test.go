@@ -9,6 +9,7 @@ import (
 
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
 )
 
@@ -70,12 +71,12 @@ func TestLoadOfAnOpenLoop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replay, ok := l.Arrivals.Calls.(*record.Replay)
+	calls, ok := l.Arrivals.Calls.(*replay.Arrivals)
 	if !ok || math.Abs(l.Arrivals.Rate()/1000-1) > .05 {
 		t.Fatalf("%v", l.Arrivals)
 	}
 	var sum int64
-	gaps := replay.Gaps()
+	gaps := calls.Gaps()
 	for _, g := range gaps {
 		sum += g
 	}
@@ -92,7 +93,7 @@ func TestRecordingsThatSayTooLittle(t *testing.T) {
 	for i := range r.Calls {
 		r.Calls[i].Dispatch, r.Calls[i].Wait = record.Unseen, 0
 	}
-	if _, _, err := FromRecording(r, nil); !errors.Is(err, record.ErrServiceUnknown) {
+	if _, _, err := FromRecording(r, nil); !errors.Is(err, replay.ErrServiceUnknown) {
 		t.Errorf("without services: %v", err)
 	}
 	if _, _, err := FromRecording(r, &bench.Work{Time: time.Millisecond}); err != nil {
@@ -112,7 +113,7 @@ func TestBurstBoundOfArrivals(t *testing.T) {
 	if k := (Arrivals{Calls: storm.Process{Kind: storm.Poisson, Rate: 1000}}).burstBound(2, 1e-3); k != 0 {
 		t.Errorf("burst bound %d without bursts", k)
 	}
-	replay := func(gaps ...int64) *record.Replay {
+	recorded := func(gaps ...int64) *replay.Arrivals {
 		r := &record.Recording{Threads: 1, Syscalls: []record.Syscall{{Arch: 1, NR: 1}}}
 		at := int64(0)
 		for _, g := range gaps {
@@ -120,7 +121,7 @@ func TestBurstBoundOfArrivals(t *testing.T) {
 			r.Calls = append(r.Calls, record.Call{Arrival: at})
 		}
 		r.Elapsed = time.Duration(at)
-		p, _ := r.Replay() // without services
+		p, _ := replay.Of(r) // without services
 		return p
 	}
 	gaps := []int64{50e6}
@@ -128,7 +129,7 @@ func TestBurstBoundOfArrivals(t *testing.T) {
 		gaps = append(gaps, 0.2e6)
 	}
 	// 40 calls in 7.8 ms: the window of 10 ms has them all.
-	if k := (Arrivals{Calls: replay(gaps...)}).burstBound(2, 1e-3); k != 20 {
+	if k := (Arrivals{Calls: recorded(gaps...)}).burstBound(2, 1e-3); k != 20 {
 		t.Errorf("burst bound %d of the recording, want 20", k)
 	}
 	if n := fullest([]int64{5, 5, 5, 100, 1, 1, 1, 1}, 4); n != 4 {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/dist"
-	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/hist"
 )
@@ -26,7 +26,7 @@ type Load struct {
 
 // Arrivals say when calls are made.
 type Arrivals struct {
-	// Calls are those of an open loop: a [storm.Process], or a [*record.Replay]. nil is
+	// Calls are those of an open loop: a [storm.Process], or a [*replay.Arrivals]. nil is
 	// a closed loop. A simulation and a storm of one seed make the same calls.
 	Calls storm.Arrivals
 	// Think is between an answer and the next call of a thread of the closed
@@ -43,7 +43,7 @@ func (a Arrivals) Rate() float64 {
 	switch c := a.Calls.(type) {
 	case storm.Process:
 		return c.Rate
-	case *record.Replay:
+	case *replay.Arrivals:
 		return c.Rate()
 	case Rates:
 		return c.mean()

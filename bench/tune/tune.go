@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/aclements/go-moremath/stats"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/policy"
@@ -621,7 +622,7 @@ func typical(storms []*Sample) Candidate {
 	for _, s := range storms {
 		p99, drop, x = append(p99, s.P99()), append(drop, s.DropRate()), append(x, s.Goodput())
 	}
-	return Candidate{Capacity: storms[0].Setting.Capacity, P99: median(p99), Drop: median(drop), Goodput: median(x)}
+	return Candidate{Capacity: storms[0].Setting.Capacity, P99: stats.Sample{Xs: p99}.Quantile(.5), Drop: stats.Sample{Xs: drop}.Quantile(.5), Goodput: stats.Sample{Xs: x}.Quantile(.5)}
 }
 
 // agree reports whether a prediction is near enough to what was measured.
@@ -643,22 +644,13 @@ func (res *Result) expected(l Load, capacity int, storms []*Sample) (Candidate, 
 		}
 		p99, drop, x = append(p99, p.P99), append(drop, p.Drop), append(x, p.Goodput)
 	}
-	return res.meets(Candidate{Capacity: capacity, P99: median(p99), Drop: median(drop), Goodput: median(x)}), nil
+	return res.meets(Candidate{Capacity: capacity, P99: stats.Sample{Xs: p99}.Quantile(.5), Drop: stats.Sample{Xs: drop}.Quantile(.5), Goodput: stats.Sample{Xs: x}.Quantile(.5)}), nil
 }
 
 // meets is c with its verdict.
 func (res *Result) meets(c Candidate) Candidate {
 	c.Meets = c.P99 <= float64(res.Request.WaitP99) && c.Drop <= res.Request.MaxDrop
 	return c
-}
-
-func median(xs []float64) float64 {
-	sorted := slices.Sorted(slices.Values(xs))
-	n := len(sorted)
-	if n == 0 {
-		return math.NaN()
-	}
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
 // curves predicts the wait by load, for the report.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
@@ -23,7 +24,7 @@ func (f *benchFlags) profileWork(works []bench.Work) ([]bench.Work, error) {
 	if f.load.recording == nil || f.changed("work") {
 		return works, nil
 	}
-	if err := f.load.known; errors.Is(err, record.ErrServiceUnknown) {
+	if err := f.load.known; errors.Is(err, replay.ErrServiceUnknown) {
 		return nil, fmt.Errorf("--profile %s: %w; say how long handlers take: --work", f.load.profile, err)
 	} else if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
 )
 
@@ -19,7 +20,7 @@ type loadFlags struct {
 	profile                                string
 
 	recording *record.Recording // of the profile, once planned
-	replay    *record.Replay
+	replay    *replay.Arrivals
 	known     error // nil, or why the replay has no services
 }
 
@@ -100,7 +101,7 @@ func (f *loadFlags) planProfile() ([]bench.Load, error) {
 	if f.recording, err = record.ReadFile(f.profile); err != nil {
 		return nil, fmt.Errorf("--profile: %w", err)
 	}
-	f.replay, f.known = f.recording.Replay()
+	f.replay, f.known = replay.Of(f.recording)
 	return []bench.Load{{Arrivals: f.replay}}, nil
 }
 

@@ -54,6 +54,7 @@ var subcommands = []func() *cobra.Command{
 	newBenchCmd,
 	newCalibrateCmd,
 	newCompareCmd,
+	newConfineCmd,
 	newRecordCmd,
 	newRunCmd,
 	newRunRestCmd,

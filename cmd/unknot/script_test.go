@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/unknot/unknot/bench/trace"
+	"github.com/unknot/unknot/engine/launch"
 	"github.com/unknot/unknot/internal/ellipsis"
 	"golang.org/x/sys/unix"
 )
@@ -67,6 +68,8 @@ func TestScripts(t *testing.T) {
 			switch c {
 			case "bpf":
 				return trace.Probe() == nil, nil
+			case "cgo":
+				return launch.Guarded, nil
 			case "runc":
 				for _, tool := range []string{"runc", "busybox"} {
 					if _, err := exec.LookPath(tool); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/tune"
 	"github.com/unknot/unknot/cmd/unknot/internal/fleet"
@@ -161,7 +162,7 @@ func (f *tuneFlags) load(r *tune.Request) error {
 		}
 		r.Load, f.notes, err = tune.FromRecording(rec, work)
 		switch {
-		case errors.Is(err, record.ErrServiceUnknown):
+		case errors.Is(err, replay.ErrServiceUnknown):
 			return fmt.Errorf("--from %s: %w; say how long handlers take: --work", f.from[0], err)
 		case err != nil:
 			return fmt.Errorf("--from %s: %w", f.from[0], err)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
+	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/tune"
 	"github.com/unknot/unknot/cmd/unknot/internal/fleet"
 	"github.com/unknot/unknot/engine"
@@ -117,7 +118,7 @@ func (f *tuneFlags) fromRecordings(cmd *cobra.Command) (nodes []tune.Node, err e
 		}
 		n, notes, err := tune.NodeFromRecording(path, rec, f.workers, work)
 		switch {
-		case errors.Is(err, record.ErrServiceUnknown):
+		case errors.Is(err, replay.ErrServiceUnknown):
 			return nil, fmt.Errorf("--from %s: %w; say how long handlers take: --work", path, err)
 		case err != nil:
 			return nil, fmt.Errorf("--from %s: %w", path, err)

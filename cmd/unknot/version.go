@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/unknot/unknot/bench/machine"
 	"github.com/unknot/unknot/engine/filter"
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +42,9 @@ func newVersionCmd() *cobra.Command {
 // machineSlug names the kind of machine, not the machine: its CPU model and the
 // number of its CPUs, as in "amd-epyc-2cpu". The results of one kind share a
 // directory; what else they depend on stands in the files.
-func machineSlug() string { return fmt.Sprintf("%s-%dcpu", slug(cpuModel()), runtime.NumCPU()) }
+func machineSlug() string {
+	return fmt.Sprintf("%s-%dcpu", slug(cmp.Or(machine.KernelCPU(), runtime.GOARCH)), runtime.NumCPU())
+}
 
 // slug makes a name that is fit for a directory: small letters, digits and
 // single hyphens.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/seccomp/libseccomp-golang"
 	"github.com/unknot/unknot/engine/syscalls"
+	"github.com/unknot/unknot/internal/cbpf"
 	"github.com/unknot/unknot/internal/seccompbpf"
 	"golang.org/x/sys/unix"
 )
@@ -268,14 +269,14 @@ func trapNumbers(nrs []int, native uint32, o Options) []unix.SockFilter {
 	var p []unix.SockFilter
 	if o.Refuse32 { // over this head if the ABI is not the native one
 		p = append(p,
-			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 4}, // seccomp_data.arch
-			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: native, Jf: uint8(1 + 2*len(nrs))})
+			unix.SockFilter{Code: cbpf.Load, K: 4}, // seccomp_data.arch
+			unix.SockFilter{Code: cbpf.Equal, K: native, Jf: uint8(1 + 2*len(nrs))})
 	}
-	p = append(p, unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}) // seccomp_data.nr
+	p = append(p, unix.SockFilter{Code: cbpf.Load, K: 0}) // seccomp_data.nr
 	for _, nr := range nrs {
 		p = append(p,
-			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(nr), Jf: 1},
-			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF})
+			unix.SockFilter{Code: cbpf.Equal, K: uint32(nr), Jf: 1},
+			unix.SockFilter{Code: cbpf.Return, K: unix.SECCOMP_RET_USER_NOTIF})
 	}
 	return p
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/launch"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/cbpf"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
@@ -336,7 +337,7 @@ func TestStartErrorsNameTheStep(t *testing.T) {
 	}{
 		{"no directory", launch.Command{Paths: path, Dir: "/nonexistent"}, good, 0, "chdir", unix.ENOENT},
 		{"a directory that is none", launch.Command{Paths: path, Dir: "/etc/passwd"}, good, 0, "chdir", unix.ENOTDIR},
-		{"a filter without a return", launch.Command{Paths: path}, []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}}, 0, "seccomp(2)", unix.EINVAL},
+		{"a filter without a return", launch.Command{Paths: path}, []unix.SockFilter{{Code: cbpf.Load}}, 0, "seccomp(2)", unix.EINVAL},
 		{"a flag that is none", launch.Command{Paths: path}, good, 1 << 30, "seccomp(2)", unix.EINVAL},
 		{"no filter", launch.Command{Paths: path}, nil, 0, "0 instructions", nil},
 		{"a long filter", launch.Command{Paths: path}, make([]unix.SockFilter, 4097), 0, "4097 instructions", nil},

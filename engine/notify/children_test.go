@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/cbpf"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
@@ -231,12 +232,12 @@ func childCookies(*testchild.Conn, []string) error {
 // demandCookies filters the calling thread: an ioctl of type '!' (a listener's)
 // without the cookies is EPERM.
 func demandCookies(cookies [3]uintptr) error {
-	ld := func(off uint32) unix.SockFilter { return unix.SockFilter{Code: opLoad, K: off} }
+	ld := func(off uint32) unix.SockFilter { return unix.SockFilter{Code: cbpf.Load, K: off} }
 	const args = 16
 	var words []unix.SockFilter // pairs: load a half of an argument, leave if it differs
 	for i, c := range cookies {
 		for half, v := range []uint32{uint32(c), uint32(uint64(c) >> 32)} {
-			words = append(words, ld(args+8*uint32(3+i)+4*uint32(half)), unix.SockFilter{Code: opJeq, K: v})
+			words = append(words, ld(args+8*uint32(3+i)+4*uint32(half)), unix.SockFilter{Code: cbpf.Equal, K: v})
 		}
 	}
 	for i := 1; i < len(words); i += 2 {
@@ -244,14 +245,14 @@ func demandCookies(cookies [3]uintptr) error {
 	}
 	prog := []unix.SockFilter{
 		ld(offNR),
-		{Code: opJeq, K: unix.SYS_IOCTL, Jf: uint8(len(words)) + 3},
+		{Code: cbpf.Equal, K: unix.SYS_IOCTL, Jf: uint8(len(words)) + 3},
 		ld(args + 8*1),
-		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xff00},
-		{Code: opJeq, K: 0x2100, Jf: uint8(len(words))},
+		{Code: cbpf.And, K: 0xff00},
+		{Code: cbpf.Equal, K: 0x2100, Jf: uint8(len(words))},
 	}
 	prog = append(append(prog, words...),
-		unix.SockFilter{Code: opRet, K: unix.SECCOMP_RET_ALLOW},
-		unix.SockFilter{Code: opRet, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)})
+		unix.SockFilter{Code: cbpf.Return, K: unix.SECCOMP_RET_ALLOW},
+		unix.SockFilter{Code: cbpf.Return, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)})
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/unknot/unknot/internal/cbpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -85,14 +86,6 @@ func flagsKnown(flags InstallFlags) error {
 	return nil
 }
 
-// Classic BPF opcodes (linux/bpf_common.h).
-const (
-	opLoad = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-	opJeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-	opJge  = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
-	opRet  = unix.BPF_RET | unix.BPF_K
-)
-
 // x32Bit marks the x32 numbers on amd64 (__X32_SYSCALL_BIT), which come under
 // the same AUDIT_ARCH as the 64-bit ones.
 const x32Bit = 0x40000000
@@ -116,21 +109,21 @@ func TrapProgram(nrs ...int) ([]unix.SockFilter, error) {
 	const enosys = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 	// Layout: arch, nr, x32, then one test per number, then three returns.
 	p := []unix.SockFilter{
-		{Code: opLoad, K: offArch},
-		{Code: opJeq, K: nativeArch, Jf: uint8(n + 4)},
-		{Code: opLoad, K: offNR},
-		{Code: opJge, K: x32Bit, Jt: uint8(n + 2)},
+		{Code: cbpf.Load, K: offArch},
+		{Code: cbpf.Equal, K: nativeArch, Jf: uint8(n + 4)},
+		{Code: cbpf.Load, K: offNR},
+		{Code: cbpf.AboveOrEqual, K: x32Bit, Jt: uint8(n + 2)},
 	}
 	for i, nr := range nrs {
 		if nr < 0 || nr >= x32Bit {
 			return nil, fmt.Errorf("no system call number %d", nr)
 		}
-		p = append(p, unix.SockFilter{Code: opJeq, K: uint32(nr), Jt: uint8(n - i)})
+		p = append(p, unix.SockFilter{Code: cbpf.Equal, K: uint32(nr), Jt: uint8(n - i)})
 	}
 	return append(p,
-		unix.SockFilter{Code: opRet, K: unix.SECCOMP_RET_ALLOW},
-		unix.SockFilter{Code: opRet, K: unix.SECCOMP_RET_USER_NOTIF},
-		unix.SockFilter{Code: opRet, K: enosys},
+		unix.SockFilter{Code: cbpf.Return, K: unix.SECCOMP_RET_ALLOW},
+		unix.SockFilter{Code: cbpf.Return, K: unix.SECCOMP_RET_USER_NOTIF},
+		unix.SockFilter{Code: cbpf.Return, K: enosys},
 	), nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,23 +131,6 @@ func TestSetNice(t *testing.T) {
 	if err := SetNice(1<<22+1, 1); err == nil {
 		t.Error("a thread that does not exist was reniced")
 	}
-}
-
-func TestFutex(t *testing.T) {
-	var word atomic.Uint32
-	FutexWait(&word, 1, time.Hour)        // it is not 1: returns at once, or the test hangs
-	FutexWait(&word, 0, time.Microsecond) // nobody wakes us
-	woken := make(chan struct{})
-	go func() {
-		for word.Load() == 0 {
-			FutexWait(&word, 0, time.Hour)
-		}
-		close(woken)
-	}()
-	time.Sleep(time.Millisecond) // it sleeps by then, mostly; the other order must work too
-	word.Store(1)
-	FutexWake(&word)
-	<-woken
 }
 
 func TestLeave(t *testing.T) {

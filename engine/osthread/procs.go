@@ -3,8 +3,9 @@ package osthread
 import (
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/unknot/unknot/internal/slowstop"
 )
 
 // Processors of the Go scheduler (Ps). A thread in a system call keeps its P until the runtime's
@@ -32,33 +33,13 @@ func AddProcs(n int) {
 	added.n += n
 	added.set = now + n
 	if n != 0 {
-		defer keepTimer()()
+		defer slowstop.Keep(stopMost)()
 		runtime.GOMAXPROCS(added.set)
 	}
 }
 
-// timerEvery is for how long, about, a stop of the world may be held up while keepTimer keeps
-// its timer.
-const timerEvery = 5 * time.Millisecond
-
-// keepTimer has the runtime wait for a timer all the time, until it is told to stop. To stop
-// the world may take Go 1.26 until the next timer is due, for up to a minute: a thread that
-// enters a system call at that moment can keep its P. A ticker is no timer while nobody
-// waits for it; one that has gone off is none either, so this one begins anew.
-func keepTimer() (stop func()) {
-	var over atomic.Bool
-	var t *time.Timer
-	t = time.AfterFunc(time.Hour, func() {
-		if !over.Load() {
-			t.Reset(timerEvery)
-		}
-	})
-	t.Reset(timerEvery)
-	return func() {
-		over.Store(true) // it may be beginning anew now, once
-		t.Stop()
-	}
-}
+// stopMost is for how long, about, the stop of the world that changes GOMAXPROCS may be held up.
+const stopMost = 5 * time.Millisecond
 
 // OwnProcs is GOMAXPROCS without what AddProcs has added.
 func OwnProcs() int {

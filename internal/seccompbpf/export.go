@@ -18,23 +18,9 @@ import (
 // Export has libseccomp write the program of f into memory. Its ExportBPFMem
 // would need libseccomp 2.6.
 func Export(f *seccomp.ScmpFilter) ([]unix.SockFilter, error) {
-	// A pipe, since a file may have a limit of size (RLIMIT_FSIZE).
-	r, w, err := os.Pipe()
+	raw, err := exported(f.ExportBPF)
 	if err != nil {
-		return nil, fmt.Errorf("export filter: pipe: %w", err)
-	}
-	defer r.Close()
-	written := make(chan error, 1)
-	go func() {
-		err := f.ExportBPF(w)
-		if err != nil {
-			err = fmt.Errorf("libseccomp: export filter: %w", err)
-		}
-		written <- errors.Join(err, w.Close())
-	}()
-	raw, err := io.ReadAll(r)
-	if err := errors.Join(err, <-written); err != nil {
-		return nil, fmt.Errorf("export filter: %w", err)
+		return nil, err
 	}
 	const size = 8 // struct sock_filter
 	if len(raw) == 0 || len(raw)%size != 0 {
@@ -45,4 +31,30 @@ func Export(f *seccomp.ScmpFilter) ([]unix.SockFilter, error) {
 		return nil, fmt.Errorf("export filter: %w", err)
 	}
 	return prog, nil
+}
+
+// PFC has libseccomp write f as its pseudo filter code.
+func PFC(f *seccomp.ScmpFilter) ([]byte, error) { return exported(f.ExportPFC) }
+
+// exported returns what export writes into a file.
+func exported(export func(*os.File) error) ([]byte, error) {
+	// A pipe, since a file may have a limit of size (RLIMIT_FSIZE).
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("export filter: pipe: %w", err)
+	}
+	defer r.Close()
+	written := make(chan error, 1)
+	go func() {
+		err := export(w)
+		if err != nil {
+			err = fmt.Errorf("libseccomp: export filter: %w", err)
+		}
+		written <- errors.Join(err, w.Close())
+	}()
+	raw, err := io.ReadAll(r)
+	if err := errors.Join(err, <-written); err != nil {
+		return nil, fmt.Errorf("export filter: %w", err)
+	}
+	return raw, nil
 }

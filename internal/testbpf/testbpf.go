@@ -5,6 +5,7 @@ package testbpf
 import (
 	"fmt"
 
+	"github.com/unknot/unknot/internal/cbpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,23 +43,23 @@ func Run(prog []unix.SockFilter, c Call) (uint32, error) {
 			}
 		}
 		switch in.Code {
-		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
+		case cbpf.Load:
 			w, err := c.word(in.K)
 			if err != nil {
 				return 0, fmt.Errorf("%d: %w", pc, err)
 			}
 			a = w
-		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K:
+		case cbpf.And:
 			a &= in.K
-		case unix.BPF_JMP | unix.BPF_JA:
+		case cbpf.Jump:
 			pc += int(in.K)
-		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
+		case cbpf.Equal:
 			jump(a == in.K)
-		case unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K:
+		case cbpf.Above:
 			jump(a > in.K)
-		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
+		case cbpf.AboveOrEqual:
 			jump(a >= in.K)
-		case unix.BPF_RET | unix.BPF_K:
+		case cbpf.Return:
 			return in.K, nil
 		default:
 			return 0, fmt.Errorf("%d: instruction %#x", pc, in.Code)

@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/unknot/unknot/internal/cbpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -12,13 +13,13 @@ import (
 // process and in its children, for good: it stands for a container's seccomp
 // profile. It sets no_new_privs.
 func Refuse(answers map[int]syscall.Errno) error {
-	prog := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}} // seccomp_data.nr
+	prog := []unix.SockFilter{{Code: cbpf.Load, K: 0}} // seccomp_data.nr
 	for nr, e := range answers {
 		prog = append(prog,
-			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(nr), Jf: 1},
-			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(e)})
+			unix.SockFilter{Code: cbpf.Equal, K: uint32(nr), Jf: 1},
+			unix.SockFilter{Code: cbpf.Return, K: unix.SECCOMP_RET_ERRNO | uint32(e)})
 	}
-	prog = append(prog, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	prog = append(prog, unix.SockFilter{Code: cbpf.Return, K: unix.SECCOMP_RET_ALLOW})
 	return Filter(prog, unix.SECCOMP_FILTER_FLAG_TSYNC)
 }
 

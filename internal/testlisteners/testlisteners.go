@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/cbpf"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
@@ -139,7 +140,7 @@ func (p Plan) thread(conn *net.UnixConn, prog []unix.SockFilter, ppid int) error
 func allowing(prog []unix.SockFilter) []unix.SockFilter {
 	prog = slices.Clone(prog)
 	for i := range prog {
-		if prog[i].Code == unix.BPF_RET|unix.BPF_K {
+		if prog[i].Code == cbpf.Return {
 			prog[i].K = unix.SECCOMP_RET_ALLOW
 		}
 	}

@@ -10,8 +10,8 @@
  *
  * No arguments of the trapped calls are read.
  */
-#include "../../trace/bpf/kernel.h"
-#include "../../trace/bpf/process.h"
+#include <kernel.h>
+#include <process.h>
 
 /* What kernel.h lacks. */
 enum { BPF_MAP_TYPE_RINGBUF = 27, BPF_RB_NO_WAKEUP = 1 };

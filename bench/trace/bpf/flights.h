@@ -2,7 +2,7 @@
 #ifndef UNKNOT_FLIGHTS_H
 #define UNKNOT_FLIGHTS_H
 
-#include "kernel.h"
+#include <kernel.h>
 
 /*
  * The notifications received and not yet answered: an open hash table in an

@@ -6,7 +6,7 @@
 #ifndef UNKNOT_HIST_H
 #define UNKNOT_HIST_H
 
-#include "kernel.h"
+#include <kernel.h>
 
 #define SUB_BITS 5
 #define MAX_BITS 41

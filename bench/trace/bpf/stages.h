@@ -17,7 +17,7 @@
 #define UNKNOT_STAGES_H
 
 #include "flights.h"
-#include "kernel.h"
+#include <kernel.h>
 
 volatile const bool stages;
 volatile const bool explain; /* also keep what it takes to split the slowest call into causes */

@@ -20,7 +20,7 @@
  */
 #include "flights.h"
 #include "hist.h"
-#include "process.h"
+#include <process.h>
 #include "stages.h"
 
 volatile const __s32 drop_errno = -EINTR; /* with which the supervisor answers what it drops */

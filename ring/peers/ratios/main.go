@@ -18,8 +18,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/aclements/go-moremath/stats"
 	"golang.org/x/perf/benchfmt"
-	"golang.org/x/perf/benchmath"
 	"golang.org/x/perf/benchunit"
 )
 
@@ -68,10 +68,10 @@ func run(w io.Writer, unit string, files []string) error {
 		fmt.Fprintln(t, head)
 		for _, r := range tables[head] {
 			have := r.have(queues)
-			base := median(r.values[have[0]])
+			base := stats.Sample{Xs: r.values[have[0]]}.Quantile(.5)
 			fmt.Fprint(t, r.name)
 			for _, q := range have {
-				m := median(r.values[q])
+				m := stats.Sample{Xs: r.values[q]}.Quantile(.5)
 				fmt.Fprintf(t, "\t%s %s", benchunit.Scale(m, benchunit.ClassOf(r.unit)), ratio(base, m))
 			}
 			fmt.Fprintln(t)
@@ -130,11 +130,6 @@ func read(files []string, match *regexp.Regexp) (rows []*row, queues []string, e
 		}
 	}
 	return rows, queues, in.Err()
-}
-
-func median(values []float64) float64 {
-	s := benchmath.NewSample(values, &benchmath.DefaultThresholds)
-	return benchmath.AssumeNothing.Summary(s, 0.95).Center
 }
 
 func ratio(base, v float64) string {

@@ -1,0 +1,46 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// cilium/ebpf takes a refused experiment for a kernel that lacks the feature.
+func TestExplainRefusedExperiment(t *testing.T) {
+	err := Explain("load programs", MinKernel, fmt.Errorf("map create: %w", ebpf.ErrNotSupported))
+	want := errors.ErrUnsupported
+	if missingPrivileges() != "" {
+		want = fs.ErrPermission
+	}
+	if !errors.Is(err, want) {
+		t.Errorf("%v, want %v", err, want)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	for _, c := range []struct {
+		err     error
+		is      error
+		mention string
+	}{
+		{unix.EPERM, fs.ErrPermission, ""},
+		{&ebpf.VerifierError{Cause: unix.EACCES}, errors.ErrUnsupported, MinKernel},
+		{unix.ENOMEM, errors.ErrUnsupported, "MaxInFlight"},
+		{unix.ENOSYS, errors.ErrUnsupported, "bpf(2)"},
+		{unix.EINVAL, errors.ErrUnsupported, MinKernel},
+	} {
+		err := Explain("load programs", MinKernel, fmt.Errorf("wrapped: %w", c.err))
+		if strings.Contains(err.Error(), "rlimit") {
+			t.Errorf("%v: %v", c.err, err)
+		}
+		if !errors.Is(err, c.is) || !errors.Is(err, c.err) || !strings.Contains(err.Error(), c.mention) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: %v", c.err, err)
+		}
+	}
+}
