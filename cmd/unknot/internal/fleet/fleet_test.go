@@ -173,7 +173,7 @@ type daemonKind struct {
 	rate float64
 }
 
-var kinds = []daemonKind{{300 * time.Microsecond, .5, 500}, {2 * time.Millisecond, 1, 150}}
+var kinds = []daemonKind{{4 * time.Millisecond, .5, 400}, {20 * time.Millisecond, 1, 80}}
 
 // daemonFor is longer than it takes; recordedFor is what is recorded, and what is asked of the series.
 const daemonFor, recordedFor = 4 * time.Minute, 30 * time.Second
@@ -196,7 +196,7 @@ func daemonMain(args []string) {
 	defer cancel()
 	as, err := storm.Process{Kind: storm.Poisson, Rate: k.rate}.Schedule(daemonFor, uint64(i))
 	fail(err)
-	s, err := storm.Start(ctx, storm.Config{Targets: 300, Open: true, Schedule: as})
+	s, err := storm.Start(ctx, storm.Config{Targets: 400, Open: true, Schedule: as})
 	fail(err)
 	_, err = e.Add(s.Listener())
 	fail(err)
@@ -299,7 +299,7 @@ func TestRealPrometheus(t *testing.T) {
 	for _, s := range append(a.Asked, a.Notes...) {
 		t.Log(s)
 	}
-	const target = 5 * time.Millisecond
+	const target = 100 * time.Millisecond
 	var text strings.Builder
 	series, err := tune.TuneFleet(a.Nodes, target, 1, 1)
 	if err != nil {
