@@ -173,7 +173,7 @@ type daemonKind struct {
 	rate float64
 }
 
-var kinds = []daemonKind{{300 * time.Microsecond, .5, 500}, {2 * time.Millisecond, 1, 150}}
+var kinds = []daemonKind{{4 * time.Millisecond, .5, 150}, {20 * time.Millisecond, 1, 30}}
 
 // daemonFor is longer than it takes; recordedFor is what is recorded, and what is asked of the series.
 const daemonFor, recordedFor = 4 * time.Minute, 30 * time.Second
@@ -196,7 +196,7 @@ func daemonMain(args []string) {
 	defer cancel()
 	as, err := storm.Process{Kind: storm.Poisson, Rate: k.rate}.Schedule(daemonFor, uint64(i))
 	fail(err)
-	s, err := storm.Start(ctx, storm.Config{Targets: 300, Open: true, Schedule: as})
+	s, err := storm.Start(ctx, storm.Config{Targets: 400, Open: true, Schedule: as})
 	fail(err)
 	_, err = e.Add(s.Listener())
 	fail(err)
@@ -299,7 +299,7 @@ func TestRealPrometheus(t *testing.T) {
 	for _, s := range append(a.Asked, a.Notes...) {
 		t.Log(s)
 	}
-	const target = 5 * time.Millisecond
+	const target = 100 * time.Millisecond
 	var text strings.Builder
 	series, err := tune.TuneFleet(a.Nodes, target, 1, 1)
 	if err != nil {
@@ -312,10 +312,10 @@ func TestRealPrometheus(t *testing.T) {
 	_ = series.Text(&text)
 	_ = files.Text(&text)
 	t.Log("\n" + text.String())
-	near := func(what string, x, y float64) {
+	near := func(what string, x, y, within float64) {
 		t.Helper()
 		t.Logf("%s: series %.4g, recording %.4g (%+.1f%%)", what, x, y, 100*(x/y-1))
-		if math.Abs(x/y-1) > .1 {
+		if math.Abs(x/y-1) > within {
 			t.Errorf("%s: %.4g by the series, %.4g by the recording", what, x, y)
 		}
 	}
@@ -327,11 +327,11 @@ func TestRealPrometheus(t *testing.T) {
 			}
 			sm, _ := s.Load.Service.Moments()
 			fm, _ := f.Load.Service.Moments()
-			near(s.Name+" service", sm, fm)
-			near(s.Name+" rate", s.Load.Arrivals.Rate(), f.Load.Arrivals.Rate())
-			near(s.Name+" depth", float64(s.Own.Capacity), float64(f.Own.Capacity))
-			near(s.Name+" p99", s.Own.P99, f.Own.P99)
-			near(s.Name+" goodput", s.Own.Goodput, f.Own.Goodput)
+			near(s.Name+" service", sm, fm, .1)
+			near(s.Name+" rate", s.Load.Arrivals.Rate(), f.Load.Arrivals.Rate(), .1)
+			near(s.Name+" depth", float64(s.Own.Capacity), float64(f.Own.Capacity), .1)
+			near(s.Name+" p99", s.Own.P99, f.Own.P99, .25) // these services are in buckets that double
+			near(s.Name+" goodput", s.Own.Goodput, f.Own.Goodput, .1)
 		}
 	}
 }
