@@ -179,26 +179,24 @@ func soakContainer(c *testchild.Conn, args []string) error {
 	if err := c.Say("ready"); err != nil {
 		return err
 	}
-	for {
-		word, err := c.Hear()
-		if err != nil {
-			return nil // nobody wants to know any more
-		}
-		total := s.end()
-		if word == "exec" && total.Hung == "" {
-			s.Again = total
-			told, err := json.Marshal(s.soakSpec)
-			if err != nil {
-				return err
-			}
-			return c.Exec("soak", string(told))
-		}
-		said, err := json.Marshal(total)
+	word, err := c.Hear()
+	if err != nil {
+		return nil // nobody wants to know any more
+	}
+	total := s.end()
+	if word == "exec" && total.Hung == "" {
+		s.Again = total
+		told, err := json.Marshal(s.soakSpec)
 		if err != nil {
 			return err
 		}
-		return c.Say("%s", said)
+		return c.Exec("soak", string(told))
 	}
+	said, err := json.Marshal(total)
+	if err != nil {
+		return err
+	}
+	return c.Say("%s", said)
 }
 
 // install does what a runtime does for a container: a filter, and its listener for the agent. Runtimes keep the connection.

@@ -136,10 +136,10 @@ func TestSystemdItself(t *testing.T) {
 			}
 			b.must("restart", "unknot.service")
 		}},
-		{"watchdog", 1, func(pid string) {
+		{"watchdog", 1, func(string) {
 			b.conf("watchdog", "WatchdogSec=20s\nTimeoutAbortSec=2s")
 			b.must("restart", "unknot.service")
-			pid = b.property("MainPID")
+			pid := b.property("MainPID")
 			b.must("kill", "-s", "STOP", "--kill-whom=main", "unknot.service")
 			b.again(pid)
 		}},
