@@ -18,17 +18,23 @@ type Kernel struct {
 	Fault func(op notify.Op) unix.Errno
 	// Spend, if set, is told what each step costs; it is called with the filter locked, as the kernel's list is then, and may wait.
 	Spend func(time.Duration)
-	// Wakes, if set, is called by a thread in [Thread.Syscall] that was woken, before each of its two steps: that it sees why, and that it
-	// takes the lock. It may wait.
-	Wakes func()
+	// Sched, if set, is called where a thread may lose its CPU, and may wait: one in [Thread.Syscall] that was woken, before each of
+	// its two steps, to see why and to take the lock; under the tag fakekernel, those of the engine, too.
+	Sched func()
+	// SpuriousErr, if set, is asked at each look of poll and epoll at a listener whether it is an EPOLLERR, since the caller was signalled.
+	SpuriousErr func() bool
+	// CPUs, if set, are those that the thread may run on, 0 being any of the supervisor's. Unset: 0 and 1.
+	CPUs func(tid int) []int
 	// HasFD says whether the supervisor, from which ADDFD takes descriptors, has one of that number. Unset: those below 1024.
 	HasFD func(fd uint32) bool
+	// Result, if set, is told how each RECV, SEND, ID_VALID and answering ADDFD ended. It must not call the kernel.
+	Result func(f *Filter, op notify.Op, id uint64, e unix.Errno)
 	// Trace, if set, is told of each step that changed something. It must not call the kernel.
 	Trace func(Event)
 
 	mu   sync.Mutex
 	tids int
-	sys  system
+	system
 }
 
 // New returns a kernel of that kind.
@@ -146,6 +152,12 @@ func (k *Kernel) spend(walked int) {
 	}
 }
 
+func (k *Kernel) sched() {
+	if k.Sched != nil {
+		k.Sched()
+	}
+}
+
 func (k *Kernel) has(fd uint32) bool {
 	if k.HasFD == nil {
 		return fd < numbers
@@ -186,6 +198,12 @@ func (f *Filter) fault(op notify.Op) unix.Errno {
 	return f.k.Fault(op)
 }
 
+func (f *Filter) result(op notify.Op, id uint64, e unix.Errno) {
+	if f.k.Result != nil {
+		f.k.Result(f, op, id, e)
+	}
+}
+
 // tryRecv is seccomp_notify_recv; where it would sleep it returns the channel to wait for.
 func (f *Filter) tryRecv() (n notify.Notif, sleep <-chan struct{}, e unix.Errno) {
 	f.lock.Lock()
@@ -213,14 +231,17 @@ func (f *Filter) tryRecv() (n notify.Notif, sleep <-chan struct{}, e unix.Errno)
 		f.k.spend(walked)
 		f.k.trace(cur, Received)
 		f.wake() // EPOLLOUT
+		f.result(notify.OpRecv, n.ID, 0)
 		return n, nil, 0
 	}
 	f.k.spend(walked)
+	f.result(notify.OpRecv, 0, unix.ENOENT)
 	return n, nil, unix.ENOENT
 }
 
 // Send is SECCOMP_IOCTL_NOTIF_SEND.
-func (f *Filter) Send(r notify.Resp) unix.Errno {
+func (f *Filter) Send(r notify.Resp) (e unix.Errno) {
+	defer func() { f.result(notify.OpSend, r.ID, e) }()
 	if r.Flags&^notify.RespContinue != 0 || r.Flags != 0 && !f.k.Profile.Continue {
 		return unix.EINVAL
 	}
@@ -250,7 +271,8 @@ func (f *Filter) Send(r notify.Resp) unix.Errno {
 }
 
 // IDValid is SECCOMP_IOCTL_NOTIF_ID_VALID.
-func (f *Filter) IDValid(id uint64) unix.Errno {
+func (f *Filter) IDValid(id uint64) (e unix.Errno) {
+	defer func() { f.result(notify.OpIDValid, id, e) }()
 	f.lock.Lock()
 	defer f.lock.Unlock()
 	if f.closed {
@@ -268,7 +290,12 @@ func (f *Filter) IDValid(id uint64) unix.Errno {
 }
 
 // AddFD is SECCOMP_IOCTL_NOTIF_ADDFD. It waits for the target to take the descriptor.
-func (f *Filter) AddFD(a notify.AddFD) (int, unix.Errno) {
+func (f *Filter) AddFD(a notify.AddFD) (fd int, e unix.Errno) {
+	defer func() {
+		if a.Flags&notify.AddFDSend != 0 {
+			f.result(notify.OpAddFD, a.ID, e)
+		}
+	}()
 	known := uint32(notify.AddFDSetFD)
 	if f.k.Profile.AddFDSend {
 		known |= notify.AddFDSend

@@ -252,7 +252,7 @@ func (t *Thread) Waiting() (id uint64, waits bool) {
 }
 
 // Syscall makes a call and returns how it ended, as a thread does that has a CPU of its own: between what wakes it and what it does
-// then, time passes ([Kernel.Wakes]), in which others find its notification as it was. A dead thread's calls end as Died.
+// then, time passes ([Kernel.Sched]), in which others find its notification as it was. A dead thread's calls end as Died.
 func (t *Thread) Syscall(d notify.Data) Result {
 	f := t.p.f
 	f.lock.Lock()
@@ -270,13 +270,9 @@ func (t *Thread) Syscall(d notify.Data) Result {
 			return t.last
 		case <-t.woken:
 		}
-		if f.k.Wakes != nil {
-			f.k.Wakes()
-		}
+		f.k.sched()
 		t.wakeUp()
-		if f.k.Wakes != nil {
-			f.k.Wakes()
-		}
+		f.k.sched()
 		f.lock.Lock()
 		t.goOn()
 		f.lock.Unlock()
