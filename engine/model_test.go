@@ -349,7 +349,12 @@ func (m *model) run() {
 	m.k = notifytest.New(notifytest.Profiles()[m.s.profile])
 	m.k.Sched, m.k.Fault, m.k.Result = m.sched, m.fault, m.result
 	m.k.Spend = func(d time.Duration) { m.steps.Add(1); time.Sleep(d) }
-	m.k.SpuriousErr = func() bool { return m.s.fault > 0 && m.draw(4*m.s.fault) == 0 }
+	m.k.PollBits = func(events int16) int16 {
+		if m.s.fault > 0 && m.draw(4*m.s.fault) == 0 {
+			return unix.POLLERR
+		}
+		return events
+	}
 	if *modelLog {
 		t0 := time.Now()
 		m.k.Trace = func(e notifytest.Event) { fmt.Println(time.Since(t0), e) }
@@ -583,6 +588,9 @@ func (m *model) balance() {
 	}
 	if sum.Received != c.Received || sum.Answered != c.Answered || sum.Dropped != c.Dropped || sum.Stale != c.Stale || sum.Expired != c.Expired || sum.Overflowed != c.Overflowed {
 		bad("the sources' sum %+v", sum)
+	}
+	if n := m.k.Strays(); n != 0 {
+		bad("%d system calls on what is no descriptor", n)
 	}
 	if n := m.k.Open(); n != 0 {
 		bad("%d descriptors are left open", n)

@@ -21,8 +21,9 @@ type Kernel struct {
 	// Sched, if set, is called where a thread may lose its CPU, and may wait: one in [Thread.Syscall] that was woken, before each of
 	// its two steps, to see why and to take the lock; under the tag fakekernel, those of the engine, too.
 	Sched func()
-	// SpuriousErr, if set, is asked at each look of poll and epoll at a listener whether it is an EPOLLERR, since the caller was signalled.
-	SpuriousErr func() bool
+	// PollBits, if set, may change what poll and epoll see at a listener, under the tag fakekernel: EPOLLERR alone is a caller that was signalled
+	// while the list was locked.
+	PollBits func(events int16) int16
 	// CPUs, if set, are those that the thread may run on, 0 being any of the supervisor's. Unset: 0 and 1.
 	CPUs func(tid int) []int
 	// HasFD says whether the supervisor, from which ADDFD takes descriptors, has one of that number. Unset: those below 1024.

@@ -21,6 +21,7 @@ type system struct {
 	files   []file // by number, from firstFD on; nil: the number is free
 	changed chan struct{}
 	inRecv  map[int]chan struct{} // by thread
+	strays  int                   // system calls on numbers that are no descriptor
 }
 
 // firstFD is the lowest descriptor, above those that the program really has. A new one is the lowest that is free, as Linux has it.
@@ -37,10 +38,11 @@ type file interface {
 type listenerFile struct{ f *Filter }
 
 func (l listenerFile) poll() int16 {
-	if s := l.f.k.SpuriousErr; s != nil && s() {
-		return unix.POLLERR
+	ev := l.f.Poll()
+	if change := l.f.k.PollBits; change != nil {
+		ev = change(ev)
 	}
-	return l.f.Poll()
+	return ev
 }
 func (l listenerFile) close() { l.f.Close() }
 
@@ -140,6 +142,20 @@ func (k *Kernel) Open() (n int) {
 	return n
 }
 
+// Strays is how many system calls there were on numbers that were no descriptor's, or not one of that kind.
+func (k *Kernel) Strays() int {
+	k.smu.Lock()
+	defer k.smu.Unlock()
+	return k.strays
+}
+
+func (k *Kernel) stray(e unix.Errno) unix.Errno {
+	k.smu.Lock()
+	defer k.smu.Unlock()
+	k.strays++
+	return e
+}
+
 func (k *Kernel) file(fd int) file {
 	k.smu.Lock()
 	defer k.smu.Unlock()
@@ -161,7 +177,7 @@ func (k calls) CPUs(tid int) []int {
 func (k calls) Close(fd int) unix.Errno {
 	f := k.file(fd)
 	if f == nil {
-		return unix.EBADF
+		return k.stray(unix.EBADF)
 	}
 	k.smu.Lock()
 	k.files[fd-firstFD] = nil
@@ -196,7 +212,7 @@ func (k calls) EpollCtl(epfd, op, fd int, ev *unix.EpollEvent) unix.Errno {
 	e, ok := k.file(epfd).(*epollFile)
 	f := k.file(fd)
 	if !ok || f == nil {
-		return unix.EBADF
+		return k.stray(unix.EBADF)
 	}
 	same := func(w watched) bool { return w.fd == fd && w.f == f }
 	switch op {
@@ -246,7 +262,7 @@ func (k calls) wait(timeout time.Duration, look func() int) int {
 func (k calls) EpollWait(epfd int, events []unix.EpollEvent, timeout time.Duration) (int, unix.Errno) {
 	e, ok := k.file(epfd).(*epollFile)
 	if !ok {
-		return 0, unix.EBADF
+		return 0, k.stray(unix.EBADF)
 	}
 	return k.wait(timeout, func() (n int) {
 		e.mu.Lock()
@@ -283,7 +299,7 @@ func (k calls) Poll(fds []unix.PollFd, timeout time.Duration) (int, unix.Errno) 
 func (k calls) Read(fd int, p []byte) (int, unix.Errno) {
 	e, ok := k.file(fd).(*eventFile)
 	if !ok {
-		return 0, unix.EBADF
+		return 0, k.stray(unix.EBADF)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -298,7 +314,7 @@ func (k calls) Read(fd int, p []byte) (int, unix.Errno) {
 func (k calls) Write(fd int, p []byte) (int, unix.Errno) {
 	e, ok := k.file(fd).(*eventFile)
 	if !ok {
-		return 0, unix.EBADF
+		return 0, k.stray(unix.EBADF)
 	}
 	e.mu.Lock()
 	e.n += binary.NativeEndian.Uint64(p)
@@ -323,9 +339,9 @@ func (k calls) Ioctl(fd, req uintptr, arg unsafe.Pointer, _ [3]uintptr) (uintptr
 	l, ok := k.file(int(fd)).(listenerFile)
 	if !ok {
 		if k.file(int(fd)) == nil {
-			return 0, unix.EBADF
+			return 0, k.stray(unix.EBADF)
 		}
-		return 0, unix.ENOTTY
+		return 0, k.stray(unix.ENOTTY)
 	}
 	if req != notify.IoctlRecv || *(*notify.Notif)(arg) != (notify.Notif{}) {
 		return l.f.Ioctl(req, arg)
