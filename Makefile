@@ -9,6 +9,8 @@ BUILDVCS := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo 
 # The command is built by its profile (cmd/unknot/default.pgo), and every package with it.
 # Its tests need not be, which would compile them all once more, nor what is vetted.
 NOPGO := -pgo=off
+# The engine on a fake kernel, in virtual time; -args -model 2m runs longer.
+FAKE := ^(TestModel|TestDefect|TestAnswersRefused)
 # Modules of their own inside this one, such as benchmarks against other people's code.
 NESTED := $(shell git ls-files '*/go.mod' 2>/dev/null | grep -v testdata | xargs -r -n1 dirname)
 
@@ -27,6 +29,7 @@ build: deps ## build bin/unknot
 test: deps ## vet and run all tests; as root also what needs root
 	$(GO) vet $(NOPGO) ./...
 	$(GO) test $(NOPGO) -timeout 20m ./...
+	$(GO) test $(NOPGO) -tags fakekernel -run '$(FAKE)' ./engine
 	@for m in $(NESTED); do echo "# module $$m"; (cd $$m && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
 
 lint: deps ## gofmt, staticcheck, and the rule of who may import whom (.depguard.yaml)

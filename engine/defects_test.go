@@ -327,7 +327,10 @@ func TestDefectWrongNumberOfIDValid(t *testing.T) {
 // A check that failed for another reason than the target's end, as EINTR, must not cost the answer.
 func TestDefectReplyLostOnAFailedCheck(t *testing.T) {
 	inLab(t, notifytest.Linux6_18, engine.Config{CheckAfter: engine.AlwaysCheck, Handler: engine.HandlerFunc(func(r engine.Request) {
-		_ = r.Alive()
+		if !r.Alive() {
+			_ = r.Fail(unix.EPERM) // as a handler may
+			return
+		}
 		_ = r.Return(int64(r.Data().Args[0]))
 	})}, func(l *lab) {
 		_, _, th, _ := l.target()
@@ -399,13 +402,16 @@ func TestDefectDescriptorReuse(t *testing.T) {
 		number := src.Listener().FD()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if r := l.call(th, 1); r.Val != 1 {
-				l.t.Errorf("the slow call was told %v", r)
-			}
-		})
-		wg.Go(func() {
 			if r := l.call(th2, 2); r.Val != 2 {
 				l.t.Errorf("the detached call was told %v", r)
+			}
+		})
+		for pend.Load() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		wg.Go(func() {
+			if r := l.call(th, 1); r.Val != 1 {
+				l.t.Errorf("the slow call was told %v", r)
 			}
 		})
 		time.Sleep(10 * time.Millisecond)
@@ -417,9 +423,6 @@ func TestDefectDescriptorReuse(t *testing.T) {
 		_, _, th3, src3 := l.target()
 		if src3.Listener().FD() == number {
 			l.t.Error("its number was given to another one while its handler runs")
-		}
-		for pend.Load() == nil {
-			time.Sleep(time.Millisecond)
 		}
 		if err := pend.Load().Return(2); err != nil {
 			l.t.Error(err)

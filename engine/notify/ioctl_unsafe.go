@@ -56,7 +56,7 @@ func (l *Listener) Send(r *Resp) error {
 		return err
 	}
 	if l.kernel != nil {
-		return opError(OpSend, l.kernel.Send(*r))
+		return l.sendCarried(*r)
 	}
 	for {
 		_, e := kernel.IoctlNow(uintptr(l.fd.Load()), IoctlSend, unsafe.Pointer(r), l.cookies[0], l.cookies[1], l.cookies[2])

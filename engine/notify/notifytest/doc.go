@@ -31,7 +31,7 @@
 //
 // A [Filter.Listener] of an ordinary build is carried ([notify.Carried]): the engine waits for it in the real epoll, on threads of its own,
 // in real time. Under the build tag fakekernel the ioctls, epoll, eventfds and threads of the engine are this package's, too
-// ([Kernel.Run]), so that a run is as repeatable as the Go scheduler: docs/decisions/24-fake-kernel.md.
+// (Kernel.Use), so that a run is as repeatable as the Go scheduler: docs/decisions/24-fake-kernel.md.
 //
 // Not simulated: filters' programs (each call of a thread notifies), nested listeners, pid namespaces, LSMs.
 package notifytest

@@ -240,6 +240,15 @@ func (f *Filter) tryRecv() (n notify.Notif, sleep <-chan struct{}, e unix.Errno)
 	return n, nil, unix.ENOENT
 }
 
+// TryRecv is SECCOMP_IOCTL_NOTIF_RECV, but for EAGAIN where that would sleep.
+func (f *Filter) TryRecv() (notify.Notif, unix.Errno) {
+	n, sleep, e := f.tryRecv()
+	if sleep != nil {
+		e = unix.EAGAIN
+	}
+	return n, e
+}
+
 // Send is SECCOMP_IOCTL_NOTIF_SEND.
 func (f *Filter) Send(r notify.Resp) (e unix.Errno) {
 	defer func() { f.result(notify.OpSend, r.ID, e) }()

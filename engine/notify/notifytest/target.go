@@ -67,6 +67,9 @@ func (p *Process) Thread() *Thread {
 	return t
 }
 
+// Filter is what the process is under.
+func (p *Process) Filter() *Filter { return p.f }
+
 // Unreaped has the process stay a zombie when it ends, until Reap.
 func (p *Process) Unreaped() {
 	p.f.lock.Lock()
@@ -109,6 +112,18 @@ func (p *Process) Kill() {
 		}
 		t.interrupt(fatal)
 	}
+}
+
+// Dead reports whether all its threads have ended.
+func (p *Process) Dead() bool {
+	p.f.lock.Lock()
+	defer p.f.lock.Unlock()
+	for _, t := range p.threads {
+		if !t.dead {
+			return false
+		}
+	}
+	return true
 }
 
 // Exit is the end of all threads, none of which may be at a call.
@@ -190,6 +205,9 @@ func (t *Thread) start(d notify.Data, active bool) (end <-chan struct{}) {
 	f := t.p.f
 	f.lock.Lock()
 	defer f.lock.Unlock()
+	if t.dead && active {
+		return nil
+	}
 	if t.dead || t.n != nil {
 		panic(fmt.Sprintf("notifytest: system call %d of thread %d, which is dead or at another call", d.NR, t.TID))
 	}
@@ -255,13 +273,10 @@ func (t *Thread) Waiting() (id uint64, waits bool) {
 // then, time passes ([Kernel.Sched]), in which others find its notification as it was. A dead thread's calls end as Died.
 func (t *Thread) Syscall(d notify.Data) Result {
 	f := t.p.f
-	f.lock.Lock()
-	dead := t.dead
-	f.lock.Unlock()
-	if dead {
+	end := t.start(d, true)
+	if end == nil {
 		return Result{Died: true}
 	}
-	end := t.start(d, true)
 	for {
 		select {
 		case <-end:
