@@ -504,3 +504,16 @@ func TestAnswersRefusedForGood(t *testing.T) {
 		}
 	})
 }
+
+// EINTR of ADDFD says that nothing was installed: it is repeated, and the target has its descriptor.
+func TestDefectAddFDIsNotRepeated(t *testing.T) {
+	inLab(t, notifytest.Linux6_18, engine.Config{Handler: engine.HandlerFunc(func(r engine.Request) { _ = r.ReturnFD(3, true) })}, func(l *lab) {
+		_, _, th, _ := l.target()
+		for n := range uint64(10) {
+			l.fault(notify.OpAddFD, int(n), unix.EINTR)
+			if r := l.call(th, n); r.Errno != 0 || r.Val != int64(3+n) {
+				l.t.Errorf("call %d was told %v", n, r)
+			}
+		}
+	})
+}

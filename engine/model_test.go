@@ -50,6 +50,7 @@ type schedule struct {
 
 	listeners, targets, calls int
 	think                     time.Duration
+	quick                     bool // handlers answer at once, and threads seldom lose their CPU
 	events                    []event
 }
 
@@ -66,7 +67,7 @@ func (s *schedule) String() string {
 	fmt.Fprintf(&b, "seed %d profile %d fault %d flags %d\n", s.seed, s.profile, s.fault, s.flags)
 	fmt.Fprintf(&b, "inline %t inliner %t threads %t several %t queue %d workers %d receivers %d policy %d deadline %d age %d continue %t check %t\n",
 		s.inline, s.inliner, s.threads, s.several, s.queue, s.workers, s.receivers, s.policy, s.deadline, s.age, s.dropContinue, s.check)
-	fmt.Fprintf(&b, "listeners %d targets %d calls %d think %d\n", s.listeners, s.targets, s.calls, s.think)
+	fmt.Fprintf(&b, "listeners %d targets %d calls %d think %d quick %t\n", s.listeners, s.targets, s.calls, s.think, s.quick)
 	for _, e := range s.events {
 		fmt.Fprintf(&b, "at %d %s %d %d\n", e.at, e.what, e.listener, e.target)
 	}
@@ -89,7 +90,7 @@ func parseSchedule(text string) (*schedule, error) {
 		&s.inline, &s.inliner, &s.threads, &s.several, &s.queue, &s.workers, &s.receivers, &s.policy, &s.deadline, &s.age, &s.dropContinue, &s.check); err != nil {
 		return nil, err
 	}
-	if _, err := fmt.Sscanf(lines[2], "listeners %d targets %d calls %d think %d", &s.listeners, &s.targets, &s.calls, &s.think); err != nil {
+	if _, err := fmt.Sscanf(lines[2], "listeners %d targets %d calls %d think %d quick %t", &s.listeners, &s.targets, &s.calls, &s.think, &s.quick); err != nil {
 		return nil, err
 	}
 	for _, l := range lines[3:] {
@@ -111,6 +112,9 @@ func randomSchedule(seed uint64) *schedule {
 		listeners: 1 + r.IntN(3), targets: 1 + r.IntN(8), calls: 1 + r.IntN(40)}
 	if in(8) {
 		s.targets, s.calls = 1+r.IntN(40), 1+r.IntN(200)
+	}
+	if in(8) { // until its workers are placed by what handlers take
+		s.quick, s.threads, s.inline, s.calls, s.think = true, true, false, 200+r.IntN(600), 0
 	}
 	if !in(3) {
 		s.fault = 2 + r.IntN(30)
@@ -154,8 +158,9 @@ type model struct {
 
 	sites   []*site
 	sources []*engine.Source
-	later   sync.WaitGroup // handlers' own goroutines
-	closed  bool           // some listener was
+	busy    map[*engine.Source]int // handlers, of rationed
+	later   sync.WaitGroup         // handlers' own goroutines
+	closed  bool                   // some listener was
 }
 
 // A site is a listener with its targets.
@@ -186,7 +191,14 @@ func (m *model) draw(n int) int {
 // sched is where a thread may lose its CPU: mostly not, at times for long.
 func (m *model) sched() {
 	m.steps.Add(1)
-	switch n := m.draw(64); {
+	n := m.draw(64)
+	if m.s.quick {
+		if n < 8 {
+			time.Sleep(time.Duration(1 + n))
+		}
+		return
+	}
+	switch {
 	case n == 0:
 		time.Sleep(time.Duration(1 + m.draw(1_000_000)))
 	case n < 24:
@@ -236,10 +248,48 @@ const (
 	kinds      = 12
 )
 
+// rationed reports whether each listener may have one worker at a time, and it can be seen: late handlers, and those on the receive
+// thread, have no part in it.
+func (m *model) rationed() bool {
+	return m.s.several && !m.s.inline && !m.s.inliner && m.s.deadline == 0
+}
+
 // handle is the handler.
 func (m *model) handle(r engine.Request) {
 	n := r.Data().Args[0]
 	val := int64(answerBase + n)
+	if m.rationed() {
+		src := r.Source()
+		if m.mu.Lock(); m.busy[src] > 0 {
+			m.wrong = append(m.wrong, fmt.Sprintf("call %d is with a worker beside another one of its listener, which may have one", n))
+		}
+		m.busy[src]++
+		m.mu.Unlock()
+		done := func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.busy[src]--
+		}
+		if n%kinds == 5 {
+			done() // from Detach on it has no part in it
+		} else {
+			defer done()
+		}
+	}
+	if m.s.quick && n%kinds != 0 && n%kinds != 1 {
+		if n%kinds < 4 { // what the others do is in other schedules
+			return
+		}
+		if n%kinds == 7 || n%kinds == 8 {
+			_ = r.Return(3)
+			return
+		}
+		_ = r.Return(val)
+		return
+	}
+	if n%211 == 210 {
+		time.Sleep(4 * stopTimeout) // a stop must do without it
+	}
 	if took := n / kinds % 8; took > 4 {
 		time.Sleep(time.Duration(took*took) * 100 * time.Microsecond / time.Duration(1+n%7))
 	}
@@ -313,7 +363,7 @@ func (h inlines) Inlines(_ *engine.Source, d *notify.Data) bool { return d.Args[
 
 // runModel runs a schedule and returns what went wrong, and how many steps it took.
 func runModel(t *testing.T, s *schedule) (wrong []string, steps int64) {
-	m := &model{s: s, rng: rand.New(rand.NewPCG(s.seed, 2)), received: map[uint64]int{}, answered: map[uint64]int{}}
+	m := &model{s: s, rng: rand.New(rand.NewPCG(s.seed, 2)), received: map[uint64]int{}, answered: map[uint64]int{}, busy: map[*engine.Source]int{}}
 	defer func() {
 		if p := recover(); p != nil {
 			wrong = append(m.wrong, fmt.Sprint(p))
@@ -343,6 +393,13 @@ func (m *model) config() engine.Config {
 		c.CheckAfter = engine.AlwaysCheck
 	}
 	return c
+}
+
+func (m *model) options() (o engine.SourceOptions) {
+	if m.s.several {
+		o.MaxInHandlers = 1
+	}
+	return o
 }
 
 func (m *model) run() {
@@ -385,7 +442,7 @@ func (m *model) run() {
 		for range m.s.targets {
 			st.threads = append(st.threads, st.p.Thread())
 		}
-		if st.src, err = e.Add(f.Listener()); err != nil {
+		if st.src, err = e.AddWith(f.Listener(), m.options()); err != nil {
 			m.fail("%v", err)
 			return st
 		}
@@ -464,7 +521,7 @@ func (m *model) run() {
 				m.mu.Lock()
 				gone := st.closed
 				m.mu.Unlock()
-				src, err := e.Add(l)
+				src, err := e.AddWith(l, m.options())
 				if err != nil || gone {
 					setClosed(st)
 					if err != nil {
@@ -527,12 +584,14 @@ func (m *model) run() {
 		case <-done:
 		case <-time.After(time.Minute):
 			m.hung("after the stop")
+			<-done
 			return
 		}
 	}
 	events.Wait()
 	m.later.Wait()
 	m.balance()
+	time.Sleep(5 * stopTimeout) // until late handlers have returned
 }
 
 // hung says who still waits, and has them end.
@@ -680,6 +739,7 @@ func shrink(t *testing.T, s *schedule) *schedule {
 		try(func(c *schedule) { c.age = 0 })
 		try(func(c *schedule) { c.think = 0 })
 		try(func(c *schedule) { c.inliner = false })
+		try(func(c *schedule) { c.several = false })
 		try(func(c *schedule) { c.check = false })
 		try(func(c *schedule) { c.dropContinue = false })
 		try(func(c *schedule) { c.policy = policy.DropOldest })
