@@ -11,6 +11,8 @@ BUILDVCS := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo 
 NOPGO := -pgo=off
 # All packages of all modules: go.work, which see. The library is the module of this folder.
 ALL := work
+# The engine on a fake kernel, in virtual time; -args -model 2m runs longer.
+FAKE := ^(TestModel|TestDefect|TestAnswersRefused)
 
 help: ## print this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +29,7 @@ build: deps ## build bin/unknot
 test: deps ## vet and run all tests; as root also what needs root
 	$(GO) vet $(NOPGO) $(ALL)
 	$(GO) test $(NOPGO) -timeout 20m $(ALL)
+	$(GO) test $(NOPGO) -tags fakekernel -run '$(FAKE)' ./engine
 
 lint: deps ## gofmt, staticcheck, and the rule of who may import whom (.depguard.yaml)
 	@sh scripts/lint.sh

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
@@ -19,12 +20,12 @@ import (
 
 // attach has epoll watch a descriptor.
 func (rx *receiver) attach(fd, index int) error {
-	return unix.EpollCtl(rx.epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)})
+	return kernel.EpollCtl(rx.epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)})
 }
 
 // detach takes s off epoll.
 func (rx *receiver) detach(s *Source) {
-	_ = unix.EpollCtl(rx.epfd, unix.EPOLL_CTL_DEL, s.l.FD(), nil)
+	_ = kernel.EpollCtl(rx.epfd, unix.EPOLL_CTL_DEL, s.l.FD(), nil)
 }
 
 // setWakeUp gives a listener the wake-up mode of the configuration, whatever it had before.
@@ -215,7 +216,7 @@ func ProbePriority() error {
 	tried := make(chan error)
 	osthread.Start(func() {
 		tried <- func() error {
-			tid := unix.Gettid()
+			tid := osthread.Self()
 			a, err := unix.SchedGetAttr(tid, 0)
 			if err != nil {
 				return fmt.Errorf("read scheduling policy: %w", err)

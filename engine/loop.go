@@ -3,10 +3,10 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"syscall"
 	"time"
 
+	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
@@ -79,7 +79,7 @@ func (l *loop) run() error {
 			}
 			continue
 		}
-		n, err := unix.EpollWait(rx.epfd, events[:], timeout(deadline, timed))
+		n, err := kernel.EpollWait(rx.epfd, events[:], timeout(deadline, timed))
 		if err == unix.EINTR {
 			continue
 		}
@@ -104,7 +104,7 @@ func (l *loop) run() error {
 			l.ready(src, ev.Events&unix.EPOLLIN != 0, ev.Events&unix.EPOLLHUP != 0)
 		}
 		if gone == n && n > 0 {
-			runtime.Gosched() // let the controller take them off epoll
+			kernel.Yield() // let the controller take them off epoll
 		}
 		if woken && l.woken() {
 			return nil
@@ -212,7 +212,7 @@ func (l *loop) poll(deadline int64, timed bool) (stop bool) {
 		t := unix.NsecToTimespec(max(deadline-now(), 0))
 		ts = &t
 	}
-	if n, err := unix.Ppoll(l.polled, ts, nil); err != nil || n == 0 {
+	if n, err := kernel.Ppoll(l.polled, ts); err != nil || n == 0 {
 		return false // EINTR, or the time is up
 	}
 	for i, src := range l.polls {
@@ -240,7 +240,7 @@ func (l *loop) setUp() error {
 			rx.door.cpu.Store(placement.Anywhere)
 		}
 	}
-	rx.door.tid.Store(int32(unix.Gettid()))
+	rx.door.tid.Store(int32(osthread.Self()))
 	c.Logger.Debug("receive thread", "receiver", rx.index, "cpu", rx.seat.cpu, "why", rx.seat.why)
 	var sig syscall.Signal
 	if c.Interrupt != NoInterrupt {
@@ -271,12 +271,12 @@ func (l *loop) woken() bool {
 	d.seen.Store(l.seen)
 	d.notified.Store(false)
 	var b [8]byte
-	_, _ = unix.Read(d.wakefd, b[:]) // EAGAIN: somebody else's wake came between
+	_, _ = kernel.Read(d.wakefd, b[:]) // EAGAIN: somebody else's wake came between
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, t := range d.barriers {
 		if t.closeFD != noFD {
-			_ = unix.Close(t.closeFD) // private: its number here is nobody else's
+			_ = kernel.Close(t.closeFD) // private: its number here is nobody else's
 		}
 		if t.forget != nil {
 			l.forget(t.forget)
@@ -297,7 +297,7 @@ func (l *loop) receive(src *Source, block bool) bool {
 	if !src.inline {
 		for !s.hasCell {
 			if s.hasCell = src.slab.Take(s.cell[:]) == 1; !s.hasCell {
-				runtime.Gosched() // a worker is between taking a handle and giving its cell back
+				kernel.Yield() // a worker is between taking a handle and giving its cell back
 			}
 		}
 		c = src.slab.At(s.cell[0])

@@ -179,6 +179,10 @@ func (l *loop) expire(src *Source, at int64) {
 		l.t.expired.Add(uint64(k))
 		src.expired.Add(uint64(k))
 		l.evict(src, src.rx.evicted[:k])
+		// No worker takes what was dropped here, so that none would end a pause.
+		if number, on := src.pause.now(); on && src.rx.policy.Resumes(src.ring.Load().Len()) {
+			src.pause.end(number)
+		}
 	}
 }
 

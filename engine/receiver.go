@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/ring"
-	"golang.org/x/sys/unix"
 )
 
 // A receiver is a receive thread and what belongs to it: an epoll instance, listeners, their rings, workers,
@@ -82,25 +82,25 @@ func (e *Engine) newReceiver(index int) (rx *receiver, err error) {
 	rx.crew.init(workers)
 	rx.seat = takeSeat(&e.cfg, e.cpus, e.seats())
 	rx.door.cpu.Store(int32(rx.seat.cpu))
-	if rx.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if rx.epfd, err = kernel.EpollCreate(); err != nil {
 		rx.seat.leave()
 		return nil, errorf("create epoll instance: %w", err)
 	}
-	if rx.door.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
+	if rx.door.wakefd, err = kernel.Eventfd(); err == nil {
 		if err = rx.attach(rx.door.wakefd, wakeIndex); err == nil {
 			return rx, nil
 		}
-		_ = unix.Close(rx.door.wakefd)
+		_ = kernel.Close(rx.door.wakefd)
 	}
-	_ = unix.Close(rx.epfd)
+	_ = kernel.Close(rx.epfd)
 	rx.seat.leave()
 	return nil, errorf("create wake-up event: %w", err)
 }
 
 // close gives back what newReceiver took. The thread has ended, or never began.
 func (rx *receiver) close() {
-	_ = unix.Close(rx.epfd)
-	_ = unix.Close(rx.door.wakefd)
+	_ = kernel.Close(rx.epfd)
+	_ = kernel.Close(rx.door.wakefd)
 	rx.seat.leave()
 }
 
@@ -216,5 +216,5 @@ func (rx *receiver) interrupt() {
 func (rx *receiver) notify() {
 	var b [8]byte
 	binary.NativeEndian.PutUint64(b[:], 1)
-	_, _ = unix.Write(rx.door.wakefd, b[:]) // EAGAIN: a wake is pending, which is as good
+	_, _ = kernel.Write(rx.door.wakefd, b[:]) // EAGAIN: a wake is pending, which is as good
 }

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
@@ -24,7 +24,7 @@ type registry struct {
 	high          atomic.Int32                         // no index from here on was used yet
 	added, hungUp atomic.Uint64                        // listeners, so far
 
-	mu   sync.Mutex
+	mu   kernel.Mutex
 	free []int // indexes below high that are nobody's
 	byFD map[int]*Source
 }

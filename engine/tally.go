@@ -5,7 +5,6 @@ import (
 	"syscall"
 
 	"github.com/unknot/unknot/engine/hist"
-	"github.com/unknot/unknot/engine/mono"
 )
 
 // A tally is what one thread of the engine counts. Each term is counted by the
@@ -228,8 +227,3 @@ func (e *Engine) Errnos() map[syscall.Errno]uint64 {
 	}
 	return all
 }
-
-// clock is all engines' of the process, whose controllers adjust it.
-var clock mono.Clock
-
-func now() int64 { return clock.Now() }

@@ -3,11 +3,11 @@ package engine
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/osthread"
@@ -65,7 +65,7 @@ func (w *worker) loop() {
 		c = rx.rings.Consumer()
 	} else {
 		c = rx.rings.ThreadConsumer()
-		w.tid.Store(int32(unix.Gettid()))
+		w.tid.Store(int32(osthread.Self()))
 		defer w.tid.Store(0)
 	}
 	var h [1]uint64
@@ -208,12 +208,12 @@ func (w *worker) finish() bool {
 	// Who answers in our stead, the deadline or another goroutine of the
 	// handler's, still looks at the slot.
 	for phaseOf(r.state.Load()) < answered {
-		runtime.Gosched()
+		kernel.Yield()
 	}
 	r.giveBack()
 	r.state.Store(r.seq - running + idle)
 	for r.readers.Load() != 0 { // for the time of a copy
-		runtime.Gosched()
+		kernel.Yield()
 	}
 	return !w.replaced.Load()
 }

@@ -8,9 +8,9 @@
 //	if got.Errno != unix.EPERM { … }
 //
 // The engine's own code serves each call: the default answers of handlers that panic or do not answer, requests
-// that are detached or kept for too long, the counters. What Linux does is simulated: that a
-// notification is answered once, by its id; that a target that dies or is interrupted is gone from then on,
-// also in the midst of a handler ([Target.Before]); that an interrupted call comes again with another id.
+// that are detached or kept for too long, the counters. What Linux does is package notifytest's ([Engine.Kernel]), which does as the kernel
+// does: a notification is answered once, by its id; a target that dies or is interrupted is gone from then on,
+// also in the midst of a handler ([Target.Before]); an interrupted call comes again with another id.
 //
 // Not simulated: queues, threads and overload; real listeners test those. What a handler does to a
 // target by itself, without the engine (/proc/PID, process_vm_readv), it does to whatever process has
@@ -19,10 +19,10 @@ package enginetest
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -30,6 +30,7 @@ import (
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/internal/offline"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/notify/notifytest"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,10 +42,10 @@ type Engine struct {
 	t testing.TB
 	e *engine.Engine
 
-	mu     sync.Mutex
-	nextID uint64
-	tids   int
-	calls  map[*Call]struct{} // not over yet
+	k *notifytest.Kernel
+
+	mu    sync.Mutex
+	calls map[*Call]struct{} // not over yet
 }
 
 // New returns an engine with the handler. At the end of the test, calls that still wait for their answer are
@@ -62,7 +63,7 @@ func NewWith(t testing.TB, cfg engine.Config) *Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Engine{t: t, e: made.(*engine.Engine), nextID: rand.Uint64() | 1, tids: 1000, calls: map[*Call]struct{}{}}
+	e := &Engine{t: t, e: made.(*engine.Engine), k: notifytest.New(notifytest.Linux6_18), calls: map[*Call]struct{}{}}
 	t.Cleanup(func() {
 		e.mu.Lock()
 		var left []*Call
@@ -71,12 +72,18 @@ func NewWith(t testing.TB, cfg engine.Config) *Engine {
 		}
 		e.mu.Unlock()
 		for _, c := range left {
-			t.Errorf("enginetest: system call %d of thread %d still waits for its answer", c.data.NR, c.target.TID)
+			if !c.over() {
+				t.Errorf("enginetest: system call %d of thread %d still waits for its answer", c.data.NR, c.target.TID)
+			}
 		}
 		e.Expire()
 	})
 	return e
 }
+
+// Kernel is what stands in for Linux: the newest that there is, unless its Profile is set before the first target. Its Fault says
+// which ioctls go wrong.
+func (e *Engine) Kernel() *notifytest.Kernel { return e.k }
 
 // Engine is what handlers see as their source's engine: for its counters, latencies and the like. It does not run.
 func (e *Engine) Engine() *engine.Engine { return e.e }
@@ -91,7 +98,8 @@ func (e *Engine) Target() *Target { return e.TargetWith(engine.SourceOptions{}) 
 // TargetWith is Target for a listener with options, for instance a tag.
 func (e *Engine) TargetWith(o engine.SourceOptions) *Target {
 	e.t.Helper()
-	p := &process{e: e, fds: map[int]FD{}, heap: 0x7f00_0000_1000, threads: map[int]*Target{}}
+	p := &process{e: e, filter: e.k.Install(0), fds: map[int]FD{}, heap: 0x7f00_0000_1000, threads: map[int]*Target{}}
+	p.proc = p.filter.ProcessWith(p.take)
 	s, err := offline.Add(e.e, notify.Simulated((*kernel)(p)), o)
 	if err != nil {
 		e.t.Fatal(err)
@@ -101,16 +109,20 @@ func (e *Engine) TargetWith(o engine.SourceOptions) *Target {
 	return p.thread()
 }
 
-// A process is what threads share. Engine.mu guards it.
+// A process is what threads share. Engine.mu guards what is not said to be guarded otherwise.
 type process struct {
 	e       *Engine
 	source  *engine.Source
+	filter  *notifytest.Filter
+	proc    *notifytest.Process
 	dead    bool
 	regions []region
-	heap    uint64 // where Put puts the next thing
-	fds     map[int]FD
-	threads map[int]*Target
-	answers uint64 // that the kernel took
+	heap    uint64          // where Put puts the next thing
+	threads map[int]*Target // written under fdMu, too
+	answers atomic.Uint64   // that the kernel took
+
+	fdMu sync.Mutex // within which nothing else is locked: the filter is when a descriptor is taken
+	fds  map[int]FD
 }
 
 // A Target is a thread that makes calls, one at a time.
@@ -121,15 +133,19 @@ type Target struct {
 	Arch uint32
 
 	p      *process
-	call   *Call // that waits; nil: none
+	th     *notifytest.Thread
+	call   *Call // the last one; nil: none
 	before [ops][]func()
+	added  []int // descriptors, in its call; guarded by process.fdMu
 }
 
 func (p *process) thread() *Target {
+	th := p.proc.Thread()
+	t := &Target{TID: th.TID, Arch: notify.NativeArch, p: p, th: th}
 	p.e.mu.Lock()
 	defer p.e.mu.Unlock()
-	p.e.tids++
-	t := &Target{TID: p.e.tids, Arch: notify.NativeArch, p: p}
+	p.fdMu.Lock()
+	defer p.fdMu.Unlock()
 	p.threads[t.TID] = t
 	return t
 }
@@ -170,15 +186,20 @@ func (r Result) String() string {
 
 // A Call is a trapped call on its way.
 type Call struct {
-	target *Target
-	data   notify.Data
-
-	// Guarded by Engine.mu.
-	id      uint64 // of the notification that waits
-	over    bool
-	result  Result
+	target  *Target
+	data    notify.Data
 	handled sync.WaitGroup // handlers
 	ended   chan struct{}
+	result  Result // once ended is closed
+}
+
+func (c *Call) over() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // Call makes a system call and returns how it ended, once its handlers have returned, too. That takes an answer: the test
@@ -204,32 +225,59 @@ func (t *Target) StartData(d notify.Data) *Call {
 	e.t.Helper()
 	c := &Call{target: t, data: d, ended: make(chan struct{})}
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if t.p.dead || t.call != nil {
+	_, waits := t.th.Waiting()
+	dead := t.p.dead
+	if waits || dead {
+		e.mu.Unlock()
 		e.t.Fatalf("enginetest: system call %d of thread %d, which is dead or at another call", d.NR, t.TID)
 	}
 	t.call = c
 	e.calls[c] = struct{}{}
-	c.notify()
+	e.mu.Unlock()
+	t.p.fdMu.Lock()
+	t.added = nil
+	t.p.fdMu.Unlock()
+	t.th.Start(d)
+	c.handled.Add(1)
+	go func() {
+		c.end(t.th.Wait())
+		c.handled.Done()
+	}()
+	t.p.receive()
 	return c
 }
 
-// notify has the call handled, by a new id. The caller holds Engine.mu.
-func (c *Call) notify() {
-	e := c.target.p.e
-	e.nextID++
-	c.id = e.nextID
-	c.result.Tries++
-	n := notify.Notif{ID: c.id, PID: uint32(c.target.TID), Data: c.data}
-	s := c.target.p.source
-	c.handled.Go(func() { offline.Serve(s, n) })
+// receive has what waits to be received handled, as a receive thread would.
+func (p *process) receive() {
+	for {
+		n, errno := p.filter.TryRecv()
+		switch errno {
+		case 0:
+			p.e.mu.Lock()
+			c := p.threads[int(n.PID)].call
+			p.e.mu.Unlock()
+			c.handled.Go(func() { offline.Serve(p.source, n) })
+		case unix.EAGAIN:
+			return
+		case unix.ENOENT:
+			if p.proc.Dead() {
+				return
+			}
+		}
+	}
 }
 
-// end is the end of a call. The caller holds Engine.mu.
-func (c *Call) end() {
-	c.over = true
-	c.target.call = nil
-	delete(c.target.p.e.calls, c)
+// end is the end of a call.
+func (c *Call) end(r notifytest.Result) {
+	t := c.target
+	t.p.fdMu.Lock()
+	added := t.added
+	t.p.fdMu.Unlock()
+	c.result = Result{Val: r.Val, Errno: r.Errno, Continued: r.Continued, Interrupted: r.Interrupted, Died: r.Died, Tries: r.Tries, Added: added}
+	e := t.p.e
+	e.mu.Lock()
+	delete(e.calls, c)
+	e.mu.Unlock()
 	close(c.ended)
 }
 
@@ -247,16 +295,11 @@ func (c *Call) Wait() Result {
 	select {
 	case <-done:
 	case <-time.After(patience):
-		e.mu.Lock()
-		over := c.over
-		e.mu.Unlock()
-		if over {
+		if c.over() {
 			e.t.Fatalf("enginetest: the handler of system call %d does not return", c.data.NR)
 		}
 		e.t.Fatalf("enginetest: system call %d has no answer: was it detached and forgotten?", c.data.NR)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	return c.result
 }
 
@@ -264,9 +307,7 @@ func (c *Call) Wait() Result {
 // call first.
 func (p *process) settle() {
 	for {
-		p.e.mu.Lock()
-		answers := p.answers
-		p.e.mu.Unlock()
+		answers := p.answers.Load()
 		if n := p.source.Counters(); n.Answered >= answers && n.Balance() == 0 {
 			return
 		}
@@ -278,38 +319,21 @@ func (p *process) settle() {
 func (t *Target) Kill() {
 	e := t.p.e
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	t.p.dead = true
 	t.p.regions = nil
-	for _, o := range t.p.threads {
-		if c := o.call; c != nil {
-			c.result.Died = true
-			c.end()
-		}
-	}
+	e.mu.Unlock()
+	t.p.proc.Kill()
 }
 
 // Interrupt has a signal, whose handler does not restart calls, end the thread's call by EINTR: answers to it fail
 // with engine.ErrGone. Without a call nothing happens.
-func (t *Target) Interrupt() {
-	e := t.p.e
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if c := t.call; c != nil {
-		c.result.Interrupted, c.result.Errno = true, unix.EINTR
-		c.end()
-	}
-}
+func (t *Target) Interrupt() { t.th.Signal(false) }
 
 // Restart has a signal, whose handler restarts calls (SA_RESTART), interrupt the thread's call: answers to it fail
 // with engine.ErrGone, and the call comes again, to another run of the handler, with another id.
 func (t *Target) Restart() {
-	e := t.p.e
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if t.call != nil {
-		t.call.notify()
-	}
+	t.th.Signal(true)
+	t.p.receive()
 }
 
 // An Op is something that a handler does to a target.
@@ -342,15 +366,15 @@ type FD struct {
 
 // FD is the target's descriptor of that number, if a handler gave it one.
 func (t *Target) FD(n int) (FD, bool) {
-	t.p.e.mu.Lock()
-	defer t.p.e.mu.Unlock()
+	t.p.fdMu.Lock()
+	defer t.p.fdMu.Unlock()
 	fd, ok := t.p.fds[n]
 	return fd, ok
 }
 
 func (p *process) closeAll() {
-	p.e.mu.Lock()
-	defer p.e.mu.Unlock()
+	p.fdMu.Lock()
+	defer p.fdMu.Unlock()
 	for _, fd := range p.fds {
 		_ = fd.File.Close()
 	}

@@ -4,100 +4,94 @@ import (
 	"os"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/notify/notifytest"
 	"golang.org/x/sys/unix"
 )
 
 // kernel is Linux's side of a process's listener.
 type kernel process
 
-// waiting is the call whose notification waits. The caller holds Engine.mu.
-func (k *kernel) waiting(id uint64) *Call {
+// waiting is the target whose notification waits.
+func (k *kernel) waiting(id uint64) *Target {
+	k.e.mu.Lock()
+	defer k.e.mu.Unlock()
 	for _, t := range k.threads {
-		if c := t.call; c != nil && c.id == id {
-			return c
+		if is, waits := t.th.Waiting(); waits && is == id {
+			return t
 		}
 	}
 	return nil
 }
 
-// before runs what a test wants done before an operation on a call. It returns with Engine.mu held.
-func (k *kernel) before(op Op, t func() *Target) {
+// before runs what a test wants done before an operation on the call of t, if not nil.
+func (k *kernel) before(op Op, t *Target) {
+	if t == nil {
+		return
+	}
 	k.e.mu.Lock()
-	if t := t(); t != nil && len(t.before[op]) > 0 {
-		f := t.before[op][0]
+	var f func()
+	if len(t.before[op]) > 0 {
+		f = t.before[op][0]
 		t.before[op] = t.before[op][1:]
-		k.e.mu.Unlock()
+	}
+	k.e.mu.Unlock()
+	if f != nil {
 		f()
-		k.e.mu.Lock()
 	}
 }
 
-// call is the call of an id, after what a test wants done before the operation; nil if it does not wait.
-// It returns with Engine.mu held.
-func (k *kernel) call(op Op, id uint64) *Call {
-	k.before(op, func() *Target {
-		if c := k.waiting(id); c != nil {
-			return c.target
-		}
-		return nil
-	})
-	return k.waiting(id)
-}
-
+// Recv is package notifytest's: receive receives.
 func (k *kernel) Recv() (notify.Notif, unix.Errno) { return notify.Notif{}, unix.ENOENT }
 
-func (k *kernel) SetFlags(uint64) unix.Errno { return 0 }
+func (k *kernel) SetFlags(flags uint64) unix.Errno { return k.filter.SetFlags(flags) }
 
 func (k *kernel) IDValid(id uint64) unix.Errno {
-	defer k.e.mu.Unlock()
-	if k.call(OpAlive, id) == nil {
-		return unix.ENOENT
-	}
-	return 0
+	k.before(OpAlive, k.waiting(id))
+	return k.filter.IDValid(id)
 }
 
 func (k *kernel) Send(r notify.Resp) unix.Errno {
-	defer k.e.mu.Unlock()
-	c := k.call(OpSend, r.ID)
-	if c == nil {
-		return unix.ENOENT
-	}
-	switch {
-	case r.Flags&notify.RespContinue != 0:
-		c.result.Continued = true
-	case r.Error != 0:
-		c.result.Errno = unix.Errno(-r.Error)
-	default:
-		c.result.Val = r.Val
-	}
-	k.answers++
-	c.end()
-	return 0
+	k.before(OpSend, k.waiting(r.ID))
+	return k.took(k.filter.Send(r))
 }
 
 func (k *kernel) AddFD(a notify.AddFD) (int, unix.Errno) {
-	defer k.e.mu.Unlock()
-	c := k.call(OpAddFD, a.ID)
-	if c == nil {
-		return -1, unix.ENOENT
+	k.before(OpAddFD, k.waiting(a.ID))
+	n, errno := k.filter.AddFD(a)
+	if a.Flags&notify.AddFDSend != 0 {
+		k.took(errno)
 	}
+	return n, errno
+}
+
+// took counts an answer.
+func (k *kernel) took(errno unix.Errno) unix.Errno {
+	if errno == 0 {
+		k.answers.Add(1)
+	}
+	return errno
+}
+
+// take installs a copy of one of the test's descriptors.
+func (p *process) take(th *notifytest.Thread, a notify.AddFD) (int, unix.Errno) {
 	dup, err := unix.FcntlInt(uintptr(a.SrcFD), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return -1, unix.EBADF
 	}
+	p.fdMu.Lock()
+	defer p.fdMu.Unlock()
 	n := int(a.NewFD)
 	if a.Flags&notify.AddFDSetFD == 0 {
-		for n = 3; k.fds[n].File != nil; n++ { // 0 to 2 are its own
+		for n = 3; p.fds[n].File != nil; n++ { // 0 to 2 are its own
 		}
-	} else if old := k.fds[n].File; old != nil {
+	} else if old := p.fds[n].File; old != nil {
 		_ = old.Close()
 	}
-	k.fds[n] = FD{os.NewFile(uintptr(dup), "descriptor of a target"), a.NewFDFlags&unix.O_CLOEXEC != 0}
-	c.result.Added = append(c.result.Added, n)
-	if a.Flags&notify.AddFDSend != 0 {
-		c.result.Val = int64(n)
-		k.answers++
-		c.end()
+	p.fds[n] = FD{os.NewFile(uintptr(dup), "descriptor of a target"), a.NewFDFlags&unix.O_CLOEXEC != 0}
+	for _, t := range p.threads {
+		if t.th == th {
+			t.added = append(t.added, n)
+		}
 	}
 	return n, 0
 }
@@ -111,8 +105,12 @@ func (k *kernel) WriteMem(tid int, addr uint64, p []byte) (int, unix.Errno) {
 }
 
 func (k *kernel) access(op Op, tid int, addr uint64, n int, f func(at int, b []byte)) (int, unix.Errno) {
+	k.e.mu.Lock()
+	t := k.threads[tid]
+	k.e.mu.Unlock()
+	k.before(op, t)
+	k.e.mu.Lock()
 	defer k.e.mu.Unlock()
-	k.before(op, func() *Target { return k.threads[tid] })
 	if k.dead || k.threads[tid] == nil {
 		return 0, unix.ESRCH
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/osthread"
 	"golang.org/x/sys/unix"
 )
@@ -160,7 +161,7 @@ func (l *Listener) Close() error {
 	if l.journal != nil {
 		_ = l.journal.Close()
 	}
-	if err := unix.Close(int(fd)); err != nil {
+	if err := kernel.Close(int(fd)); err != nil {
 		return fmt.Errorf("close listener: %w", err)
 	}
 	return nil

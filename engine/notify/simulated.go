@@ -60,3 +60,12 @@ func (l *Listener) recvSimulated(n *Notif) error {
 	*n = got
 	return opError(OpRecv, e)
 }
+
+// sendCarried repeats what was interrupted, as Send does.
+func (l *Listener) sendCarried(r Resp) error {
+	for {
+		if e := l.kernel.Send(r); e != unix.EINTR {
+			return opError(OpSend, e)
+		}
+	}
+}

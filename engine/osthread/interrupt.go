@@ -1,3 +1,5 @@
+//go:build !fakekernel
+
 package osthread
 
 import (
@@ -6,13 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// ErrNoInterrupt wraps the reasons why a signal cannot interrupt system calls.
-var ErrNoInterrupt = fmt.Errorf("no interrupting signal")
-
-// DefaultInterrupt is the signal for interrupts where the user names no other: a real-time signal that neither
-// the Go runtime nor the C libraries use.
-const DefaultInterrupt syscall.Signal = 40
 
 // AllowInterrupt makes sig interrupt blocking system calls: they return EINTR
 // instead of going on (siginterrupt(3)). The Go runtime installs its handlers

@@ -1,3 +1,5 @@
+//go:build !fakekernel
+
 package osthread
 
 import (

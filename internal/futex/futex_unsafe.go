@@ -1,3 +1,5 @@
+//go:build !fakekernel
+
 // Package futex puts threads to sleep on a word of this process's memory and wakes them: futex(2), private. It is for
 // threads that are wired to their goroutine. x/sys has no such call, and packages that import nothing but the standard
 // library need it. Targets of storms sleep on words that processes share, which package storm does for itself.

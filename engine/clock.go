@@ -1,0 +1,10 @@
+//go:build !fakekernel
+
+package engine
+
+import "github.com/unknot/unknot/engine/mono"
+
+// clock is all engines' of the process, whose controllers adjust it.
+var clock mono.Clock
+
+func now() int64 { return clock.Now() }
