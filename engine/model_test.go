@@ -249,9 +249,9 @@ const (
 )
 
 // rationed reports whether each listener may have one worker at a time, and it can be seen: late handlers, and those on the receive
-// thread, have no part in it.
+// thread, have no part in it, nor has what a listener that moves to another receiver leaves with workers of the first.
 func (m *model) rationed() bool {
-	return m.s.several && !m.s.inline && !m.s.inliner && m.s.deadline == 0
+	return m.s.several && m.s.receivers == 1 && !m.s.inline && !m.s.inliner && m.s.deadline == 0
 }
 
 // handle is the handler.
@@ -590,8 +590,8 @@ func (m *model) run() {
 	}
 	events.Wait()
 	m.later.Wait()
+	time.Sleep(5 * stopTimeout) // until late handlers have returned: then the last descriptors are closed
 	m.balance()
-	time.Sleep(5 * stopTimeout) // until late handlers have returned
 }
 
 // hung says who still waits, and has them end.

@@ -336,7 +336,8 @@ type SourceOptions struct {
 	// WaitTarget is as Config.WaitTarget, which is what 0 means.
 	WaitTarget time.Duration
 	// MaxInHandlers is how many workers may be at the listener's calls at once; others wait in its ring. So
-	// slow handlers of one listener leave workers to others. Detached requests do not count. 0: all workers of
+	// slow handlers of one listener leave workers to others. Detached requests do not count, nor, after the listener
+	// moved to another receiver, those that workers of the first have in hand. 0: all workers of
 	// the receiver while it has no other listener, else all but one: one listener cannot stop the others, two
 	// can. With several slow ones say less, or have more workers.
 	MaxInHandlers int

@@ -338,6 +338,9 @@ func (k calls) Ioctl(fd, req uintptr, arg unsafe.Pointer, _ [3]uintptr) (uintptr
 	defer k.sched()
 	l, ok := k.file(int(fd)).(listenerFile)
 	if !ok {
+		if int(fd) == -1 { // a closed listener's, which is never anybody's
+			return 0, unix.EBADF
+		}
 		if k.file(int(fd)) == nil {
 			return 0, k.stray(unix.EBADF)
 		}
