@@ -11,8 +11,8 @@ import (
 
 	seccomp "github.com/seccomp/libseccomp-golang"
 	"github.com/unknot/unknot/engine/hist"
-	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/mono"
 	"golang.org/x/sys/unix"
 )
 

@@ -1,8 +1,8 @@
 package bench
 
 import (
-	"github.com/unknot/unknot/bench/machine"
 	"github.com/unknot/unknot/engine/filter"
+	"github.com/unknot/unknot/internal/machine"
 )
 
 // Fingerprint is that of this machine and of what this program was built with,

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/internal/dist"
 )
 
 // TestLoadsLoseNothing: whatever the targets do, every engine answers each call

@@ -9,9 +9,9 @@ import (
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
-	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/mono"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/ring"
 	"golang.org/x/sys/unix"
 )

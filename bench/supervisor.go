@@ -12,9 +12,9 @@ import (
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
-	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/mono"
 	"golang.org/x/sys/unix"
 )
 

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/unknot/unknot/bench/dist"
+	"github.com/unknot/unknot/internal/dist"
 	"golang.org/x/sys/unix"
 )
 

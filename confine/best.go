@@ -3,7 +3,7 @@ package confine
 import (
 	"fmt"
 
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )

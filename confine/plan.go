@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/internal/placement"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // masksEvery is how soon the controller looks again at the CPU masks of targets.

@@ -2,7 +2,7 @@
 
 package engine
 
-import "github.com/unknot/unknot/engine/mono"
+import "github.com/unknot/unknot/internal/mono"
 
 // clock is all engines' of the process, whose controllers adjust it.
 var clock mono.Clock

@@ -5,7 +5,7 @@ package engine
 import (
 	"time"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
+	"github.com/unknot/unknot/internal/kernel"
 )
 
 // A virtualClock is package time's, which testing/synctest makes virtual.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/engine/mono"
+	"github.com/unknot/unknot/internal/mono"
 )
 
 func TestTheKeeperAdjustsTheClock(t *testing.T) {

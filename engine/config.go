@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // A CPU says where the receive thread is pinned. The zero value is AutoCPU.

@@ -3,7 +3,7 @@ package engine_test
 import (
 	"testing"
 
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // severalCPUs are those that this process may use; with one there is nothing to be tested.

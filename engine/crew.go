@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/unknot/unknot/engine/internal/placement"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // A crew is the workers of a receiver, and what they are told: one word, which each compares

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/internal/placement"
-	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // A Receiver describes one of an engine's receive threads.

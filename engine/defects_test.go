@@ -46,7 +46,7 @@ func inLab(t *testing.T, p notifytest.Profile, c engine.Config, f func(*lab)) {
 			synctest.Test(t, func(t *testing.T) {
 				l := &lab{t: t, k: notifytest.New(p), faults: map[notify.Op][]unix.Errno{}, results: map[notify.Op]map[unix.Errno]int{}}
 				l.k.Spend = func(d time.Duration) { time.Sleep(d) }
-				l.k.Sched = func() { time.Sleep(100) }
+				l.k.Sched = func() { time.Sleep(100 * time.Nanosecond) }
 				l.k.Fault = func(op notify.Op) (e unix.Errno) {
 					l.mu.Lock()
 					defer l.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // An Engine supervises the listeners that are added to it. Its methods may be

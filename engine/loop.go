@@ -6,11 +6,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/kernel"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

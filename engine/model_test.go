@@ -160,7 +160,6 @@ type model struct {
 	sources []*engine.Source
 	busy    map[*engine.Source]int // handlers, of rationed
 	later   sync.WaitGroup         // handlers' own goroutines
-	closed  bool                   // some listener was
 }
 
 // A site is a listener with its targets.

@@ -6,7 +6,7 @@ import (
 	"github.com/unknot/unknot/engine/internal/offline"
 	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // An engine of package enginetest: one receiver without a thread, and a worker for each call.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // A storm is a load that goes on until the test ends: targets that call one after the other.

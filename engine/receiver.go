@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/kernel"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/ring"
 )
 

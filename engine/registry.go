@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/kernel"
 	"golang.org/x/sys/unix"
 )
 

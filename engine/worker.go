@@ -7,10 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/internal/placement"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/kernel"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/ring"
 	"golang.org/x/sys/unix"
 )

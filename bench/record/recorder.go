@@ -15,7 +15,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/unknot/unknot/bench/internal/bpf"
 	"github.com/unknot/unknot/bench/trace"
-	"github.com/unknot/unknot/engine/mono"
+	"github.com/unknot/unknot/internal/mono"
 )
 
 // DefaultCalls is the Config.MaxCalls of a zero Config: some 12 MB of file and 60

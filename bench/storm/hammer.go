@@ -3,7 +3,7 @@ package storm
 import (
 	"math/rand/v2"
 
-	"github.com/unknot/unknot/engine/mono"
+	"github.com/unknot/unknot/internal/mono"
 	"golang.org/x/sys/unix"
 )
 

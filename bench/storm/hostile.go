@@ -15,8 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/unknot/unknot/engine/mono"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/mono"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/hist"
-	"github.com/unknot/unknot/engine/mono"
+	"github.com/unknot/unknot/internal/mono"
 )
 
 // childConfig is what the target process is told.

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/hist"
-	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/mono"
 	"golang.org/x/sys/unix"
 )
 

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/dist"
 	"golang.org/x/sys/unix"
 )
 

@@ -8,9 +8,9 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/mono"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -19,7 +19,7 @@ import (
 
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

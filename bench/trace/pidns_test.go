@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench/internal/bpf"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/unknot/unknot/bench"
-	"github.com/unknot/unknot/bench/machine"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/cmd/unknot/internal/rules"
@@ -26,6 +25,7 @@ import (
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/machine"
 	"github.com/unknot/unknot/internal/wholefile"
 	"golang.org/x/sys/unix"
 )

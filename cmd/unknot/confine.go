@@ -17,7 +17,7 @@ import (
 	"github.com/unknot/unknot/confine"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -15,9 +15,9 @@ import (
 	"github.com/unknot/unknot/bench/trace"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/filter"
-	"github.com/unknot/unknot/engine/mono"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/mono"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/unknot/unknot/engine/mono"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/mono"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

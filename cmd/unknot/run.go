@@ -22,8 +22,8 @@ import (
 	"github.com/unknot/unknot/engine/filter"
 	"github.com/unknot/unknot/engine/launch"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

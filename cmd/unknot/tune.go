@@ -9,14 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/unknot/unknot/bench"
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/record"
 	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
-	"github.com/unknot/unknot/bench/tune"
 	"github.com/unknot/unknot/cmd/unknot/internal/fleet"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/dist"
 )
 
 type tuneFlags struct {

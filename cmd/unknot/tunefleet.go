@@ -9,8 +9,8 @@ import (
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
 	"github.com/unknot/unknot/bench/replay"
-	"github.com/unknot/unknot/bench/tune"
 	"github.com/unknot/unknot/cmd/unknot/internal/fleet"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune"
 	"github.com/unknot/unknot/engine"
 )
 

@@ -8,8 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/unknot/unknot/bench/machine"
 	"github.com/unknot/unknot/engine/filter"
+	"github.com/unknot/unknot/internal/machine"
 	"golang.org/x/sys/unix"
 )
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/internal/testchild"
 	"github.com/unknot/unknot/internal/unixsocket"
 	"golang.org/x/sys/unix"

@@ -19,7 +19,7 @@ import (
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/internal/cbpf"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -3,7 +3,7 @@ package notify
 import (
 	"unsafe"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
+	"github.com/unknot/unknot/internal/kernel"
 	"golang.org/x/sys/unix"
 )
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
+	"github.com/unknot/unknot/internal/kernel"
 	"golang.org/x/sys/unix"
 )
 

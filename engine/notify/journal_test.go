@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/kernel"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -10,8 +10,8 @@ import (
 
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
 	"github.com/unknot/unknot/engine/target"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/osthread"
 	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )

@@ -11,6 +11,8 @@ import (
 )
 
 // A system is nothing where the engine's system calls are Linux's.
+//
+//lint:ignore U1000 Kernel embeds it: it has parts under the tag fakekernel.
 type system struct{}
 
 // Listener returns the filter's listener. Its descriptor is one end of a pipe, which is readable while a notification can be received, and hung up

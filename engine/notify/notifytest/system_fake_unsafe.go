@@ -9,9 +9,9 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
 	"github.com/unknot/unknot/engine/notify"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/kernel"
+	"github.com/unknot/unknot/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/api"
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
-	"github.com/unknot/unknot/bench/tune"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune"
 )
 
 // A Query says what is asked for.

@@ -18,8 +18,8 @@ import (
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
 	"github.com/unknot/unknot/bench/storm"
-	"github.com/unknot/unknot/bench/tune"
 	"github.com/unknot/unknot/cmd/unknot/internal/status"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune"
 	"github.com/unknot/unknot/engine"
 )
 

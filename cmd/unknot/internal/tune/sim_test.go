@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/dist"
 )
 
 const us = time.Microsecond

@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/dist"
 )
 
 func TestMain(m *testing.M) {

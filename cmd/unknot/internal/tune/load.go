@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench"
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/hist"
+	"github.com/unknot/unknot/internal/dist"
 )
 
 // A Load is what the targets ask for.

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/internal/dist"
 )
 
 // times is a with calls that many times as often.

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench"
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/storm"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/dist"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // Timer slack and the way back to a CPU: what a sleep takes beyond what was asked.

@@ -1,5 +1,5 @@
 // Package dist draws times: how long a handler takes, or how long it is until
-// the next call. A storm's handlers and the simulation of bench/tune draw from
+// the next call. A storm's handlers and the simulation of cmd/unknot/internal/tune draw from
 // the same code, so that what is predicted is what is measured.
 package dist
 

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/unknot/unknot/engine/internal/kernel"
+	"github.com/unknot/unknot/internal/kernel"
 	"golang.org/x/sys/unix"
 )
 

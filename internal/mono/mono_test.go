@@ -3,7 +3,7 @@ package mono_test
 import (
 	"testing"
 
-	"github.com/unknot/unknot/engine/mono"
+	"github.com/unknot/unknot/internal/mono"
 	"golang.org/x/sys/unix"
 )
 

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench"
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/record"
 	"github.com/unknot/unknot/bench/replay"
-	"github.com/unknot/unknot/engine/osthread"
+	"github.com/unknot/unknot/internal/dist"
+	"github.com/unknot/unknot/internal/osthread"
 )
 
 // Of a recording.

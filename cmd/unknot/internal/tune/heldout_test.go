@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench"
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/internal/dist"
 )
 
 var heldOut = flag.Bool("heldout", false, "hold predictions and recommendations against 12 measured settings; takes 20 minutes and an idle machine")

@@ -6,10 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unknot/unknot/bench/dist"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/policy"
+	"github.com/unknot/unknot/internal/dist"
 )
 
 // A waitSetting is a load, a wait target, and the times at which the load changes.
