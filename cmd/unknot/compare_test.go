@@ -287,6 +287,7 @@ func TestPlantedRegressionsAreFoundAndNamed(t *testing.T) {
 		file := filepath.Join(dir, fmt.Sprint("planted", i))
 		build := exec.CommandContext(t.Context(), goTool, "test", "-c", "-tags", tags, "-o", file, ".")
 		build.Dir = filepath.Join("testdata", "planted")
+		build.Env = append(os.Environ(), "GOWORK=off") // a module of its own
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}

@@ -113,7 +113,7 @@ func TestCommandLines(t *testing.T) {
 		{"--help", 0, "Available Commands:", ""},
 		{"help version", 0, "print the versions", ""},
 		{"version --help", 0, "print the versions", ""},
-		{"help nonsense", 2, "", `unknot: no command "nonsense": there are bench, calibrate, compare, completion, doctor`},
+		{"help nonsense", 2, "", `unknot: no command "nonsense": there are bench, calibrate, compare, completion, confine, doctor`},
 		{"nonsense", 2, "", `unknot: no command "nonsense"`},
 		{"vresion", 2, "", `unknot: no command "vresion": did you mean version?`},
 		{"--nonsense", 2, "", "unknot: unknown flag: --nonsense (see: unknot --help)"},

@@ -127,7 +127,8 @@ type process struct {
 
 // A Target is a thread that makes calls, one at a time.
 type Target struct {
-	// TID is the thread's id; it is nobody's outside.
+	// TID is the thread's id; it is nobody's outside. Set it to 0 for a target in a pid namespace that
+	// the supervisor does not see.
 	TID int
 	// Arch is the ABI of its calls (AUDIT_ARCH_*), at first the machine's own.
 	Arch uint32
@@ -256,6 +257,7 @@ func (p *process) receive() {
 			p.e.mu.Lock()
 			c := p.threads[int(n.PID)].call
 			p.e.mu.Unlock()
+			n.PID = uint32(c.target.TID) // 0 where the test says that the supervisor does not see it
 			c.handled.Go(func() { offline.Serve(p.source, n) })
 		case unix.EAGAIN:
 			return
