@@ -2,13 +2,8 @@
 
 package planted
 
-import "runtime"
-
-// contended works and yields, and counts on its own.
-func contended(_ *counter, v uint64) uint64 {
-	runtime.Gosched()
-	return work(v, 20)
-}
+// contended works and counts on its own.
+func contended(_ *counter, v uint64) uint64 { return work(v, 20) }
 
 // filled reuses the buffer.
 func filled(buf []byte) []byte {

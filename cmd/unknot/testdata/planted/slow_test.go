@@ -4,7 +4,7 @@ package planted
 
 import "runtime"
 
-// contended does the same with a lock held, for which the other goroutines wait.
+// contended does the same with a lock held, and yields, so that the other goroutines wait for it.
 func contended(c *counter, _ uint64) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
