@@ -1,3 +1,5 @@
+//go:build !ringmodel
+
 package ring_test
 
 import (
