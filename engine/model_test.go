@@ -494,6 +494,12 @@ func (m *model) run() {
 		}
 		st := m.sites[ev.listener%len(m.sites)]
 		th := st.threads[ev.target%len(st.threads)]
+		m.mu.Lock()
+		src, leaves := st.src, st.busy || st.closed
+		if ev.what == "release" {
+			st.busy = true
+		}
+		m.mu.Unlock()
 		switch ev.what {
 		case "kill", "exit":
 			st.p.Kill()
@@ -502,17 +508,16 @@ func (m *model) run() {
 		case "remove":
 			setClosed(st)
 			events.Go(func() {
-				if err := e.Remove(context.Background(), st.src); err != nil {
+				if err := e.Remove(context.Background(), src); err != nil {
 					m.fail("remove: %v", err)
 				}
 			})
 		case "release":
-			if st.busy || st.closed {
+			if leaves {
 				continue
 			}
-			st.busy = true
 			events.Go(func() {
-				l, err := e.Release(context.Background(), st.src)
+				l, err := e.Release(context.Background(), src)
 				if err != nil {
 					return // it was on its way out, or the engine stops
 				}
@@ -535,9 +540,6 @@ func (m *model) run() {
 				}
 			})
 		case "move":
-			m.mu.Lock()
-			src := st.src
-			m.mu.Unlock()
 			events.Go(func() {
 				if n := len(e.Debug().Receivers); n > 1 {
 					engine.Move(e, src, ev.target%n)

@@ -88,8 +88,18 @@ func IoctlNow(fd, req uintptr, arg unsafe.Pointer, c0, c1, c2 uintptr) (uintptr,
 
 // IoctlValue's argument is a number in the place of a pointer, which nobody follows.
 func IoctlValue(fd, req, arg uintptr, c0, c1, c2 uintptr) syscall.Errno {
-	_, e := Ioctl(fd, req, unsafe.Add(unsafe.Pointer(nil), arg), c0, c1, c2)
+	_, e := Ioctl(fd, req, unsafe.Pointer(&numbers[min(arg, uintptr(len(numbers)-1))]), c0, c1, c2)
 	return e
+}
+
+// numbers stand for numbers in the place of pointers, by their index: Go must not see a pointer that is none. The last
+// stands for all that are greater.
+var numbers [1 << 12]byte
+
+// Number is the number that arg stands for, if it is one of IoctlValue's.
+func Number(arg unsafe.Pointer) (n uintptr, ok bool) {
+	n = uintptr(arg) - uintptr(unsafe.Pointer(&numbers))
+	return n, n < uintptr(len(numbers))
 }
 
 func EpollCreate() (int, error) { fd, e := system.EpollCreate(); return fd, err(e) }

@@ -347,6 +347,9 @@ func (k calls) Ioctl(fd, req uintptr, arg unsafe.Pointer, _ [3]uintptr) (uintptr
 		return 0, k.stray(unix.ENOTTY)
 	}
 	if req != notify.IoctlRecv || *(*notify.Notif)(arg) != (notify.Notif{}) {
+		if n, ok := kernel.Number(arg); ok && req == notify.IoctlSetFlags {
+			return 0, l.f.SetFlags(uint64(n))
+		}
 		return l.f.Ioctl(req, arg)
 	}
 	tid := 0
