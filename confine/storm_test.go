@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/testchild"
 	"golang.org/x/sys/unix"
 )
 
@@ -122,23 +123,11 @@ func rageOn(n int) error {
 
 // startStorm starts the child and returns when its filter is installed.
 func startStorm(targets int) (*storm, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	cmd, conn, err := testchild.Spawn(stormEnv + "=" + strconv.Itoa(targets))
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "storm"), os.NewFile(uintptr(fds[1]), "parent")
-	defer func() { _, _ = ours.Close(), theirs.Close() }()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return nil, err
-	}
-	s := &storm{cmd: exec.Command("/proc/self/exe"), conn: conn.(*net.UnixConn)}
-	s.cmd.Env = append(os.Environ(), stormEnv+"="+strconv.Itoa(targets))
-	s.cmd.ExtraFiles = []*os.File{theirs}
-	s.cmd.Stderr = os.Stderr
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
+	s := &storm{cmd: cmd, conn: conn}
 	s.listener, err = notify.RecvListener(s.conn)
 	return s, err
 }

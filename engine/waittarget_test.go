@@ -3,7 +3,6 @@ package engine_test
 import (
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -11,29 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A safeLog is a log that is read while it is written.
-type safeLog struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *safeLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *safeLog) has(s string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.b.String(), s)
-}
-
 // TestWaitTargetBoundsTheDepth of a listener with slow handlers, and says of another one, whose handlers take longer than
 // its target, that no depth will do.
 func TestWaitTargetBoundsTheDepth(t *testing.T) {
 	const service = 2 * time.Millisecond
-	var log safeLog
+	var log syncBuffer
 	e, stop := start(t, engine.Config{
 		Handler: engine.HandlerFunc(func(r engine.Request) {
 			ts := unix.NsecToTimespec(int64(service))
@@ -63,7 +44,7 @@ func TestWaitTargetBoundsTheDepth(t *testing.T) {
 	}
 	until("the depth is not bounded", func() bool { l := s.Limit(); return l.Changes > 0 && l.Depth >= 2 && l.Depth <= most })
 	until("the other one's is not at its floor", func() bool { return hopeless.Limit().Depth == 2 })
-	until("nothing is said of a target that cannot be met", func() bool { return log.has("no depth of the queue can meet the wait target") })
+	until("nothing is said of a target that cannot be met", func() bool { return strings.Contains(log.String(), "no depth of the queue can meet the wait target") })
 	c.results()
 	d.results()
 	if err := stop(); err != nil {

@@ -722,15 +722,20 @@ func (s *soak) real() {
 	s.containers++
 }
 
+// residents begins the containers that are there for the whole of each cycle.
+func (s *soak) residents() (calm, inline, nervous, waits *soakChild) {
+	return s.begin(soakSpec{ID: "calm", Threads: 2, Calls: soakMix, Pause: 5 * time.Millisecond}),
+		s.begin(soakSpec{ID: "inline", Threads: 2, Calls: []string{"continue", "errno"}, Pause: time.Millisecond}),
+		s.begin(soakSpec{ID: "nervous", Threads: 3, Calls: soakMix, Pause: 3 * time.Millisecond, Signals: true}),
+		s.begin(soakSpec{ID: "waits", Threads: 1, Calls: []string{"never opens", "log"}, Pause: 20 * time.Millisecond})
+}
+
 // steady is a cycle of a daemon that goes on.
 func (s *soak) steady() *soakReport {
 	total := newSoakReport()
 	s.records = map[string]map[string]int{}
 	stop := s.scraped(false)
-	calm := s.begin(soakSpec{ID: "calm", Threads: 2, Calls: soakMix, Pause: 5 * time.Millisecond})
-	inline := s.begin(soakSpec{ID: "inline", Threads: 2, Calls: []string{"continue", "errno"}, Pause: time.Millisecond})
-	nervous := s.begin(soakSpec{ID: "nervous", Threads: 3, Calls: soakMix, Pause: 3 * time.Millisecond, Signals: true})
-	waits := s.begin(soakSpec{ID: "waits", Threads: 1, Calls: []string{"never opens", "log"}, Pause: 20 * time.Millisecond})
+	calm, inline, nervous, waits := s.residents()
 	churn := s.begin(soakSpec{ID: "churn", Threads: 3, Calls: soakMix, Churn: 8, Pause: s.step / 10})
 	hangUp := s.rude()
 
@@ -892,10 +897,7 @@ func (s *soak) changing() *soakReport {
 	total := newSoakReport()
 	s.records = map[string]map[string]int{}
 	stop := s.scraped(true)
-	calm := s.begin(soakSpec{ID: "calm", Threads: 2, Calls: soakMix, Pause: 5 * time.Millisecond})
-	inline := s.begin(soakSpec{ID: "inline", Threads: 2, Calls: []string{"continue", "errno"}, Pause: time.Millisecond})
-	nervous := s.begin(soakSpec{ID: "nervous", Threads: 3, Calls: soakMix, Pause: 3 * time.Millisecond, Signals: true})
-	waits := s.begin(soakSpec{ID: "waits", Threads: 1, Calls: []string{"never opens", "log"}, Pause: 20 * time.Millisecond})
+	calm, inline, nervous, waits := s.residents()
 	hangUp := s.rude()
 	held := s.held
 

@@ -8,6 +8,7 @@ package testchild
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -171,6 +172,29 @@ func StartWith(t testing.TB, o Options, role string, args ...string) *Child {
 		}
 	})
 	return &Child{conn, cmd, t, stderr}
+}
+
+// Spawn starts the test binary again with one more variable, "NAME=VALUE", in its environment, for a child that belongs
+// to no test. Descriptor 3 of the child is the other end of the socket (SOCK_SEQPACKET). The caller ends both.
+func Spawn(variable string) (*exec.Cmd, *net.UnixConn, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "parent")
+	defer func() { _, _ = ours.Close(), theirs.Close() }()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), variable)
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	return cmd, conn.(*net.UnixConn), nil
 }
 
 // Wait waits for the child to end and returns how it did.

@@ -156,29 +156,16 @@ type Child struct {
 
 // Start starts a child of the test binary, which dies after the deadline at the latest.
 func Start(p Plan, deadline time.Duration) (*Child, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "parent")
-	defer func() { _, _ = ours.Close(), theirs.Close() }()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return nil, err
-	}
 	s, err := json.Marshal(p)
 	if err != nil {
 		return nil, err
 	}
-	c := &Child{cmd: exec.Command("/proc/self/exe"), conn: conn.(*net.UnixConn), come: p.N}
+	c := &Child{come: p.N}
 	if p.Bare {
 		c.come = 0
 	}
-	c.cmd.Env = append(os.Environ(), env+"="+string(s))
-	c.cmd.ExtraFiles = []*os.File{theirs}
-	c.cmd.Stderr = os.Stderr
-	if err := c.cmd.Start(); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	if c.cmd, c.conn, err = testchild.Spawn(env + "=" + string(s)); err != nil {
+		return nil, err
 	}
 	time.AfterFunc(deadline, func() { _ = c.cmd.Process.Kill() })
 	return c, nil

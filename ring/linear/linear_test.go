@@ -5,7 +5,6 @@ package linear
 import (
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,18 +19,7 @@ import (
 
 // disturb makes goroutines lose their processor in the windows of the ring,
 // until the test ends; about one access in n. Only builds with hooks have windows.
-func disturb(t *testing.T, n uint32) {
-	hook := func() {
-		if r := rand.Uint32(); r%n == 0 {
-			runtime.Gosched()
-			for range r >> 8 % 4 {
-				runtime.Gosched()
-			}
-		}
-	}
-	chaos.Set(&chaos.Hooks{Access: hook, At: func(int) { hook() }})
-	t.Cleanup(func() { chaos.Set(nil) })
-}
+func disturb(t *testing.T, n uint32) { t.Cleanup(chaos.Disturb(n)) }
 
 // An op is one operation of a history. A PushDrop that evicts is two: eviction
 // and push, each atomic, in this order.

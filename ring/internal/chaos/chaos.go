@@ -3,7 +3,11 @@
 // the race detector or the build tag ringchaos.
 package chaos
 
-import "sync/atomic"
+import (
+	"math/rand/v2"
+	"runtime"
+	"sync/atomic"
+)
 
 // Hooks are called from every goroutine, concurrently.
 type Hooks struct {
@@ -34,4 +38,18 @@ func At(point int) {
 	if h := hooks.Load(); h != nil && h.At != nil {
 		h.At(point)
 	}
+}
+
+// Disturb makes goroutines lose their processor in the windows, about one access in n, until stop is called.
+func Disturb(n uint32) (stop func()) {
+	hook := func() {
+		if r := rand.Uint32(); r%n == 0 {
+			runtime.Gosched()
+			for range r >> 8 % 4 {
+				runtime.Gosched()
+			}
+		}
+	}
+	Set(&Hooks{Access: hook, At: func(int) { hook() }})
+	return func() { Set(nil) }
 }
