@@ -185,21 +185,15 @@ func (w *writer) Write(r *Result) error {
 	if err := w.write(r, r.Name()); err != nil {
 		return err
 	}
+	// The same name but for the part, so that the parts of one storm stand together.
+	name := r.Name()
+	procs := strings.LastIndexByte(name, '-')
 	for _, p := range r.Parts {
-		// The same name but for the part, so that the parts of one storm stand together.
-		name, procs, _ := cutLast(r.Name(), "-")
-		if err := w.write(p, fmt.Sprintf("%s/part=%d:%v-%s", name, p.Part, p.Work, procs)); err != nil {
+		if err := w.write(p, fmt.Sprintf("%s/part=%d:%v%s", name[:procs], p.Part, p.Work, name[procs:])); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 func (w *writer) write(r *Result, name string) error {

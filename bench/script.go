@@ -54,14 +54,6 @@ func (s *Script) String() string {
 // Last is when the last step is.
 func (s *Script) Last() time.Duration { return s.steps[len(s.steps)-1].at }
 
-// Longest is the mean of the step that takes longest.
-func (s *Script) Longest() (t time.Duration) {
-	for _, step := range s.steps {
-		t = max(t, step.work.Time)
-	}
-	return t
-}
-
 // settle is how long after a step a part is not yet steady. A shorter one has a quarter of its time for that.
 const settle = 150 * time.Millisecond
 

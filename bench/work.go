@@ -61,6 +61,17 @@ func (w Work) String() string {
 // Dist is the distribution of the times.
 func (w Work) Dist() dist.Dist { return dist.Dist{Mean: w.Time, CV: w.CV} }
 
+// Longest is the mean time, of the step that takes longest.
+func (w Work) Longest() time.Duration {
+	t := w.Time
+	if w.Script != nil {
+		for _, step := range w.Script.steps {
+			t = max(t, step.work.Time)
+		}
+	}
+	return t
+}
+
 // Do works. CPU time is that of the thread, so that a handler that loses its CPU
 // does not get away with less; the goroutine may change threads while it
 // computes, so the wall clock bounds it as well, at 100 times the work.

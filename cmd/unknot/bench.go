@@ -210,7 +210,7 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 	}
 	for _, d := range drops {
 		for _, w := range works {
-			if most := longest(w); d.target > 0 && most > d.target {
+			if most := w.Longest(); d.target > 0 && most > d.target {
 				return nil, usageErrorf("--wait-target %v with --work %v: no depth can meet this: service is %v, add workers until nobody waits, or raise the target", d.target, w, most)
 			}
 		}
@@ -298,14 +298,6 @@ func (f *benchFlags) plan() (specs []bench.Spec, err error) {
 		}
 	}
 	return specs, nil
-}
-
-// longest is the mean of the longest of w's steps.
-func longest(w bench.Work) time.Duration {
-	if w.Script != nil {
-		return w.Script.Longest()
-	}
-	return w.Time
 }
 
 // withLoads combines specs with loads.
@@ -534,18 +526,8 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 	}
 	results = slices.DeleteFunc(slices.Clone(results), func(r *bench.Result) bool { return r.Void() != nil })
 	median := func(s bench.Spec, of func(*bench.Result) float64) float64 {
-		var sample stats.Sample
-		for _, r := range results {
-			if r.Spec != s {
-				continue
-			}
-			if v := of(r); !math.IsNaN(v) { // a percentile of too few calls
-				sample.Xs = append(sample.Xs, v)
-			}
-		}
-		return sample.Quantile(.5) // NaN of none
+		return medianOf(slices.DeleteFunc(slices.Clone(results), func(r *bench.Result) bool { return r.Spec != s }), of)
 	}
-	served := func(r *bench.Result) float64 { return float64(r.Targets.OK) / r.Elapsed.Seconds() }
 	// What listeners are told apart for is beside the rest.
 	many := slices.ContainsFunc(specs, func(s bench.Spec) bool { return s.Listeners > 0 })
 	var manyHead string
@@ -569,12 +551,9 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 		}
 		fmt.Fprintf(w, "%11.0f %9s %12s %12s %13s %9.3f %5.0f",
 			median(s, served), ratio,
-			bench.Duration(median(s, func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .5) })),
-			bench.Duration(median(s, func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .99) })),
+			bench.Duration(median(s, trip(.5))), bench.Duration(median(s, trip(.99))),
 			bench.Duration(median(s, func(r *bench.Result) float64 { return bench.Percentile(r.Corrected, .99) })),
-			median(s, func(r *bench.Result) float64 {
-				return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
-			}),
+			median(s, eintrs),
 			median(s, func(r *bench.Result) float64 { return float64(r.Lost) }))
 		if many {
 			fmt.Fprintf(w, " %9d %10.0f %13s", s.Listeners, median(s, (*bench.Result).Slowest),
@@ -603,6 +582,28 @@ func summary(w io.Writer, specs []bench.Spec, results []*bench.Result) {
 	}
 }
 
+// medianOf is the median of what results say, NaN if none says anything.
+func medianOf(results []*bench.Result, of func(*bench.Result) float64) float64 {
+	var sample stats.Sample
+	for _, r := range results {
+		if v := of(r); !math.IsNaN(v) { // a percentile of too few calls
+			sample.Xs = append(sample.Xs, v)
+		}
+	}
+	return sample.Quantile(.5)
+}
+
+func served(r *bench.Result) float64 { return float64(r.Targets.OK) / r.Elapsed.Seconds() }
+
+func trip(p float64) func(*bench.Result) float64 {
+	return func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, p) }
+}
+
+// eintrs is how many EINTRs there were for each served call.
+func eintrs(r *bench.Result) float64 {
+	return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
+}
+
 // partsSummary prints the medians of the parts of storms whose work has steps, a line each.
 func partsSummary(w io.Writer, results []*bench.Result, s bench.Spec, width int) {
 	var parts [][]*bench.Result
@@ -614,38 +615,22 @@ func partsSummary(w io.Writer, results []*bench.Result, s bench.Spec, width int)
 			if i == len(parts) {
 				parts = append(parts, nil)
 			}
-			if p.Void() != nil {
-				continue
+			if p.Void() == nil {
+				parts[i] = append(parts[i], p)
 			}
-			parts[i] = append(parts[i], p)
 		}
 	}
 	for i, rs := range parts {
 		if len(rs) == 0 {
 			continue
 		}
-		median := func(of func(*bench.Result) float64) float64 {
-			var sample stats.Sample
-			for _, r := range rs {
-				if v := of(r); !math.IsNaN(v) {
-					sample.Xs = append(sample.Xs, v)
-				}
-			}
-			if len(sample.Xs) == 0 {
-				return math.NaN()
-			}
-			return sample.Quantile(.5)
-		}
 		fmt.Fprintf(w, "%-*s part %-2d %-7s %8s %12v %11.0f %9s %12s %12s %13s %9.3f", width, "", i+1, "", "", rs[0].Work,
-			median(func(r *bench.Result) float64 { return float64(r.Targets.OK) / r.Elapsed.Seconds() }), "-",
-			bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .5) })),
-			bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.RoundTrip, .99) })), "-",
-			median(func(r *bench.Result) float64 {
-				return float64(r.Targets.Failed(unix.EINTR)) / float64(max(1, r.Targets.OK))
-			}))
+			medianOf(rs, served), "-", bench.Duration(medianOf(rs, trip(.5))), bench.Duration(medianOf(rs, trip(.99))), "-", medianOf(rs, eintrs))
 		if rs[0].Wait != nil {
-			fmt.Fprintf(w, "  wait p50 %s p99 %s", bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.Wait, .5) })),
-				bench.Duration(median(func(r *bench.Result) float64 { return bench.Percentile(r.Wait, .99) })))
+			wait := func(p float64) string {
+				return bench.Duration(medianOf(rs, func(r *bench.Result) float64 { return bench.Percentile(r.Wait, p) }))
+			}
+			fmt.Fprintf(w, "  wait p50 %s p99 %s", wait(.5), wait(.99))
 		}
 		fmt.Fprintln(w)
 	}

@@ -30,7 +30,7 @@ type serveSettings struct {
 }
 
 func newServeCmd() *cobra.Command {
-	s := serveSettings{keep: string(daemon.KeepAuto), target: "", log: "text", confine: confine.Shared.String()}
+	s := serveSettings{keep: string(daemon.KeepAuto), log: "text", confine: confine.Shared.String()}
 	s.Drain = 5 * time.Second
 	c := &cobra.Command{
 		Use:   "serve --socket PATH --config FILE",

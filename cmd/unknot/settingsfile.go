@@ -82,7 +82,6 @@ func keys(to any) (names []string) {
 	t := reflect.TypeOf(to).Elem()
 	for i := range t.NumField() {
 		if name := t.Field(i).Tag.Get("yaml"); name != "" && name != "-" && !strings.Contains(name, "_") { // but for other spellings
-
 			names = append(names, name)
 		}
 	}

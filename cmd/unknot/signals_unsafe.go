@@ -45,7 +45,7 @@ func readSignals(f func(sent), taking sync.Locker) error {
 	return nil
 }
 
-// readRecords reads records of size bytes from fd, which does not block, for ever.
+// readRecords reads records of size bytes from fd, which does not block, until that fails.
 func readRecords(fd, size int, taking sync.Locker, f func([]byte)) {
 	file := os.NewFile(uintptr(fd), "signals")
 	raw, err := file.SyscallConn()
@@ -63,8 +63,11 @@ func readRecords(fd, size int, taking sync.Locker, f func([]byte)) {
 				f(b)
 			}
 			taking.Unlock()
-			if err == unix.EAGAIN || err == nil && n != size {
-				return false
+			switch {
+			case err == unix.EAGAIN:
+				return false // until there is more
+			case err != unix.EINTR && n != size:
+				return true
 			}
 		}
 	})

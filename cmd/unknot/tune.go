@@ -103,14 +103,8 @@ usage, 3 the answer's prediction disagrees with what was measured.`,
 }
 
 func (f *tuneFlags) request() (r tune.Request, err error) {
-	if f.target == "" {
-		return r, usageErrorf("tune for what? give a --target, as in --target wait-p99=200us")
-	}
-	if r.WaitP99, err = tune.ParseTarget(f.target); err != nil {
-		return r, usageErrorf("--target: %w", err)
-	}
-	if r.MaxDrop, err = parsePart(f.maxDrop); err != nil {
-		return r, usageErrorf("--max-drop: %w", err)
+	if r.WaitP99, r.MaxDrop, err = f.goal(); err != nil {
+		return r, err
 	}
 	for _, l := range []struct {
 		flag   string
@@ -134,21 +128,53 @@ func (f *tuneFlags) request() (r tune.Request, err error) {
 	return r, nil
 }
 
+// goal is what is tuned for.
+func (f *tuneFlags) goal() (waitP99 time.Duration, maxDrop float64, err error) {
+	if f.target == "" {
+		return 0, 0, usageErrorf("tune for what? give a --target, as in --target wait-p99=200us")
+	}
+	if waitP99, err = tune.ParseTarget(f.target); err != nil {
+		return 0, 0, usageErrorf("--target: %w", err)
+	}
+	if maxDrop, err = parsePart(f.maxDrop); err != nil {
+		return 0, 0, usageErrorf("--max-drop: %w", err)
+	}
+	return waitP99, maxDrop, nil
+}
+
+// handlers are what --work says of them, nil if nothing.
+func (f *tuneFlags) handlers() (*bench.Work, error) {
+	if f.work == "" {
+		return nil, nil
+	}
+	w, err := bench.ParseWork(f.work)
+	switch {
+	case err != nil:
+		return nil, usageErrorf("--work: %w", err)
+	case w.Script != nil:
+		return nil, usageErrorf("--work %q: tune finds one setting for one load: tune for each step, or for the slowest, or give run and serve a --wait-target", f.work)
+	case w.Spin:
+		return nil, usageErrorf("--work %q: tune knows handlers that compute (50us) and handlers that sleep (sleep:1ms)", f.work)
+	}
+	return &w, nil
+}
+
+// unusable says why a recording is no load to tune for; nil if err is.
+func unusable(file string, err error) error {
+	switch {
+	case errors.Is(err, replay.ErrServiceUnknown):
+		return fmt.Errorf("--from %s: %w; say how long handlers take: --work", file, err)
+	case err != nil:
+		return fmt.Errorf("--from %s: %w", file, err)
+	}
+	return nil
+}
+
 // load is the load, and notes on it.
 func (f *tuneFlags) load(r *tune.Request) error {
-	var work *bench.Work
-	if f.work != "" {
-		w, err := bench.ParseWork(f.work)
-		if err != nil {
-			return usageErrorf("--work: %w", err)
-		}
-		if w.Script != nil {
-			return usageErrorf("--work %q: tune finds one setting for one load: tune for each step, or for the slowest, or give run and serve a --wait-target", f.work)
-		}
-		if w.Spin {
-			return usageErrorf("--work %q: tune knows handlers that compute (50us) and handlers that sleep (sleep:1ms)", f.work)
-		}
-		work = &w
+	work, err := f.handlers()
+	if err != nil {
+		return err
 	}
 	if len(f.from) == 1 {
 		for _, name := range []string{"rate", "arrivals", "think", "targets"} {
@@ -161,16 +187,10 @@ func (f *tuneFlags) load(r *tune.Request) error {
 			return fmt.Errorf("--from: %w", err)
 		}
 		r.Load, f.notes, err = tune.FromRecording(rec, work)
-		switch {
-		case errors.Is(err, replay.ErrServiceUnknown):
-			return fmt.Errorf("--from %s: %w; say how long handlers take: --work", f.from[0], err)
-		case err != nil:
-			return fmt.Errorf("--from %s: %w", f.from[0], err)
+		if err == nil && r.Load.Targets > 0 {
+			err = r.Load.Check()
 		}
-		if err := r.Load.Check(); r.Load.Targets > 0 && err != nil {
-			return fmt.Errorf("--from %s: %w", f.from[0], err)
-		}
-		return nil
+		return unusable(f.from[0], err)
 	}
 	if work == nil {
 		return usageErrorf("tune for which handlers? give --work, as in --work 50us or --work sleep:1ms, or a recording: --from FILE, or --prometheus URL")

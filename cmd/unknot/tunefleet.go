@@ -1,14 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
-	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/cmd/unknot/internal/fleet"
 	"github.com/unknot/unknot/cmd/unknot/internal/tune"
 	"github.com/unknot/unknot/engine"
@@ -19,16 +16,9 @@ const fleetTimeout = 2 * time.Minute
 
 // tuneFleet tunes for several loads, by simulation: recordings, or nodes that a Prometheus has series of.
 func (f *tuneFlags) tuneFleet(cmd *cobra.Command) error {
-	if f.target == "" {
-		return usageErrorf("tune for what? give a --target, as in --target wait-p99=200us")
-	}
-	waitP99, err := tune.ParseTarget(f.target)
+	waitP99, maxDrop, err := f.goal()
 	if err != nil {
-		return usageErrorf("--target: %w", err)
-	}
-	maxDrop, err := parsePart(f.maxDrop)
-	if err != nil {
-		return usageErrorf("--max-drop: %w", err)
+		return err
 	}
 	if f.workers < 1 || f.workers > engine.MaxWorkers {
 		return usageErrorf("--workers %d: want 1 to %d", f.workers, engine.MaxWorkers)
@@ -100,16 +90,9 @@ func (f *tuneFlags) fromPrometheus(cmd *cobra.Command) ([]tune.Node, error) {
 }
 
 func (f *tuneFlags) fromRecordings(cmd *cobra.Command) (nodes []tune.Node, err error) {
-	var work *bench.Work
-	if f.work != "" {
-		w, err := bench.ParseWork(f.work)
-		if err != nil {
-			return nil, usageErrorf("--work: %w", err)
-		}
-		if w.Spin || w.Script != nil {
-			return nil, usageErrorf("--work %q: tune knows handlers that compute (50us) and handlers that sleep (sleep:1ms)", f.work)
-		}
-		work = &w
+	work, err := f.handlers()
+	if err != nil {
+		return nil, err
 	}
 	for _, path := range f.from {
 		rec, err := record.ReadFile(path)
@@ -117,17 +100,14 @@ func (f *tuneFlags) fromRecordings(cmd *cobra.Command) (nodes []tune.Node, err e
 			return nil, fmt.Errorf("--from: %w", err)
 		}
 		n, notes, err := tune.NodeFromRecording(path, rec, f.workers, work)
-		switch {
-		case errors.Is(err, replay.ErrServiceUnknown):
-			return nil, fmt.Errorf("--from %s: %w; say how long handlers take: --work", path, err)
-		case err != nil:
-			return nil, fmt.Errorf("--from %s: %w", path, err)
+		if err := unusable(path, err); err != nil {
+			return nil, err
 		}
 		for _, note := range notes {
 			fmt.Fprintf(cmd.ErrOrStderr(), "unknot: --from %s: %s\n", path, note)
 		}
 		if n.Load.Targets == 0 {
-			n.Load.Targets = 4096 // an open loop's: whoever calls
+			n.Load.Targets = tune.AnyTargets
 		}
 		nodes = append(nodes, n)
 	}

@@ -130,7 +130,7 @@ func (c *client) read(ctx context.Context) error {
 			}
 			lacks(workers + " (or say --workers)")
 		}
-		n.Load.Targets = 4096 // whoever calls
+		n.Load.Targets = tune.AnyTargets
 		n.Load.Arrivals.Calls = rates[n.Name]
 		if len(rates[n.Name]) == 0 {
 			lacks(received + " (of two scrapes)")

@@ -28,6 +28,9 @@ type Node struct {
 	Drop    float64        // measured part of the calls; NaN: not known
 }
 
+// AnyTargets are the targets of a Node's open loop, of which nobody knows who calls: as many as may be.
+const AnyTargets = 4096
+
 // Rates are Poisson arrivals at rates that change: each for an equal part of the time.
 type Rates []float64
 
