@@ -15,8 +15,8 @@ var (
 	_ [24]byte          = [unsafe.Sizeof(AddFD{})]byte{}
 )
 
-// Recv, RecvReady and Send call the seam themselves, which is inlined: in a profile of the receive thread the
-// functions that stood in between took 1.8% of its time.
+// Recv, RecvReady and Send call the seam themselves, which is inlined: functions in between would cost what
+// docs/decisions/24-fake-kernel.md says.
 
 // Recv waits for the next notification and stores it in n
 // (SECCOMP_IOCTL_NOTIF_RECV). It blocks while nothing is pending; EINTR is

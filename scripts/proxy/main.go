@@ -96,8 +96,12 @@ func write(dir, rev string) (version string, err error) {
 	if version == "" {
 		return "", fmt.Errorf("cmd/unknot/go.mod does not require %s", root)
 	}
+	all, err := archive(rev)
+	if err != nil {
+		return "", err
+	}
 	for _, sub := range published {
-		if err := one(dir, rev, sub, version); err != nil {
+		if err := one(dir, rev, sub, version, filesOf(all, sub)); err != nil {
 			return "", fmt.Errorf("%s: %w", sub, err)
 		}
 	}
@@ -105,7 +109,7 @@ func write(dir, rev string) (version string, err error) {
 }
 
 // one writes the files of one module: list, .info, .mod and .zip.
-func one(dir, rev, sub, version string) error {
+func one(dir, rev, sub, version string, files []zip.File) error {
 	m := module.Version{Path: path.Join(root, sub), Version: version}
 	escaped, err := module.EscapePath(m.Path)
 	if err != nil {
@@ -133,10 +137,6 @@ func one(dir, rev, sub, version string) error {
 			return err
 		}
 	}
-	files, err := archive(rev, sub)
-	if err != nil {
-		return err
-	}
 	z, err := os.Create(filepath.Join(at, version+".zip"))
 	if err != nil {
 		return err
@@ -155,20 +155,16 @@ func (f file) Path() string                 { return f.name }
 func (f file) Lstat() (fs.FileInfo, error)  { return f.info, nil }
 func (f file) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(f.data)), nil }
 
-// archive returns the files of a commit that belong to the module in the folder sub: none of a module below. One
-// that has no license has the root's, as the go command does it. (zip.CreateFromVCS knows no worktree of git.)
-func archive(rev, sub string) ([]zip.File, error) {
-	cmd := exec.Command("git", "archive", "--format=tar", rev)
-	out, err := cmd.Output()
+// archive returns the files of a commit. (zip.CreateFromVCS knows no worktree of git.)
+func archive(rev string) (all []file, err error) {
+	out, err := exec.Command("git", "archive", "--format=tar", rev).Output()
 	if err != nil {
 		return nil, fmt.Errorf("git archive %s: %w", rev, err)
 	}
-	var all []file
-	var below []string // folders of modules
 	for r := tar.NewReader(bytes.NewReader(out)); ; {
 		h, err := r.Next()
 		if err == io.EOF {
-			break
+			return all, nil
 		}
 		if err != nil {
 			return nil, err
@@ -180,12 +176,19 @@ func archive(rev, sub string) ([]zip.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		if d := path.Dir(h.Name); path.Base(h.Name) == "go.mod" && within(d, sub) && d != sub {
-			below = append(below, d)
-		}
 		all = append(all, file{h.Name, h.FileInfo(), data})
 	}
-	var files []zip.File
+}
+
+// filesOf are those that belong to the module in the folder sub: none of a module below. One that has no license has
+// the root's, as the go command does it.
+func filesOf(all []file, sub string) (files []zip.File) {
+	var below []string // folders of modules
+	for _, f := range all {
+		if d := path.Dir(f.name); path.Base(f.name) == "go.mod" && within(d, sub) && d != sub {
+			below = append(below, d)
+		}
+	}
 	var license *file
 	for _, f := range all {
 		if f.name == "LICENSE" {
@@ -202,7 +205,7 @@ func archive(rev, sub string) ([]zip.File, error) {
 	if license != nil && !slices.ContainsFunc(files, func(f zip.File) bool { return f.Path() == "LICENSE" }) {
 		files = append(files, *license)
 	}
-	return files, nil
+	return files
 }
 
 // within reports whether name is dir or lies below it.

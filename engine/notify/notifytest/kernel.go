@@ -249,6 +249,14 @@ func (f *Filter) TryRecv() (notify.Notif, unix.Errno) {
 	return n, e
 }
 
+// refuses is what an ioctl fails with before it looks at its argument. The caller holds f.lock.
+func (f *Filter) refuses(op notify.Op) unix.Errno {
+	if f.closed {
+		return unix.EBADF
+	}
+	return f.fault(op)
+}
+
 // Send is SECCOMP_IOCTL_NOTIF_SEND.
 func (f *Filter) Send(r notify.Resp) (e unix.Errno) {
 	defer func() { f.result(notify.OpSend, r.ID, e) }()
@@ -260,10 +268,7 @@ func (f *Filter) Send(r notify.Resp) (e unix.Errno) {
 	}
 	f.lock.Lock()
 	defer f.lock.Unlock()
-	if f.closed {
-		return unix.EBADF
-	}
-	if e := f.fault(notify.OpSend); e != 0 {
+	if e := f.refuses(notify.OpSend); e != 0 {
 		return e
 	}
 	n, walked := f.find(r.ID)
@@ -285,10 +290,7 @@ func (f *Filter) IDValid(id uint64) (e unix.Errno) {
 	defer func() { f.result(notify.OpIDValid, id, e) }()
 	f.lock.Lock()
 	defer f.lock.Unlock()
-	if f.closed {
-		return unix.EBADF
-	}
-	if e := f.fault(notify.OpIDValid); e != 0 {
+	if e := f.refuses(notify.OpIDValid); e != 0 {
 		return e
 	}
 	n, walked := f.find(id)
@@ -358,10 +360,7 @@ func (f *Filter) SetFlags(flags uint64) unix.Errno {
 	}
 	f.lock.Lock()
 	defer f.lock.Unlock()
-	if f.closed {
-		return unix.EBADF
-	}
-	if e := f.fault(notify.OpSetFlags); e != 0 {
+	if e := f.refuses(notify.OpSetFlags); e != 0 {
 		return e
 	}
 	f.flags = flags
