@@ -83,7 +83,8 @@ func TestNoAllocationsPerNotification(t *testing.T) {
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				c.release()
-				if r := c.results(); r.OK+r.errno(unix.EPERM) != threads*calls {
+				// A wait target drops calls where the machine gives the engine no time.
+				if r := c.results(); r.OK+r.errno(unix.EPERM)+r.errno(unix.EINTR) != threads*calls || r.errno(unix.EINTR) > 0 && h.name != "a wait target" {
 					t.Errorf("target saw %+v", r)
 				}
 				runtime.ReadMemStats(&after)

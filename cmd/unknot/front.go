@@ -32,10 +32,12 @@ type front struct {
 
 	mu       sync.Mutex
 	phase    phase
-	queue    []arrival
-	more     chan struct{} // capacity 1: queue has grown
-	saws     []saw
+	queue    []*arrival
+	looking  *arrival                // it has left the queue, and is not passed on yet
+	more     chan struct{}           // capacity 1: queue has grown
+	saws     []saw                   // those that we have not got yet
 	stopped  bool                    // the command is
+	went     bool                    // the guard was sent a SIGCONT since the command's last stop or start
 	asked    map[syscall.Signal]bool // to end: signals that were sent while the command ran
 	p        *launch.Process
 	hurry    chan struct{} // closed by a signal that ends the wait for descendants
@@ -60,7 +62,17 @@ const (
 // An arrival is a signal that we were sent.
 type arrival struct {
 	sent
-	at time.Time
+	at      time.Time
+	known   bool // the guard was sent it too
+	reached bool // and so was the command
+}
+
+// match notes that the guard was sent the signal too. A command that has left the
+// group misses what is sent to the group, but not what a service manager sends to
+// each process.
+func (a *arrival) match(inGroup bool) {
+	a.known = true
+	a.reached = inGroup || a.code == siUser && a.pid == 1
 }
 
 // A saw is a signal that the guard was sent.
@@ -160,7 +172,13 @@ func (f *front) guard() int {
 }
 
 func (f *front) put(s sent) {
-	f.queue = append(f.queue, arrival{s, time.Now()})
+	a := &arrival{sent: s, at: time.Now()}
+	f.saws = slices.DeleteFunc(f.saws, func(s saw) bool { return a.at.Sub(s.at) > memory })
+	if i := slices.IndexFunc(f.saws, func(s saw) bool { return s.sig == a.sig }); i >= 0 {
+		a.match(f.saws[i].inGroup)
+		f.saws = slices.Delete(f.saws, i, i+1)
+	}
+	f.queue = append(f.queue, a)
 	select {
 	case f.more <- struct{}{}:
 	default:
@@ -189,7 +207,7 @@ func (f *front) event(e launch.Event) {
 	switch e.Kind {
 	case launch.Saw:
 		f.mu.Lock()
-		f.remember(e.Signal, e.InGroup)
+		f.saw(e.Signal, e.InGroup)
 		f.mu.Unlock()
 	case launch.Continued:
 		f.continued(false)
@@ -207,12 +225,39 @@ func (f *front) event(e launch.Event) {
 	}
 }
 
-// remember notes that the guard got a signal. Those that are not passed on are
-// never asked for: what is old goes.
-func (f *front) remember(sig syscall.Signal, inGroup bool) {
-	now := time.Now()
-	f.saws = slices.DeleteFunc(f.saws, func(s saw) bool { return now.Sub(s.at) > 100*memory })
-	f.saws = append(f.saws, saw{sig, inGroup, now})
+// saw notes that the guard got a signal. Sent twice before the guard has looked, a
+// signal is one to it, as may be to the command: all that we have got is in that one.
+// Only real-time signals queue. A guard that we are behind is asked for by put.
+func (f *front) saw(sig syscall.Signal, inGroup bool) {
+	if sig == unix.SIGCONT {
+		f.went = true
+	}
+	const realTime = 32
+	ours := f.queue
+	if f.looking != nil {
+		ours = append([]*arrival{f.looking}, ours...)
+	}
+	found := false
+	for _, a := range ours {
+		if a.sig == sig && !a.known {
+			a.match(inGroup)
+			if found = true; sig >= realTime {
+				break
+			}
+		}
+	}
+	if !found || sig < realTime && f.coming(sig) {
+		f.saws = append(f.saws, saw{sig, inGroup, time.Now()})
+	}
+}
+
+// coming reports whether sig is on its way from the kernel to the queue.
+func (f *front) coming(sig syscall.Signal) bool {
+	if !f.taking.TryLock() {
+		return true // it may be
+	}
+	defer f.taking.Unlock()
+	return waits(sig)
 }
 
 // continued is told that the command goes on, or that it has stopped again, before
@@ -221,11 +266,10 @@ func (f *front) remember(sig syscall.Signal, inGroup bool) {
 func (f *front) continued(stopped bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	known := slices.ContainsFunc(f.saws, func(s saw) bool { return s.sig == unix.SIGCONT })
-	if (f.stopped || !stopped) && !known {
-		f.remember(unix.SIGCONT, true)
+	if (f.stopped || !stopped) && !f.went {
+		f.saw(unix.SIGCONT, true)
 	}
-	f.stopped = stopped
+	f.stopped, f.went = stopped, false
 }
 
 // isStopped reports whether the command is stopped now, and not only was.
@@ -259,33 +303,29 @@ func (f *front) serve(p *launch.Process) {
 }
 
 // next takes the oldest signal from the queue.
-func (f *front) next() (a arrival, ok bool) {
+func (f *front) next() (a *arrival, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.queue) == 0 {
-		return a, false
+		return nil, false
 	}
-	a = f.queue[0]
+	f.looking = f.queue[0]
 	f.queue = f.queue[1:]
-	return a, true
+	f.asked[f.looking.sig] = true
+	return f.looking, true
 }
 
 // pass passes a signal on unless it has reached the command by itself.
-func (f *front) pass(p *launch.Process, a arrival) {
-	f.mu.Lock()
-	f.asked[a.sig] = true
-	f.mu.Unlock()
+func (f *front) pass(p *launch.Process, a *arrival) {
 	p.Sync()
-	known, reached := f.reached(a)
-	if !known {
+	if !f.known(a) {
 		select {
 		case <-time.After(time.Until(a.at.Add(grace))):
 		case <-p.Ended():
 		}
 		p.Sync()
-		_, reached = f.reached(a)
 	}
-	if reached || f.undone(a) {
+	if f.reached(a) {
 		return
 	}
 	if a.code == siQueue {
@@ -295,28 +335,37 @@ func (f *front) pass(p *launch.Process, a arrival) {
 	}
 }
 
-// undone reports whether a is a stop that a SIGCONT came after. The kernel drops
-// such a stop where it still waits, at the guard and the command too.
-func (f *front) undone(a arrival) bool {
+func (f *front) known(a *arrival) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Contains(stops, a.sig) && slices.ContainsFunc(f.queue, func(b arrival) bool { return b.sig == unix.SIGCONT })
+	return a.known
 }
 
-// reached reports whether the guard got the signal too, and if so whether the command did.
-func (f *front) reached(a arrival) (known, reached bool) {
+// reached reports whether the signal is not to be passed on: it has reached the
+// command, or would have been dropped there.
+func (f *front) reached(a *arrival) bool {
+	f.taking.Lock() // so that a signal is in the kernel, or in the queue
+	defer f.taking.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.saws = slices.DeleteFunc(f.saws, func(s saw) bool { return a.at.Sub(s.at) > memory })
-	i := slices.IndexFunc(f.saws, func(s saw) bool { return s.sig == a.sig })
-	if i < 0 {
-		return false, false
+	f.looking = nil
+	return a.reached || !a.known && f.undone(a)
+}
+
+// undone reports whether a is a stop that a SIGCONT came after, or a SIGCONT that a
+// stop came after. Sending one has the kernel drop the other where it still waits: at
+// the guard and the command too, which may not have seen a for that.
+func (f *front) undone(a *arrival) bool {
+	var by []syscall.Signal
+	switch {
+	case a.sig == unix.SIGCONT:
+		by = stops
+	case slices.Contains(stops, a.sig):
+		by = []syscall.Signal{unix.SIGCONT}
 	}
-	s := f.saws[i]
-	f.saws = slices.Delete(f.saws, i, i+1)
-	// A command that has left the group misses what is sent to the group, but not
-	// what a service manager sends to each process.
-	return true, s.inGroup || a.code == siUser && a.pid == 1
+	return slices.ContainsFunc(by, func(s syscall.Signal) bool {
+		return waits(s) || slices.ContainsFunc(f.queue, func(b *arrival) bool { return b.sig == s })
+	})
 }
 
 // over is told how the command ended, and reports whether its descendants are
@@ -341,7 +390,7 @@ func (f *front) over(ws syscall.WaitStatus) (wait bool) {
 
 // justAsked reports whether sig is among what was sent too late to be passed on.
 func (f *front) justAsked(sig syscall.Signal) bool {
-	return slices.ContainsFunc(f.queue, func(a arrival) bool { return a.sig == sig })
+	return slices.ContainsFunc(f.queue, func(a *arrival) bool { return a.sig == sig })
 }
 
 // endBy ends this process by sig as the command would have been.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,6 +111,47 @@ func TestRunPassesEachSignalOnce(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestRunPassesNoContinueTwice sends SIGCONT and SIGTSTP to the group in turn, each
+// as soon as the command has had the other: often before its guard has. Every
+// processor is kept busy, so that the guard is late.
+func TestRunPassesNoContinueTwice(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "signals")
+	compileC(t, "testdata/signals.c", program)
+	for range runtime.NumCPU() * 2 {
+		keepBusy(t)
+	}
+	l := listen(t, program, "with us")
+	if got := l.line(); got != "up" {
+		t.Fatal(got)
+	}
+	for i := range 100 {
+		for _, sig := range []syscall.Signal{unix.SIGCONT, unix.SIGTSTP} {
+			l.send(sig, true)
+			if got, want := l.line(), fmt.Sprintf("%d 0", sig); got != want {
+				t.Fatalf("turn %d, signal %v: the command got %q, want %q", i, sig, got, want)
+			}
+		}
+	}
+	l.send(marker, false)
+	if got := l.line(); got != "64 0" {
+		t.Errorf("the command got %q too", got)
+	}
+	waited(t, l.cmd)
+}
+
+// keepBusy starts a process that computes until the test is over.
+func keepBusy(t *testing.T) {
+	t.Helper()
+	c := exec.Command("sh", "-c", "while :; do :; done")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	})
 }
 
 // TestRunLosesNoSignalAtItsStart sends one at many moments. If unknot or the

@@ -74,6 +74,13 @@ func readRecords(fd, size int, taking sync.Locker, f func([]byte)) {
 	runtime.KeepAlive(file)
 }
 
+// waits reports whether sig, which is blocked, was sent to this process and not taken yet.
+func waits(sig syscall.Signal) bool {
+	var set uint64
+	_, _, e := unix.RawSyscall(unix.SYS_RT_SIGPENDING, uintptr(unsafe.Pointer(&set)), unsafe.Sizeof(set), 0)
+	return e == 0 && set&(1<<(sig-1)) != 0
+}
+
 // dieBy ends this process by sig. It returns if the signal does not do that, as
 // for PID 1 of a namespace.
 func dieBy(sig syscall.Signal) {

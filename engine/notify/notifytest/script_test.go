@@ -78,10 +78,18 @@ func (r *runner) errno(err error) {
 	}
 }
 
-// ended prints the results of those that were in a call and are not any more.
+// look prints the results of a thread's call unless it still waits.
+func (r *runner) look(t string) {
+	if r.at[t] && !r.w.waits(t) {
+		r.ended(t)
+	}
+}
+
+// ended prints the results of those that were in a call, which is over. They are not
+// asked whether they wait: one that has been woken seems to until it runs.
 func (r *runner) ended(threads ...string) {
 	for _, t := range threads {
-		if r.at[t] && !r.w.waits(t) {
+		if r.at[t] {
 			delete(r.at, t)
 			r.says("%s: %s", t, r.w.result(t))
 		}
@@ -115,7 +123,7 @@ func (r *runner) line(f []string) {
 	case "call":
 		r.w.call(f[1])
 		r.at[f[1]] = true
-		r.ended(f[1])
+		r.look(f[1])
 	case "recv":
 		got, err := r.w.recv()
 		if err != nil {
@@ -140,15 +148,16 @@ func (r *runner) line(f []string) {
 		if arg(2) != "" {
 			a.Flags, a.NewFD = a.Flags|notify.AddFDSetFD, uint32(num)
 		}
-		if fd, err := r.w.addFD(a); err != nil {
+		fd, err := r.w.addFD(a)
+		if err != nil {
 			r.errno(err)
 		} else if a.Flags&notify.AddFDSetFD != 0 {
 			r.says("%d", fd)
 		} else {
 			r.says("ok") // the number is the target's affair
 		}
-		if a.Flags&notify.AddFDSend != 0 {
-			if t := r.w.name(n.PID); r.at[t] && !r.w.waits(t) {
+		if err == nil && a.Flags&notify.AddFDSend != 0 {
+			if t := r.w.name(n.PID); r.at[t] {
 				delete(r.at, t)
 				got := r.w.result(t)
 				if a.Flags&notify.AddFDSetFD == 0 && !strings.HasPrefix(got, "-") {
@@ -178,7 +187,7 @@ func (r *runner) line(f []string) {
 		r.says("%s", strings.Join(s, " "))
 	case "signal", "break":
 		r.w.signal(f[1], f[0] == "signal")
-		r.ended(f[1])
+		r.look(f[1])
 	case "kill":
 		r.w.kill()
 		r.at = map[string]bool{}
