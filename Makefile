@@ -55,7 +55,7 @@ results: build ## measure all engines and render results/README.md; continues wh
 	@$(MAKE) --no-print-directory results-page
 
 results-page: ## render results/README.md and its figures from what was measured
-	@cd bench/page && $(GO) run . ../../results
+	@$(GO) run $(NOPGO) ./cmd/unknot/internal/page results
 
 docs: build ## run the commands in the documentation and compare what they print
 	$(GO) run ./scripts/rundocs

@@ -160,7 +160,10 @@ func TestChoiceMeetsTheTarget(t *testing.T) {
 	if targets != 2 {
 		t.Errorf("%d checks of the target alone, want one for each process", targets)
 	}
-	page := res.HTML()
+	page, err := res.html()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if n := strings.Count(page, "<svg"); n != 3 {
 		t.Errorf("%d charts", n)
 	}
