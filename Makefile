@@ -71,7 +71,8 @@ systemd: ## run `unknot serve` under systemd as the first process of an emulated
 soak-serve: build ## an hour of `unknot serve` under a mixed load that it has to survive as it was (SOAK=1h); as root also full disks and runc
 	$(GO) test $(NOPGO) ./cmd/unknot -run TestSoakServe -v -timeout 0 -soak $(or $(SOAK),1h) -soak-program $(CURDIR)/bin/unknot
 
-release: deps ## make static binaries, .deb, .rpm, a bill of materials and checksums in dist/, of the last commit
+release: ## make static binaries, .deb, .rpm, a bill of materials and checksums in dist/, of the last commit
+	@sh scripts/deps.sh release
 	@sh scripts/release.sh
 
 clean: ## remove what building made
