@@ -54,7 +54,7 @@ results: build ## measure all engines and render results/README.md; continues wh
 	@$(MAKE) --no-print-directory results-page
 
 results-page: ## render results/README.md and its figures from what was measured
-	@cd bench/page && $(GO) run . ../../results
+	@$(GO) run $(NOPGO) ./cmd/unknot/internal/page results
 
 docs: build ## run the commands in the documentation and compare what they print
 	$(GO) run ./scripts/rundocs
@@ -70,7 +70,8 @@ systemd: ## run `unknot serve` under systemd as the first process of an emulated
 soak-serve: build ## an hour of `unknot serve` under a mixed load that it has to survive as it was (SOAK=1h); as root also full disks and runc
 	$(GO) test $(NOPGO) ./cmd/unknot -run TestSoakServe -v -timeout 0 -soak $(or $(SOAK),1h) -soak-program $(CURDIR)/bin/unknot
 
-release: deps ## make static binaries, .deb, .rpm, a bill of materials and checksums in dist/, of the last commit
+release: ## make static binaries, .deb, .rpm, a bill of materials and checksums in dist/, of the last commit
+	@sh scripts/deps.sh release
 	@sh scripts/release.sh
 
 clean: ## remove what building made

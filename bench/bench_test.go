@@ -117,7 +117,7 @@ func TestUnitsOfListeners(t *testing.T) {
 	if v := r.Slowest(); !math.IsNaN(v) {
 		t.Errorf("slowest of none: %v", v)
 	}
-	r.Listeners = []listenerResult{
+	r.Listeners = []ListenerResult{
 		{storm.Counts{OK: 4000}, trip(50_000, 4000)},
 		{storm.Counts{OK: 8000}, trip(90_000, 8000)},
 		{storm.Counts{OK: 6000}, trip(20_000, 6000)},
@@ -140,16 +140,16 @@ func checkWhole(t *testing.T, r *Result) {
 
 func TestCheckFindsWhatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct {
-		stats  stats
+		stats  Stats
 		change func(*storm.Counts)
 		lost   int
 		want   string
 	}{
-		"all is well":       {stats{Served: 5, Dropped: 2}, func(*storm.Counts) {}, 0, ""},
-		"one served more":   {stats{Served: 6, Dropped: 2}, func(*storm.Counts) {}, 0, "the engine counts 6 served and 2 dropped, its targets answered 5, EINTR 2"},
-		"one dropped less":  {stats{Served: 5, Dropped: 1}, func(*storm.Counts) {}, 0, "the engine counts 5 served and 1 dropped, its targets answered 5, EINTR 2"},
-		"another errno":     {stats{Served: 5, Dropped: 2}, func(c *storm.Counts) { c.Errnos[unix.EPERM]++ }, 0, "its targets saw answers that it does not give: EPERM 1"},
-		"lost, and said so": {stats{Served: 6, Dropped: 2}, func(*storm.Counts) {}, 1, ""},
+		"all is well":       {Stats{Served: 5, Dropped: 2}, func(*storm.Counts) {}, 0, ""},
+		"one served more":   {Stats{Served: 6, Dropped: 2}, func(*storm.Counts) {}, 0, "the engine counts 6 served and 2 dropped, its targets answered 5, EINTR 2"},
+		"one dropped less":  {Stats{Served: 5, Dropped: 1}, func(*storm.Counts) {}, 0, "the engine counts 5 served and 1 dropped, its targets answered 5, EINTR 2"},
+		"another errno":     {Stats{Served: 5, Dropped: 2}, func(c *storm.Counts) { c.Errnos[unix.EPERM]++ }, 0, "its targets saw answers that it does not give: EPERM 1"},
+		"lost, and said so": {Stats{Served: 6, Dropped: 2}, func(*storm.Counts) {}, 1, ""},
 	} {
 		r := &Result{Lost: c.lost}
 		r.Whole.Stats = c.stats
@@ -237,7 +237,7 @@ func (m *mute) Serve(ls ...*notify.Listener) error {
 	return nil
 }
 func (m *mute) Waits() *hist.Snapshot { return new(hist.Snapshot) }
-func (m *mute) Stats() stats          { return stats{} }
+func (m *mute) Stats() Stats          { return Stats{} }
 func (m *mute) Stop(ctx context.Context) error {
 	return errors.New("cannot stop")
 }

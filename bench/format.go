@@ -157,12 +157,12 @@ func (r *Result) values() []benchfmt.Value {
 	return vs
 }
 
-// A writer writes results in Go benchmark format.
-type writer struct{ w *benchfmt.Writer }
+// A Writer writes results in Go benchmark format.
+type Writer struct{ w *benchfmt.Writer }
 
 // NewWriter writes the head of a results file: comments, which may differ from
 // run to run, keys, which say what is comparable, and the units.
-func NewWriter(w io.Writer, comments []string, keys [][2]string) (*writer, error) {
+func NewWriter(w io.Writer, comments []string, keys [][2]string) (*Writer, error) {
 	var b strings.Builder
 	for _, c := range comments {
 		fmt.Fprintf(&b, "# %s\n", strings.ReplaceAll(c, "\n", " "))
@@ -177,11 +177,11 @@ func NewWriter(w io.Writer, comments []string, keys [][2]string) (*writer, error
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return nil, err
 	}
-	return &writer{benchfmt.NewWriter(w)}, nil
+	return &Writer{benchfmt.NewWriter(w)}, nil
 }
 
 // Write writes one repetition as one line, and then one for each of its parts.
-func (w *writer) Write(r *Result) error {
+func (w *Writer) Write(r *Result) error {
 	if err := w.write(r, r.Name()); err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (w *writer) Write(r *Result) error {
 	return nil
 }
 
-func (w *writer) write(r *Result, name string) error {
+func (w *Writer) write(r *Result, name string) error {
 	res := &benchfmt.Result{Name: benchfmt.Name(name), Iters: max(1, int(r.Targets.OK)), Values: r.values(),
 		// A key, so that closed and open loops never share a table.
 		Config: []benchfmt.Config{{Key: "loop", Value: []byte(r.Load.Loop()), File: true}}}

@@ -49,18 +49,18 @@ func TestHostileTargetsEndAndLoseNothing(t *testing.T) {
 
 func TestHostileCheckFindsWhatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct {
-		stats     stats
+		stats     Stats
 		disturbed uint64
 		ok        bool
 	}{
-		"undisturbed":               {stats{Served: 5, Dropped: 2}, 0, true},
-		"answers that went nowhere": {stats{Served: 7, Dropped: 3, Stale: 3}, 3, true},
-		"one more than disturbed":   {stats{Served: 7, Dropped: 3}, 2, false},
-		"more gone than disturbed":  {stats{Served: 5, Dropped: 2, Stale: 4}, 3, false},
-		"a call served by nobody":   {stats{Served: 4, Dropped: 3}, 3, false},
-		"a call dropped by nobody":  {stats{Served: 6, Dropped: 1}, 3, false},
-		"nobody counts":             {stats{Served: 500, Dropped: 2, Stale: 80}, storm.Unknown, true},
-		"nobody counts, not seen":   {stats{Served: 4, Dropped: 2}, storm.Unknown, false},
+		"undisturbed":               {Stats{Served: 5, Dropped: 2}, 0, true},
+		"answers that went nowhere": {Stats{Served: 7, Dropped: 3, Stale: 3}, 3, true},
+		"one more than disturbed":   {Stats{Served: 7, Dropped: 3}, 2, false},
+		"more gone than disturbed":  {Stats{Served: 5, Dropped: 2, Stale: 4}, 3, false},
+		"a call served by nobody":   {Stats{Served: 4, Dropped: 3}, 3, false},
+		"a call dropped by nobody":  {Stats{Served: 6, Dropped: 1}, 3, false},
+		"nobody counts":             {Stats{Served: 500, Dropped: 2, Stale: 80}, storm.Unknown, true},
+		"nobody counts, not seen":   {Stats{Served: 4, Dropped: 2}, storm.Unknown, false},
 	} {
 		r := &Result{Disturbed: c.disturbed}
 		r.Load.Hostile = storm.Signalled

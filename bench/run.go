@@ -22,7 +22,7 @@ type Result struct {
 	Spec
 	Round     int
 	Elapsed   time.Duration
-	Stats     stats          // the supervisor's own counts
+	Stats     Stats          // the supervisor's own counts
 	Targets   storm.Counts   // what the targets saw
 	RoundTrip *hist.Snapshot // ns, of served calls, by the targets' clocks, from when they were made
 	// Corrected is RoundTrip from when the calls should have been made, in an open
@@ -30,9 +30,9 @@ type Result struct {
 	Corrected *hist.Snapshot
 	// Open is what an open loop's calls with an intended start in the window did, or nil.
 	Open   *storm.Window
-	Little little // of the whole storm
+	Little Little // of the whole storm
 	// Listeners are the parts of each, where [Spec.Listeners] asks for them; else nil.
-	Listeners []listenerResult
+	Listeners []ListenerResult
 	Wait      *hist.Snapshot // ns, receive → dispatch; by Clock
 	Clock     string         // ClockEngine, ClockTracepoints
 	OwnWait   *hist.Snapshot // the engine's own clock in the run that Wait is of
@@ -56,13 +56,13 @@ type Result struct {
 
 	// Whole is of the whole storm, in which every call was answered.
 	Whole struct {
-		Stats   stats
+		Stats   Stats
 		Targets storm.Counts
 	}
 }
 
-// A listenerResult is one listener's part of a Result.
-type listenerResult struct {
+// A ListenerResult is one listener's part of a Result.
+type ListenerResult struct {
 	Targets   storm.Counts
 	RoundTrip *hist.Snapshot
 }
@@ -291,7 +291,7 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 		after.counts[i].Sub(before.counts[i])
 		after.roundTrip[i].Sub(before.roundTrip[i])
 		if s.Listeners > 0 {
-			r.Listeners = append(r.Listeners, listenerResult{after.counts[i], after.roundTrip[i]})
+			r.Listeners = append(r.Listeners, ListenerResult{after.counts[i], after.roundTrip[i]})
 		}
 	}
 	r.Targets, r.RoundTrip = sumCounts(after.counts), sumTrips(after.roundTrip)
@@ -370,7 +370,7 @@ func (m *measure) since(before *measure, s Spec, w Work, n int) *Result {
 type measure struct {
 	at        time.Time
 	counts    []storm.Counts // of each storm
-	stats     stats
+	stats     Stats
 	roundTrip []*hist.Snapshot
 	waits     *hist.Snapshot
 	services  *hist.Snapshot

@@ -25,22 +25,22 @@ type Supervisor interface {
 	// Waits are the times from receive to dispatch so far, in ns, by the
 	// engine's own clock; nil if it has none.
 	Waits() *hist.Snapshot
-	// stats are the engine's own counts so far.
-	Stats() stats
+	// Stats are the engine's own counts so far.
+	Stats() Stats
 	// Stop receives nothing more, answers what is held and closes the listeners.
 	// A receiver that is blocked in RECV notices at the next notification:
 	// silence the targets (storm.Storm.Halt), then ring until Stop returns.
 	Stop(ctx context.Context) error
 }
 
-// stats are an engine's own counts, each call under the result of its own answer.
-type stats struct {
+// Stats are an engine's own counts, each call under the result of its own answer.
+type Stats struct {
 	Served  uint64 // answered by the handler
 	Dropped uint64 // answered EINTR because the queue was full
 	Stale   uint64 // gone before dispatch or answer
 }
 
-func (s *stats) sub(before stats) {
+func (s *Stats) sub(before Stats) {
 	s.Served -= before.Served
 	s.Dropped -= before.Dropped
 	s.Stale -= before.Stale
@@ -49,8 +49,8 @@ func (s *stats) sub(before stats) {
 // tally is the counts of an engine that has none of its own.
 type tally struct{ served, dropped, stale atomic.Uint64 }
 
-func (t *tally) Stats() stats {
-	return stats{Served: t.served.Load(), Dropped: t.dropped.Load(), Stale: t.stale.Load()}
+func (t *tally) Stats() Stats {
+	return Stats{Served: t.served.Load(), Dropped: t.dropped.Load(), Stale: t.stale.Load()}
 }
 
 // Spec is what an engine is asked to be.

@@ -18,7 +18,7 @@ const (
 const maxTagged = (tagSleeps - 1) * tagUnit * time.Nanosecond
 
 // TagWork is the tag of a call whose handler takes t by the wall clock, computing or
-// asleep, or [maxTagged] if that is less. Spec.Work.Tagged has engines obey.
+// asleep, or the longest that a tag can name, if that is less. Spec.Work.Tagged has engines obey.
 func TagWork(t time.Duration, sleeps bool) uint32 {
 	tag := uint32(min(max(t, 0), maxTagged) / tagUnit)
 	if sleeps {

@@ -81,9 +81,9 @@ func (u *unknot) receiverWaits() (all []*hist.Snapshot) {
 // Services are the times from dispatch to answer so far, in ns.
 func (u *unknot) Services() *hist.Snapshot { return u.e.Latencies().Service }
 
-func (u *unknot) Stats() stats {
+func (u *unknot) Stats() Stats {
 	c := u.e.Counters()
-	return stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale}
+	return Stats{Served: c.Answered, Dropped: c.Dropped, Stale: c.Stale}
 }
 
 func (u *unknot) Stop(ctx context.Context) error {

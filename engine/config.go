@@ -226,13 +226,19 @@ type Config struct {
 // on. A hook that confines the thread must leave it these descriptors and let
 // it RECV, SEND and ID_VALID on its listeners, wait (epoll_pwait, ppoll) and
 // wake workers (futex). All else is done by other threads. One that is not of package confine
-// calls osthread.SetConfined first, so that what a handler may not do there is [ErrConfined].
+// calls [Thread.SetConfined] first.
 type Thread struct {
 	Listeners []int          // descriptors of the listeners added so far
 	Epoll     int            // the epoll instance on which it waits
 	Wake      int            // the eventfd by which others wake it: it reads it
 	Signal    syscall.Signal // the signal that interrupts its RECV, which it must not block; 0: none
 }
+
+// SetConfined says that a filter will take from the calling thread most of what handlers may ask for: its inline
+// handlers then get [ErrConfined] instead of meeting the filter. The ioctls are those on listeners that the filter lets
+// pass, such as [notify.IoctlSend]. It is for a hook that confines its thread by other means than package confine, on
+// that thread, before it loads the filter.
+func (Thread) SetConfined(ioctls ...uint32) { osthread.SetConfined(ioctls) }
 
 // policyConfig is the policy of one listener.
 func (c *Config) policyConfig() policy.Config {

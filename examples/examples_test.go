@@ -3,15 +3,20 @@ package examples
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/engine/syscalls"
+	"golang.org/x/sys/unix"
 )
 
 // TestReadme: the README's program is examples/supervise, to the letter.
@@ -40,7 +45,7 @@ func TestExamples(t *testing.T) {
 		t.Skip(err)
 	}
 	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin+"/", "./supervise", "./openat", "./audit").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin+"/", "./supervise", "./openat", "./audit", "./agent").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, c := range []struct {
@@ -68,5 +73,80 @@ func TestExamples(t *testing.T) {
 				t.Errorf("status %d, want %d; output:\n%s\nwant %s", got, c.status, out, c.want)
 			}
 		})
+	}
+	t.Run("agent", func(t *testing.T) { underAgent(t, filepath.Join(bin, "agent")) })
+}
+
+// containerEnv marks the test binary's second life as a container: its value is the agent's socket.
+const containerEnv = "UNKNOT_EXAMPLE_CONTAINER"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(containerEnv); path != "" {
+		fmt.Fprintln(os.Stderr, container(path))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// container does what a runtime does with a container that has linux.seccomp.listenerPath: it ends as a shell.
+func container(path string) error {
+	runtime.LockOSThread() // for the filter
+	nrs := []int{unix.SYS_FCHMODAT}
+	if nr, ok := syscalls.Native().Number("mkdir"); ok { // arm64 has none
+		nrs = append(nrs, int(nr))
+	}
+	prog, err := notify.TrapProgram(nrs...)
+	if err != nil {
+		return err
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return err
+	}
+	l, err := notify.Install(prog, 0)
+	if err != nil {
+		return err
+	}
+	state := `{"ociVersion":"1.0.2","fds":["seccompFd"],"pid":1,"metadata":"bar","state":{"id":"box","status":"creating","bundle":"/"}}`
+	if _, _, err := c.(*net.UnixConn).WriteMsgUnix([]byte(state), unix.UnixRights(l.FD()), nil); err != nil {
+		return err
+	}
+	return unix.Exec("/bin/sh", []string{"sh", "-c", "mkdir box; chmod 700 ."}, append(os.Environ(), "LC_ALL=C"))
+}
+
+// underAgent runs the agent and a container.
+func underAgent(t *testing.T, agent string) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "socket")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	daemon := exec.CommandContext(ctx, agent, "-socketfile", socket)
+	daemon.Cancel = func() error { return daemon.Process.Signal(unix.SIGTERM) }
+	var said strings.Builder
+	daemon.Stderr = &said
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := os.Stat(socket); err != nil && ctx.Err() == nil; _, err = os.Stat(socket) {
+		time.Sleep(time.Millisecond)
+	}
+	box := exec.CommandContext(ctx, "/proc/self/exe")
+	box.Dir, box.Env = dir, append(os.Environ(), containerEnv+"="+socket)
+	out, _ := box.CombinedOutput()
+	cancel()
+	if err := daemon.Wait(); daemon.ProcessState.ExitCode() != 0 {
+		t.Errorf("the agent: %v\n%s", err, said.String())
+	}
+	if !strings.Contains(string(out), "chmod: ") || !strings.Contains(string(out), "No medium found") {
+		t.Errorf("chmod said %q", out)
+	}
+	made := "box-bar"
+	if _, ok := syscalls.Native().Number("mkdir"); !ok {
+		made = "box" // by mkdirat, which the example leaves to the kernel
+	}
+	if _, err := os.Stat(filepath.Join(dir, made)); err != nil && os.Getuid() != 0 && strings.Contains(string(out), "mkdir: ") {
+		t.Skipf("this user may not act for the container (%s): %s", strings.TrimSpace(string(out)), "see kernel.yama.ptrace_scope")
+	} else if err != nil {
+		t.Errorf("%v; the container said %q, the agent %s", err, out, said.String())
 	}
 }

@@ -5,6 +5,7 @@
 #   scripts/deps.sh            Go, a C compiler, libseccomp's headers, pkg-config, git
 #   scripts/deps.sh generate   also clang and llvm of the version that bench/trace pins
 #   scripts/deps.sh kernels    also what scripts/kernels.sh emulates a machine with
+#   scripts/deps.sh release    also, on Debian, what a release for arm64 with cgo takes; goes on where it cannot be had
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,7 +21,7 @@ clang=$(sed -n 's/^\/\/go:generate.* -cc clang-\([0-9]*\).*/\1/p' bench/trace/ge
 
 cc() { ${CC:-$(go env CC 2>/dev/null || echo cc)} "$@"; }
 
-# missing prints what is not there, one word each: go git cc pkgconfig seccomp clang llvm qemu busybox cpio.
+# missing prints what is not there, one word each: go git cc pkgconfig seccomp clang llvm qemu busybox cpio cross.
 missing() {
     have go || echo go
     have git || echo git
@@ -38,6 +39,10 @@ missing() {
         # One that needs shared libraries is of no use there.
         if ! have busybox || ldd "$(command -v busybox)" >/dev/null 2>&1; then echo busybox; fi
         have cpio || echo cpio
+    fi
+    if [ "${1-}" = release ] && [ "$(dpkg --print-architecture 2>/dev/null) $(. /etc/os-release && echo "$ID")" = "amd64 debian" ]; then
+        echo '#include <seccomp.h>
+              int main(void) { return seccomp_api_get() == 0; }' | aarch64-linux-gnu-gcc -static -x c -o /dev/null - -lseccomp 2>/dev/null || echo cross
     fi
     if [ "${1-}" = generate ]; then
         [ -z "$clang" ] || have "clang-$clang" || echo clang
@@ -65,6 +70,7 @@ packages() {
         apk:pkgconfig | pacman:pkgconfig) echo pkgconf ;;
         apt:clang) echo "clang-$clang" ;;
         apt:llvm) echo "llvm-$clang" ;;
+        apt:cross) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross libseccomp-dev:arm64 ;;
         apt:qemu) echo qemu-system-x86 ;;
         apt:busybox) echo busybox-static ;;
         dnf:qemu) echo qemu-system-x86-core ;;
@@ -95,6 +101,7 @@ as_root() {
 install() {
     case $manager in
     apt)
+        case " $* " in *:arm64\ *) as_root dpkg --add-architecture arm64 ;; esac
         as_root apt-get update -qq || say "apt-get update failed; trying with the lists there are"
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" ;;
     dnf) as_root dnf install -y -q "$@" ;;
@@ -117,7 +124,7 @@ if [ -n "$lacking" ]; then
         set -- $(packages "$manager" $lacking)
         if [ $# -gt 0 ]; then
             say "installing $* ($manager)"
-            install "$@" || die "could not install $*: install them by hand and try again"
+            install "$@" || [ "$lacking" = cross ] || die "could not install $*: install them by hand and try again"
         fi
     elif [ "$lacking" != go ]; then
         die "missing: $(echo $lacking); none of apt-get, dnf, apk, pacman is here to install them: do it by hand"

@@ -28,10 +28,11 @@ SOURCE_DATE_EPOCH=$(git show -s --format=%ct "$commit")
 export SOURCE_DATE_EPOCH TZ=UTC LC_ALL=C
 umask 022
 
-# The tools first, in this repository's environment; what they build is nobody's concern.
+# The tools first, with nothing of this machine in them: a bill of materials has the hash of what made it.
 mkdir "$tmp/bin"
-GOFLAGS='' GOWORK=off GOBIN=$tmp/bin go install "$nfpm"
-GOFLAGS='' GOWORK=off GOBIN=$tmp/bin go install "$cyclonedx"
+for tool in "$nfpm" "$cyclonedx"; do
+    CGO_ENABLED=0 GOFLAGS=-trimpath GOWORK=off GOBIN=$tmp/bin go install "$tool"
+done
 
 cache=$(go env GOMODCACHE)/cache/download
 export GOWORK=off GOFLAGS='-trimpath -buildvcs=false -modcacherw' GOMODCACHE="$tmp/mod"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measures what results/README.md shows, into results/MACHINE/DATE-COMMIT.txt and the
-# files of the same name beside it. bench/page makes the page from them.
+# files of the same name beside it. cmd/unknot/internal/page makes the page from them.
 #
 #   results.sh [STEP...]
 #

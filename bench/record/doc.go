@@ -10,10 +10,10 @@
 //
 // Traps:
 //
-//   - Service times are known only where dispatch is visible; see [service].
+//   - Service times are known only where dispatch is visible; see [Recording.Service].
 //   - In a closed loop the arrivals depend on the answers: they are those of the
 //     supervisor that was recorded, and a faster one would have got more. See
-//     [feedback] and [think].
+//     [Recording.Feedback] and [Recording.Think].
 //   - A call whose trap was not seen is put at its receive, and then the
 //     supervisor's own backlog looks like bursts. See [Recording.Trapped].
 package record

@@ -233,7 +233,7 @@ func decode(b []byte) (*Recording, error) {
 		f := d.byte()
 		c.Receive, c.Wait, c.Service = int64(d.uint(uint64(maxElapsed))), int64(d.uint(uint64(maxElapsed))), int64(d.uint(uint64(maxElapsed)))
 		c.Away = int64(d.uint(uint64(maxElapsed)))
-		c.Outcome, c.Dispatch = outcome(f&outcomeBits), dispatch(f>>dispatchShift&dispatchBits)
+		c.Outcome, c.Dispatch = Outcome(f&outcomeBits), Dispatch(f>>dispatchShift&dispatchBits)
 		c.Trapped, c.Blocked, c.Slept = f&trappedBit != 0, f&blockedBit != 0, f&sleptBit != 0
 		if d.err == nil && f&unusedBits != 0 {
 			d.err = errors.New("unknown flags")

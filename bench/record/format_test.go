@@ -23,7 +23,7 @@ func example(calls int) *Recording {
 	for i := range calls {
 		at += r.Int64N(20_000)
 		c := Call{Arrival: at, Receive: r.Int64N(5000), Service: r.Int64N(1e9), Thread: int32(i % 3), Syscall: int32(i % 3),
-			Outcome: outcome(i % 3), Dispatch: dispatch(i / 3 % 3), Trapped: true, Blocked: i%2 == 0, Slept: i%5 == 0}
+			Outcome: Outcome(i % 3), Dispatch: Dispatch(i / 3 % 3), Trapped: true, Blocked: i%2 == 0, Slept: i%5 == 0}
 		if c.Dispatch != Unseen {
 			c.Wait = r.Int64N(1e6)
 		}

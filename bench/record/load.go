@@ -12,7 +12,7 @@ import (
 func (r *Recording) Rate() float64 { return float64(len(r.Calls)) / r.Elapsed.Seconds() }
 
 // Count returns how many calls ended so.
-func (r *Recording) Count(o outcome) (n int) {
+func (r *Recording) Count(o Outcome) (n int) {
 	for i := range r.Calls {
 		if r.Calls[i].Outcome == o {
 			n++
@@ -43,14 +43,14 @@ func (r *Recording) Gaps() []int64 {
 	return gaps
 }
 
-// A service is how long handlers took.
-type service struct {
+// A Service is how long handlers took.
+type Service struct {
 	Times *hist.Snapshot // ns; dispatch → answer; nil if none is known
 	// Computing are the times without those in which the handlers' threads had no CPU.
 	Computing *hist.Snapshot
 	// Known of Served calls were seen dispatched: Times is of these.
 	Known, Served int
-	Dispatch      dispatch // how they were seen
+	Dispatch      Dispatch // how they were seen
 	// Blocked is the part of the time that was spent in handlers that gave up
 	// their CPU of their own accord. Above a half the service is sleep, not
 	// computing.
@@ -64,12 +64,12 @@ type service struct {
 // works. One whose goroutines share threads does it now and then.
 const inlineShare = .9
 
-// service returns the service times, of the calls whose dispatch was seen: by
+// Service returns the service times, of the calls whose dispatch was seen: by
 // ID_VALID if there are any, else of calls that were answered by the thread that
 // received them, if nearly all were. Times is nil if there is neither: then
 // nobody can tell from outside how long the handlers took.
-func (r *Recording) Service() service {
-	s := service{BySyscall: make([]*hist.Snapshot, len(r.Syscalls))}
+func (r *Recording) Service() Service {
+	s := Service{BySyscall: make([]*hist.Snapshot, len(r.Syscalls))}
 	var by [Inline + 1]int
 	for i := range r.Calls {
 		if c := &r.Calls[i]; c.Outcome == Served {
@@ -109,18 +109,18 @@ func (r *Recording) Service() service {
 	return s
 }
 
-// A think is what threads did between the answer to a call and their next call.
-type think struct {
+// A Think is what threads did between the answer to a call and their next call.
+type Think struct {
 	Times *hist.Snapshot // ns; answer → next arrival of the same thread, its wake-up included
 	// Slept is the part of these times that threads gave up their CPU in, of
 	// their own accord. Below a half, they computed.
 	Slept float64
 }
 
-// think returns the times between a thread's served calls and its next ones. It
+// Think returns the times between a thread's served calls and its next ones. It
 // is a think time in the sense of a closed loop only if the loop is closed.
-func (r *Recording) Think() think {
-	t := think{Times: new(hist.Snapshot)}
+func (r *Recording) Think() Think {
+	t := Think{Times: new(hist.Snapshot)}
 	free := make([]int64, r.Threads) // when the last call was answered; 0: not known
 	slept, all := 0., 0.
 	for i := range r.Calls {
@@ -217,24 +217,24 @@ func inFlight(es []event, from, to int64) (f InFlight) {
 	return f
 }
 
-// A loop says whether calls wait for answers.
-type loop uint8
+// A Loop says whether calls wait for answers.
+type Loop uint8
 
 const (
 	// Unclear: too few calls, or it changed while it was recorded.
-	Unclear loop = iota
-	// openLoop: calls come at the same rate however many are in flight.
-	openLoop
+	Unclear Loop = iota
+	// OpenLoop: calls come at the same rate however many are in flight.
+	OpenLoop
 	// ClosedLoop: the more calls are in flight, the fewer come, because the
 	// threads that would make them wait for answers.
 	ClosedLoop
 )
 
-func (l loop) String() string { return [...]string{"unclear", "open", "closed"}[l] }
+func (l Loop) String() string { return [...]string{"unclear", "open", "closed"}[l] }
 
-// A feedback is how much the arrivals depend on the answers.
-type feedback struct {
-	Loop loop
+// A Feedback is how much the arrivals depend on the answers.
+type Feedback struct {
+	Loop Loop
 	// Fall is the part of the arrival rate that is gone when as many calls are in
 	// flight as ever were: 1 in a closed loop whose threads all wait at times, 0
 	// in an open one; below 0 when calls come in bursts. Err is its standard error.
@@ -248,15 +248,15 @@ const (
 	t9           = 2.262 // Student's t, 9 degrees of freedom, two-sided 95%
 )
 
-// feedback tells a closed loop from an open one. With n calls in flight, N
+// Feedback tells a closed loop from an open one. With n calls in flight, N
 // threads that think for Z make (N-n)/Z calls per second; those who call whatever
 // the answers make as many at any n. So the rate at each n, where it was for long
 // enough, is fitted by a line. Which of the two it was matters only where calls in
 // flight were many; a closed loop that never comes near its number of threads
 // cannot be told from an open one, and need not be.
-func (r *Recording) Feedback() feedback {
+func (r *Recording) Feedback() Feedback {
 	if len(r.Calls) < callsToTell {
-		return feedback{}
+		return Feedback{}
 	}
 	es := r.events()
 	first, last := es[0].at, r.Calls[len(r.Calls)-1].Arrival
@@ -269,7 +269,7 @@ func (r *Recording) Feedback() feedback {
 		}
 	}
 	if len(falls) < slicesOfTime {
-		return feedback{}
+		return Feedback{}
 	}
 	var sum, squares float64
 	for _, x := range falls {
@@ -279,12 +279,12 @@ func (r *Recording) Feedback() feedback {
 	for _, x := range falls {
 		squares += (x - mean) * (x - mean)
 	}
-	f := feedback{Fall: mean, Err: math.Sqrt(squares / (slicesOfTime - 1) / slicesOfTime)}
+	f := Feedback{Fall: mean, Err: math.Sqrt(squares / (slicesOfTime - 1) / slicesOfTime)}
 	switch {
 	case mean-t9*f.Err > .5:
 		f.Loop = ClosedLoop
 	case mean+t9*f.Err < .5:
-		f.Loop = openLoop
+		f.Loop = OpenLoop
 	}
 	return f
 }
@@ -317,8 +317,8 @@ func (f InFlight) fall(most float64) (float64, bool) {
 	return -slope * most / at0, true
 }
 
-// A burst is how uneven arrivals are over windows of one length.
-type burst struct {
+// A Burst is how uneven arrivals are over windows of one length.
+type Burst struct {
 	Window int64 // ns
 	// Dispersion is the variance over the mean of the numbers of arrivals in a
 	// window: 1 for Poisson arrivals, 0 for a clock's, more for bursts.
@@ -328,7 +328,7 @@ type burst struct {
 
 // Burstiness looks at windows of 1, 10 and 100 ms, where the recording has at
 // least ten of them.
-func (r *Recording) Burstiness() (bs []burst) {
+func (r *Recording) Burstiness() (bs []Burst) {
 	for _, w := range []int64{1e6, 1e7, 1e8} {
 		n := int64(r.Elapsed) / w
 		if n < 10 {
@@ -357,7 +357,7 @@ func (r *Recording) Burstiness() (bs []burst) {
 		if mean == 0 {
 			continue
 		}
-		bs = append(bs, burst{w, (squares/float64(n) - mean*mean) / mean, most / (float64(w) / 1e9)})
+		bs = append(bs, Burst{w, (squares/float64(n) - mean*mean) / mean, most / (float64(w) / 1e9)})
 	}
 	return bs
 }

@@ -81,15 +81,15 @@ func TestFeedbackTellsClosedFromOpenLoops(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		rec  *Recording
-		want loop
+		want Loop
 	}{
 		{"one thread", closed(1, 2, 20e3, 10e3, 20000), ClosedLoop},
 		{"16 threads that hardly think", closed(16, 2, 100, 10e3, 20000), ClosedLoop},
 		{"16 threads, half busy", closed(16, 2, 160e3, 10e3, 20000), ClosedLoop},
 		{"256 threads, overload", closed(256, 2, 100e3, 10e3, 50000), ClosedLoop},
-		{"poisson, light", open(20e3, 1, 2, 10e3, 20000), openLoop},
-		{"poisson, heavy", open(180e3, 1, 2, 10e3, 50000), openLoop},
-		{"bursts", open(50e3, 3, 2, 10e3, 50000), openLoop},
+		{"poisson, light", open(20e3, 1, 2, 10e3, 20000), OpenLoop},
+		{"poisson, heavy", open(180e3, 1, 2, 10e3, 50000), OpenLoop},
+		{"bursts", open(50e3, 3, 2, 10e3, 50000), OpenLoop},
 		{"few calls", open(50e3, 1, 2, 10e3, callsToTell-1), Unclear},
 	} {
 		if f := c.rec.Feedback(); f.Loop != c.want {
@@ -159,23 +159,23 @@ func TestThink(t *testing.T) {
 func TestServiceIsKnownOnlyWhereDispatchIsSeen(t *testing.T) {
 	r := closed(4, 2, 50e3, 10e3, 1000)
 	r.Syscalls = append(r.Syscalls, Syscall{1, 2})
-	of := func(d func(i int) dispatch) service {
+	of := func(d func(i int) Dispatch) Service {
 		for i := range r.Calls {
 			r.Calls[i].Dispatch = d(i)
 			r.Calls[i].Blocked = i%2 == 0
 		}
 		return r.Service()
 	}
-	if s := of(func(int) dispatch { return Unseen }); s.Times != nil || s.Known != 0 || s.Served != 1000 {
+	if s := of(func(int) Dispatch { return Unseen }); s.Times != nil || s.Known != 0 || s.Served != 1000 {
 		t.Errorf("no dispatch: %+v", s)
 	}
-	if s := of(func(i int) dispatch { return dispatch(i%2) * Inline }); s.Times != nil {
+	if s := of(func(i int) Dispatch { return Dispatch(i%2) * Inline }); s.Times != nil {
 		t.Errorf("half inline: %d known", s.Known)
 	}
-	if s := of(func(int) dispatch { return Inline }); s.Known != 1000 || s.Dispatch != Inline {
+	if s := of(func(int) Dispatch { return Inline }); s.Known != 1000 || s.Dispatch != Inline {
 		t.Errorf("inline: %d known", s.Known)
 	}
-	s := of(func(i int) dispatch { return Inline - dispatch(min(i%10, 1)) })
+	s := of(func(i int) Dispatch { return Inline - Dispatch(min(i%10, 1)) })
 	if s.Known != 900 || s.Dispatch != Checked || math.Abs(s.Times.Mean()/10e3-1) > .1 {
 		t.Errorf("nine of ten checked: %d known of mean %v", s.Known, s.Times.Mean())
 	}

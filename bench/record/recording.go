@@ -35,7 +35,7 @@ type Call struct {
 	Arrival int64
 	Receive int64 // arrival → RECV returned; 0 if !Trapped
 	Wait    int64 // receive → dispatch; 0 without a dispatch
-	// service is dispatch (ID_VALID returned) → answer (SEND entered); without a dispatch receive → answer, and so
+	// Service is dispatch (ID_VALID returned) → answer (SEND entered); without a dispatch receive → answer, and so
 	// no service time but an upper bound of it.
 	Service int64
 	// Away is the part of Service in which the handler's thread had no CPU: it was
@@ -44,8 +44,8 @@ type Call struct {
 	Thread  int32 // 0 to Threads-1, by first appearance
 	Syscall int32 // index of Recording.Syscalls
 
-	Outcome  outcome
-	Dispatch dispatch
+	Outcome  Outcome
+	Dispatch Dispatch
 	Trapped  bool // the trap was seen
 	// Blocked says that the handler gave up its CPU of its own accord: it slept
 	// or waited, instead of computing.
@@ -58,20 +58,20 @@ type Call struct {
 // Response is the time from arrival to answer, in ns.
 func (c *Call) Response() int64 { return c.Receive + c.Wait + c.Service }
 
-// An outcome is how a call ended.
-type outcome uint8
+// An Outcome is how a call ended.
+type Outcome uint8
 
 const (
-	Served  outcome = iota // answered
+	Served  Outcome = iota // answered
 	Dropped                // answered EINTR (or the errno that drops have) and never dispatched
 	Stale                  // its target was gone
 )
 
-// A dispatch is how a handler's start was seen.
-type dispatch uint8
+// A Dispatch is how a handler's start was seen.
+type Dispatch uint8
 
 const (
-	Unseen  dispatch = iota
+	Unseen  Dispatch = iota
 	Checked          // the supervisor asked ID_VALID
 	Inline           // the thread that received it answered it, and received nothing in between
 )

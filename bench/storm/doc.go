@@ -20,7 +20,7 @@
 // (corrected) shows what one from when the call was made (uncorrected) does not.
 // An open loop needs more threads than are ever held up: a call that a thread takes
 // after its time, because it had none earlier, is late, and with more late calls
-// than [maxLate] the load was not what it should have been, which [Window.Void] says.
+// than one in a thousand the load was not what it should have been, which [Window.Void] says.
 //
 // To storm with a load of one's own, implement [Arrivals], or hand a []Arrival to
 // [Config]: for each call its time, which call it is, and a tag that the supervisor

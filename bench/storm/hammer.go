@@ -21,7 +21,7 @@ type prepared struct {
 }
 
 func prepare() (ps [numCalls]prepared) {
-	for c := getppid; c < numCalls; c++ {
+	for c := Getppid; c < numCalls; c++ {
 		ps[c] = prepared{callInfo[c].nr, callInfo[c].args()}
 	}
 	return ps

@@ -6,7 +6,7 @@ import (
 	"github.com/unknot/unknot/engine/hist"
 )
 
-// A made is what became of one call of a schedule. Times are in ns, of package mono.
+// A made is what became of one call of a schedule. Times are in ns of CLOCK_MONOTONIC.
 type made struct {
 	Intended       int64
 	Started, Ended int64 // 0: it was not made, or not answered
@@ -15,17 +15,14 @@ type made struct {
 	Late bool
 }
 
-// An openReport is what an open loop saw.
-type openReport struct {
+// An OpenReport is what an open loop saw.
+type OpenReport struct {
 	calls  []made
 	origin int64
 }
 
-// Origin is when a call at 0 of the schedule was due, in ns of package mono.
-func (r *openReport) Origin() int64 { return r.origin }
-
-// Calls are the schedule's, in its order. They are the report's.
-func (r *openReport) Calls() []made { return r.calls }
+// Origin is when a call at 0 of the schedule was due, in ns of CLOCK_MONOTONIC.
+func (r *OpenReport) Origin() int64 { return r.origin }
 
 // A Window is the calls of an open loop whose intended starts lie in a window of
 // time.
@@ -42,7 +39,7 @@ type Window struct {
 // Window reads the calls with an intended start in [from, to). A stall of the
 // supervisor that began at stallFrom and ended at stallTo (0: none) excuses the
 // calls that were late from its beginning until a call after its end was not.
-func (r *openReport) Window(from, to, stallFrom, stallTo int64) *Window {
+func (r *OpenReport) Window(from, to, stallFrom, stallTo int64) *Window {
 	w := &Window{Corrected: new(hist.Snapshot), RoundTrip: new(hist.Snapshot), Lag: new(hist.Snapshot)}
 	shadow := false
 	for i := range r.calls {

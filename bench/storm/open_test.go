@@ -117,7 +117,7 @@ func TestTheScheduleIsMade(t *testing.T) {
 	for i := range 200 {
 		as = append(as, Arrival{At: time.Duration(i) * 200 * time.Microsecond, Call: Any, Tag: uint32(i)})
 	}
-	as[7].Call = mkdirat // which the mix has not
+	as[7].Call = Mkdirat // which the mix has not
 	mix, _ := ParseMix("openat:3,connect,getppid")
 	s := begin(t, Config{Targets: 8, Open: true, Schedule: as, Mix: mix, Seed: 3})
 	defer func() { _ = s.Listener().Close() }()
@@ -169,7 +169,7 @@ func TestTheScheduleIsMade(t *testing.T) {
 		t.Errorf("%v, lost %d", r.Counts, r.Lost)
 	}
 	var inFlight int64
-	for i, c := range r.Open.Calls() {
+	for i, c := range r.Open.calls {
 		if c.Intended != r.Open.Origin()+int64(as[i].At) || c.Started < c.Intended || c.Ended <= c.Started || c.Errno != 0 {
 			t.Errorf("call %d: %+v", i, c)
 		}
@@ -200,7 +200,7 @@ func TestCallsThatFindNoIdleTargetAreLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	calls := r.Open.Calls()
+	calls := r.Open.calls
 	if !calls[1].Late || !calls[2].Late {
 		t.Errorf("%+v", calls)
 	}
@@ -250,7 +250,7 @@ func TestWindow(t *testing.T) {
 	on := func(at int64) made { return made{Intended: at, Started: at, Ended: at + 1} }
 	late := func(at int64) made { return made{Intended: at, Started: at + 50, Ended: at + 51, Late: true} }
 	dropped := func(at int64) made { m := on(at); m.Errno = uint32(unix.EINTR); return m }
-	r := openReport{calls: []made{late(1), on(10), late(20), on(30), late(40), late(50), late(60), on(70), late(80), dropped(90), {Intended: 95}, on(100)}}
+	r := OpenReport{calls: []made{late(1), on(10), late(20), on(30), late(40), late(50), late(60), on(70), late(80), dropped(90), {Intended: 95}, on(100)}}
 	w := r.Window(10, 100, 0, 0)
 	if w.Intended != 10 || w.Late != 6 || w.Excused != 0 || w.Unmade != 1 || w.Corrected.Count != 8 || w.RoundTrip.Max != 1 || w.Corrected.Max != 51 || w.Lag.Count != 4 || !w.Void() {
 		t.Errorf("%+v", w)

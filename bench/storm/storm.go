@@ -33,7 +33,7 @@ type Report struct {
 	// that they had a call to be answered.
 	InFlight time.Duration
 	// Open is of an open loop, else nil.
-	Open *openReport
+	Open *OpenReport
 	// Disturbed is how many calls may have ended without their answer, because the
 	// targets are [Hostile]; [Unknown] if nobody counts them.
 	Disturbed uint64
@@ -295,7 +295,7 @@ func (s *Storm) Halt(deadline time.Duration) (*Report, error) {
 	}
 	r.Disturbed = h.disturbed.Load()
 	if s.cfg.Open {
-		r.Open = &openReport{s.shm.log(), h.origin.Load()}
+		r.Open = &OpenReport{s.shm.log(), h.origin.Load()}
 	}
 	return r, nil
 }

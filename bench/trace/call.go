@@ -9,11 +9,11 @@ type Call struct {
 	Target  int           // thread ids in the tracer's PID namespace; 0: it has none there
 	Handler int           // the thread that dispatched it, or else received it
 	Before  time.Duration // the target's own time before the trap
-	Causes  []cause       // in the order of time; together Total
+	Causes  []Cause       // in the order of time; together Total
 }
 
-// A cause is a part of a call's time and what it was spent on.
-type cause struct {
+// A Cause is a part of a call's time and what it was spent on.
+type Cause struct {
 	Name string
 	Time time.Duration
 }
@@ -68,7 +68,7 @@ const unknown = ^uint64(0)
 func (c *Call) explain(w *kernelSlow) {
 	at := w.Trapped
 	add := func(name string, d uint64) {
-		c.Causes = append(c.Causes, cause{name, time.Duration(d)})
+		c.Causes = append(c.Causes, Cause{name, time.Duration(d)})
 	}
 	until := func(t uint64) uint64 { // what is left until t, and on to t
 		if t <= at {

@@ -84,7 +84,7 @@ func beOuter() error {
 	if !p.HoldsListener() {
 		return fmt.Errorf("process %d holds no listener", inner.Process.Pid)
 	}
-	if hs := ListenerHolders(); !slices.Contains(hs, holder{inner.Process.Pid, p.Name()}) {
+	if hs := ListenerHolders(); !slices.Contains(hs, Holder{inner.Process.Pid, p.Name()}) {
 		return fmt.Errorf("listeners are held by %v, and not by process %d", hs, inner.Process.Pid)
 	}
 	tr, err := Start(Config{TGID: inner.Process.Pid, Explain: true})

@@ -165,15 +165,15 @@ func isListener(link string) bool {
 	return err == nil && to == "anon_inode:seccomp notify"
 }
 
-// A holder holds a listener.
-type holder struct {
+// A Holder holds a listener.
+type Holder struct {
 	PID  int // in our own PID namespace
 	Name string
 }
 
 // ListenerHolders returns the processes that hold a listener, as far as this user
 // sees them in /proc and they have a number in our own PID namespace.
-func ListenerHolders() (found []holder) {
+func ListenerHolders() (found []Holder) {
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	seen := map[string]bool{}
 	depth, own := len(nsPIDs("self")), OwnProc()
@@ -200,7 +200,7 @@ func ListenerHolders() (found []holder) {
 			continue
 		}
 		if d, ok := p.Dir(); ok && d == "/proc/"+dir {
-			found = append(found, holder{pid, p.Name()})
+			found = append(found, Holder{pid, p.Name()})
 		}
 		_ = p.Close()
 	}

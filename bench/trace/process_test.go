@@ -143,7 +143,7 @@ func TestListenerHolders(t *testing.T) {
 			t.Fatal("our targets hold the listener, too")
 		}
 	}
-	if hs := ListenerHolders(); !slices.Contains(hs, holder{os.Getpid(), self.Name()}) {
+	if hs := ListenerHolders(); !slices.Contains(hs, Holder{os.Getpid(), self.Name()}) {
 		t.Errorf("we are not among the holders %v", hs)
 	}
 }

@@ -2,12 +2,12 @@ package trace
 
 import "github.com/unknot/unknot/engine/hist"
 
-// A stage is a part of a call's time. From StageBefore to stageExecute they follow each other
+// A Stage is a part of a call's time. All but the last two follow each other
 // without a gap: together they are the target's time between two sys_exits, StageCycle.
-type stage int
+type Stage int
 
 const (
-	StageBefore    stage = iota // the target's own time, before the trap
+	StageBefore    Stage = iota // the target's own time, before the trap
 	stageWakeup                 // until the receiver has a CPU; 0 if it was running
 	stageReceive                // until RECV returns, the time that the receiver spends elsewhere included
 	StageWait                   // until dispatch, in supervisors that ask ID_VALID then
@@ -37,13 +37,13 @@ var stageNames = [NumStages]struct{ name, from, to string }{
 }
 
 // String returns the stage's name in reports.
-func (s stage) String() string { return stageNames[s].name }
+func (s Stage) String() string { return stageNames[s].name }
 
 // Ends returns what the stage begins and ends with.
-func (s stage) Ends() (from, to string) { return stageNames[s].from, stageNames[s].to }
+func (s Stage) Ends() (from, to string) { return stageNames[s].from, stageNames[s].to }
 
 // Part reports whether the stage is one of those that make up a StageCycle.
-func (s stage) Part() bool { return s < parts }
+func (s Stage) Part() bool { return s < parts }
 
 // Sum returns the mean time in ns that the parts add up to, and the mean of what
 // they should add up to, counted apart: that they differ means a bug, or a kernel
@@ -55,7 +55,7 @@ func (r *Report) Sum() (parts, cycle float64) {
 	}
 	var sum int64
 	for s, h := range r.Stages {
-		if h != nil && stage(s).Part() {
+		if h != nil && Stage(s).Part() {
 			sum += h.Sum
 		}
 	}

@@ -39,19 +39,19 @@ func TestStagesAddUp(t *testing.T) {
 			var sum, cycle int64
 			for s, h := range r.Stages {
 				switch {
-				case !stage(s).Part():
-				case stage(s) == stageExecute:
+				case !Stage(s).Part():
+				case Stage(s) == stageExecute:
 					if h.Count != 0 {
 						t.Errorf("%d calls continued", h.Count)
 					}
-				case stage(s) == StageWait:
+				case Stage(s) == StageWait:
 					if want := c.s.workers > 0; want != (h.Count == seen) {
 						t.Errorf("%d waits of %d calls", h.Count, seen)
 					}
 				case h.Count != seen:
-					t.Errorf("%v: %d calls, not %d", stage(s), h.Count, seen)
+					t.Errorf("%v: %d calls, not %d", Stage(s), h.Count, seen)
 				}
-				if stage(s).Part() {
+				if Stage(s).Part() {
 					sum += h.Sum
 				}
 			}

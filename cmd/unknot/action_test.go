@@ -120,6 +120,10 @@ func BenchmarkRead(b *testing.B) {
 	if o, output, _ := run("BASE=HEAD~1", "BENCH=NoSuch"); !strings.Contains(output, "exit=2\n") || strings.Contains(output, "report=") {
 		t.Errorf("no benchmarks: status %d, outputs %q\n%s%s", o.code, output, o.stdout, o.stderr)
 	}
+	// By hand the script's status is the verdict's.
+	if o, _, _ := run("BASE=HEAD~1", "BENCH=NoSuch", "GITHUB_OUTPUT="); o.code != 2 {
+		t.Errorf("by hand: status %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
 	// The first benchmark of a package, and of a package that base has not, are notes.
 	git("checkout", "-q", "-b", "first")
 	write("sub/s.go", "package sub\n")

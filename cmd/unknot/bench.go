@@ -406,43 +406,20 @@ func runBench(cmd *cobra.Command, f *benchFlags) error {
 		return fmt.Errorf("--cpuprofile: %w", err)
 	}
 	defer f.files.stopProfile() // if a write fails before writeProfile
-rounds:
-	for round := range f.count {
-		for i := range specs {
-			// Each round starts one further on, so that no engine always comes first.
-			s := specs[(i+round)%len(specs)]
-			progress.show(len(results), s.Name())
-			seeded := s
-			seeded.Seed += uint64(round) // each round draws anew, and all engines draw the same
-			r, err := bench.Once(ctx, seeded, f.duration, traced)
-			if ctx.Err() != nil {
-				break rounds
-			}
-			if err != nil {
-				// Once for all the rounds in which it happens again.
-				if failed == nil || !strings.Contains(failed.Error(), err.Error()) {
-					failed = errors.Join(failed, err)
-				}
-				continue
-			}
-			r.Round, r.Spec = round, s
-			if traced && r.Path == bench.PathQueue && r.Load.Hostile != storm.Friendly {
-				r.Wait = nil // by the engine's clock, which is not the file's
-			} else if traced && r.Path == bench.PathQueue && r.Clock != clock {
-				failed = errors.Join(failed, fmt.Errorf("the tracer lost notifications of %s: its wait is left out", s.Name()))
-				r.Wait = nil
-			}
-			lost += r.Lost
-			if err := r.Void(); err != nil {
-				failed = errors.Join(failed, fmt.Errorf("void: %s: %w", s.Name(), err))
-			}
-			if err := r.Check(); err != nil {
-				failed = errors.Join(failed, fmt.Errorf("%s: %w", s.Name(), err))
-			}
-			results = append(results, r)
-			if err := w.Write(r); err != nil {
-				return fmt.Errorf("write results: %w", err)
-			}
+	session := bench.Session{Specs: specs, Rounds: f.count, Length: f.duration, Traced: traced,
+		Next: func(s bench.Spec) { progress.show(len(results), s.Name()) }}
+	for r, err := range session.Run(ctx) {
+		// Once for all the rounds in which it happens again.
+		if err != nil && (failed == nil || !strings.Contains(failed.Error(), err.Error())) {
+			failed = errors.Join(failed, err)
+		}
+		if r == nil {
+			continue
+		}
+		lost += r.Lost
+		results = append(results, r)
+		if err := w.Write(r); err != nil {
+			return fmt.Errorf("write results: %w", err)
 		}
 	}
 	progress.clear()

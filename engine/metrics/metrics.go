@@ -6,7 +6,7 @@
 // listeners and to the kinds of calls.
 //
 // Durations have classic buckets and native ones (exponential, schema 4) in one metric. Classic ones are no
-// wider than 5% where decisions are made ([Options.Fine]) and powers of two elsewhere; each bound is one of package
+// wider than 5% where decisions are made ([Options.FineFrom]) and powers of two elsewhere; each bound is one of package
 // hist's, so that counts are exact. A count is of values below its bound, in whole nanoseconds.
 //
 // Every label's values are bounded in number: what is beyond is "other".

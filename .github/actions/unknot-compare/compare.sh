@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the test binaries of two commits, runs them in turn, writes the table.
-# Its status is 0 when there is a verdict, whose code is the output "exit"; where
-# that is missing, there is none. By hand, in a checkout:
+# As a step of a job its status is 0 when there is a verdict, whose code is the output
+# "exit"; where that is missing, there is none. Elsewhere its status is that code. By hand, in a checkout:
 #   PACKAGE=./ring BASE=main bash .github/actions/unknot-compare/compare.sh
 set -euo pipefail
 : "${BASE:?name the commit to compare with (input base, or run on pull_request)}"
@@ -65,3 +65,4 @@ if [ "$code" != 2 ]; then
     output "id=$(basename "$work")" # artifacts of several actions in a job need names of their own
     [ -z "${GITHUB_STEP_SUMMARY:-}" ] || cat "$work/report.md" >>"$GITHUB_STEP_SUMMARY"
 fi
+[ -n "${GITHUB_OUTPUT:-}" ] || exit "$code" # else verdict.sh decides, after the comment

@@ -1,16 +1,16 @@
 package tune
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune/sim"
 	"github.com/unknot/unknot/internal/dist"
 )
 
 // times is a with calls that many times as often.
-func (a Arrivals) times(x float64) Arrivals {
+func times(a Arrivals, x float64) Arrivals {
 	switch c := a.Calls.(type) {
 	case storm.Process:
 		c.Rate *= x
@@ -23,7 +23,7 @@ func (a Arrivals) times(x float64) Arrivals {
 
 // other is another arrival process that is much the same load. full is how long it
 // takes to serve all targets, in s.
-func (a Arrivals) other(full float64) Arrivals {
+func other(a Arrivals, full float64) Arrivals {
 	if p, ok := a.Calls.(storm.Process); ok && p.Kind == storm.Poisson {
 		return Arrivals{Calls: storm.Process{Kind: storm.OnOff, Rate: p.Rate, On: 20 * time.Millisecond, Off: 5 * time.Millisecond}}
 	}
@@ -40,19 +40,19 @@ func (a Arrivals) other(full float64) Arrivals {
 
 // burstBound is the capacity that takes a's bursts without a drop: 0 of arrivals
 // without bursts. service is that of one of c workers, in s.
-func (a Arrivals) burstBound(c int, service float64) (bound int) {
+func burstBound(a Arrivals, c int, service float64) (bound int) {
 	switch calls := a.Calls.(type) {
 	case storm.Process:
 		if calls.Kind == storm.OnOff {
 			peak := calls.Rate * float64(calls.On+calls.Off) / float64(calls.On)
-			return BurstBound(c, service, peak, calls.On.Seconds())
+			return sim.BurstBound(c, service, peak, calls.On.Seconds())
 		}
 	case *replay.Arrivals:
 		gaps := calls.Gaps()
 		for _, w := range []int64{1e6, 3e6, 1e7, 3e7, 1e8} {
 			most := fullest(gaps, w)
 			length := float64(w) / 1e9
-			bound = max(bound, BurstBound(c, service, float64(most)/length, length))
+			bound = max(bound, sim.BurstBound(c, service, float64(most)/length, length))
 		}
 	}
 	return bound
@@ -63,19 +63,19 @@ const mostEnough = 3 * time.Second
 
 // enough is how long a storm should last for its 99th percentile to say something: where calls
 // come in bursts, it is a matter of the few longest of them.
-func (a Arrivals) enough() time.Duration {
-	const least, bursts = 500 * time.Millisecond, 50
+func enough(a Arrivals) time.Duration {
+	const least, many = 500 * time.Millisecond, 50
 	switch p, ok := a.Calls.(storm.Process); {
 	case ok && p.Kind == storm.OnOff:
-		return max(bursts*(p.On+p.Off), least)
-	case a.bursts(): // unknown ones
+		return max(many*(p.On+p.Off), least)
+	case bursts(a): // unknown ones
 		return 3 * least
 	}
 	return least
 }
 
 // bursts reports whether a has any.
-func (a Arrivals) bursts() bool {
+func bursts(a Arrivals) bool {
 	p, ok := a.Calls.(storm.Process)
 	return a.Open() && (!ok || p.Kind == storm.OnOff)
 }
@@ -94,12 +94,4 @@ func fullest(gaps []int64, w int64) (most int) {
 		most = max(most, i-first+1)
 	}
 	return most
-}
-
-// String says what load it is.
-func (l Load) String() string {
-	if l.Arrivals.Open() {
-		return l.Arrivals.String()
-	}
-	return fmt.Sprintf("%d targets, %v", l.Targets, l.Arrivals)
 }

@@ -1,17 +1,19 @@
 // Package tune finds the queue size for a load: how long calls wait and how many
 // are dropped at each capacity, predicted by simulation and then measured.
 //
-// # The simulation
-//
-// [Simulate] is a discrete-event simulation of the engine. The overload policy
-// in it is not a model: it is policy.Machine itself, asked at the points at which
-// the engine asks it, so that holding, pacing and resting happen as they do there.
-// What is modelled is around it: targets that call, think, and call again at once
-// when they are told EINTR; a receive thread that takes calls one by one; workers;
-// and CPUs that all of these share. Handlers that compute compete for the CPUs
-// with the targets and the receive thread, and with each other once there are more
-// of them than CPUs; handlers that sleep do not. It is that which bounds what is
-// served on a small machine, not the number of workers.
-//
-// Closed forms ([MMcK], [MMcN]) are the oracles of its tests.
+// It drives: [Tune] storms the engine, fits package sim's model to what was measured
+// ([FitModel]), chooses by simulation and storms what it chose. [TuneFleet] only simulates.
 package tune
+
+import "github.com/unknot/unknot/cmd/unknot/internal/tune/sim"
+
+// What is simulated and what is stormed is said in the same terms.
+type (
+	Load     = sim.Load
+	Arrivals = sim.Arrivals
+	Service  = sim.Service
+	Setting  = sim.Setting
+	Model    = sim.Model
+	Run      = sim.Run
+	Outcome  = sim.Outcome
+)

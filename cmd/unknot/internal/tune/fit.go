@@ -9,6 +9,7 @@ import (
 
 	"github.com/aclements/go-moremath/stats"
 	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune/sim"
 	"github.com/unknot/unknot/engine/hist"
 )
 
@@ -91,8 +92,8 @@ func FitModel(samples []Sample) (*Fit, error) {
 			Drop: over * (1 - send) * stretch * .7, Nudge: 3000, Idle: idle, PerCall: line.Slope / 2,
 			Grain: grain, Slice: slice, ReceiverFirst: first,
 		}
-		if misfit := m.misfit(samples, best); misfit < best {
-			best, base.Model = misfit, m
+		if off := misfit(m, samples, best); off < best {
+			best, base.Model = off, m
 		}
 	}
 	stretch := 1.
@@ -144,11 +145,11 @@ func (s *Sample) run(seed uint64, length time.Duration) Run {
 
 // misfit is the mean distance between the samples and what m makes of them; it
 // gives up, and returns more than limit, once it is above that for certain.
-func (m Model) misfit(samples []Sample, limit float64) float64 {
+func misfit(m Model, samples []Sample, limit float64) float64 {
 	n := 3 * float64(len(samples))
 	sum := 0.
 	for _, s := range samples {
-		o, err := Simulate(s.Load, s.Setting, m, s.run(1, fitLength))
+		o, err := sim.Simulate(s.Load, s.Setting, m, s.run(1, fitLength))
 		if err != nil || o.Wait.Count == 0 || s.Wait.Count == 0 {
 			return math.Inf(1)
 		}
@@ -214,7 +215,7 @@ func (f *Fit) Predict(l Load, set Setting, seed uint64) (Prediction, error) {
 }
 
 func (f *Fit) predict(l Load, set Setting, run Run) (Prediction, error) {
-	o, err := Simulate(l, set, f.Model, run)
+	o, err := sim.Simulate(l, set, f.Model, run)
 	if err != nil {
 		return Prediction{}, err
 	}
@@ -271,7 +272,7 @@ func (f *Fit) correct(samples []Sample) error {
 		if s.Load.Arrivals.Open() != open || s.Load.Targets < targets || s.Load.Arrivals.Rate() < rate {
 			continue
 		}
-		o, err := Simulate(s.Load, s.Setting, f.Model, s.run(3, predictLength))
+		o, err := sim.Simulate(s.Load, s.Setting, f.Model, s.run(3, predictLength))
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune/sim"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/engine/policy"
@@ -54,7 +55,7 @@ func (r Rates) String() string {
 }
 
 // mean is in calls per second.
-func (r Rates) mean() float64 {
+func (r Rates) Rate() float64 {
 	sum := 0.
 	for _, x := range r {
 		sum += x
@@ -172,7 +173,7 @@ func (f *Fleet) expect(n Node, capacity int, seed uint64) (Candidate, error) {
 		rate = float64(n.Workers) / mean * 1e9
 	}
 	length := min(max(time.Duration(fleetCalls/max(rate, 1)*1e9), 200*time.Millisecond), time.Minute)
-	o, err := Simulate(n.Load, set, Model{}, Run{Seed: seed, WarmUp: length / 10, Length: length})
+	o, err := sim.Simulate(n.Load, set, Model{}, Run{Seed: seed, WarmUp: length / 10, Length: length})
 	if err != nil {
 		return Candidate{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/record"
 	"github.com/unknot/unknot/bench/replay"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune/sim"
 	"github.com/unknot/unknot/internal/dist"
 	"github.com/unknot/unknot/internal/osthread"
 )
@@ -73,7 +74,7 @@ func recordedService(r *record.Recording, work *bench.Work) (Service, error) {
 	if sleeps {
 		times = s.Times
 	}
-	mean, cv := Moments(times)
+	mean, cv := sim.Moments(times)
 	d := dist.Dist{Mean: time.Duration(mean), CV: cv}
 	if sleeps {
 		d.Mean = max(d.Mean-oversleep(d.Mean), d.Mean/2)

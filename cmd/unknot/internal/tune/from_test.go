@@ -107,10 +107,10 @@ func TestRecordingsThatSayTooLittle(t *testing.T) {
 
 func TestBurstBoundOfArrivals(t *testing.T) {
 	// Two workers that serve 2 calls/ms; bursts of 10 ms at 5 calls/ms.
-	if k := (Arrivals{Calls: storm.Process{Kind: storm.OnOff, Rate: 2500, On: 10 * time.Millisecond, Off: 10 * time.Millisecond}}).burstBound(2, 1e-3); k != 30 {
+	if k := burstBound(Arrivals{Calls: storm.Process{Kind: storm.OnOff, Rate: 2500, On: 10 * time.Millisecond, Off: 10 * time.Millisecond}}, 2, 1e-3); k != 30 {
 		t.Errorf("burst bound %d of bursts, want 30", k)
 	}
-	if k := (Arrivals{Calls: storm.Process{Kind: storm.Poisson, Rate: 1000}}).burstBound(2, 1e-3); k != 0 {
+	if k := burstBound(Arrivals{Calls: storm.Process{Kind: storm.Poisson, Rate: 1000}}, 2, 1e-3); k != 0 {
 		t.Errorf("burst bound %d without bursts", k)
 	}
 	recorded := func(gaps ...int64) *replay.Arrivals {
@@ -129,7 +129,7 @@ func TestBurstBoundOfArrivals(t *testing.T) {
 		gaps = append(gaps, 0.2e6)
 	}
 	// 40 calls in 7.8 ms: the window of 10 ms has them all.
-	if k := (Arrivals{Calls: recorded(gaps...)}).burstBound(2, 1e-3); k != 20 {
+	if k := burstBound(Arrivals{Calls: recorded(gaps...)}, 2, 1e-3); k != 20 {
 		t.Errorf("burst bound %d of the recording, want 20", k)
 	}
 	if n := fullest([]int64{5, 5, 5, 100, 1, 1, 1, 1}, 4); n != 4 {

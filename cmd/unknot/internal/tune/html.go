@@ -1,13 +1,20 @@
 package tune
 
 import (
+	"bytes"
 	_ "embed"
 	"fmt"
 	"html/template"
+	"image/color"
 	"math"
 	"strings"
 
 	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/cmd/unknot/internal/chart"
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 )
 
 //go:embed report.html
@@ -20,171 +27,165 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 
 // HTML is the answer as a page of its own: it loads nothing.
 func (r *Result) HTML() string {
-	var b strings.Builder
-	err := pageTemplate.Execute(&b, map[string]any{
-		"R": r, "Bounds": strings.ToUpper(r.bounds()[:1]) + r.bounds()[1:], "Settings": r.Settings(), "Target": r.Request.WaitP99.String(),
-		"Waits": template.HTML(r.waitChart()), "Drops": template.HTML(r.depthChart("drops, % of calls", func(c Candidate) float64 { return 100 * c.Drop }, false)),
-		"Depth": template.HTML(r.depthChart("wait p99, µs", func(c Candidate) float64 { return c.P99 / 1e3 }, true)),
-	})
+	s, err := r.html()
 	if err != nil {
 		return "<!doctype html><title>tune</title><p>" + template.HTMLEscapeString(err.Error())
 	}
-	return b.String()
+	return s
 }
 
-// A chart is an SVG with axes; x and y map values to its coordinates.
-type chart struct {
-	b                      strings.Builder
-	x0, x1, y0, y1         float64
-	logX, logY             bool
-	left, top, right, base float64
-}
-
-func newChart(x0, x1, y0, y1 float64, logX, logY bool, xName, yName string) *chart {
-	c := &chart{x0: x0, x1: x1, y0: y0, y1: y1, logX: logX, logY: logY, left: 58, top: 26, right: 505, base: 250}
-	fmt.Fprintf(&c.b, `<svg viewBox="0 0 520 300" role="img" aria-label="%s by %s">`, yName, xName)
-	for _, v := range ticks(y0, y1, logY) {
-		y := c.y(v)
-		fmt.Fprintf(&c.b, `<line class="grid" x1="%.0f" x2="%.0f" y1="%.1f" y2="%.1f"/><text x="%.0f" y="%.1f" text-anchor="end">%s</text>`, c.left, c.right, y, y, c.left-6, y+4, short(v))
+func (r *Result) html() (string, error) {
+	data := map[string]any{"R": r, "Bounds": strings.ToUpper(r.bounds()[:1]) + r.bounds()[1:], "Settings": r.Settings(), "Target": r.Request.WaitP99.String()}
+	for name, draw := range map[string]func() (template.HTML, error){
+		"Waits": r.waitChart,
+		"Drops": func() (template.HTML, error) {
+			return r.depthChart("drops, % of calls", func(c Candidate) float64 { return 100 * c.Drop }, false)
+		},
+		"Depth": func() (template.HTML, error) {
+			return r.depthChart("wait p99, µs", func(c Candidate) float64 { return c.P99 / 1e3 }, true)
+		},
+	} {
+		svg, err := draw()
+		if err != nil {
+			return "", fmt.Errorf("draw the report: %w", err)
+		}
+		data[name] = svg
 	}
-	for _, v := range ticks(x0, x1, logX) {
-		fmt.Fprintf(&c.b, `<text x="%.1f" y="%.0f" text-anchor="middle">%s</text>`, c.x(v), c.base+18, short(v))
-	}
-	fmt.Fprintf(&c.b, `<text x="%.0f" y="%.0f" text-anchor="end">%s</text><text x="4" y="14">%s</text>`, c.right, c.base+38, xName, yName)
-	return c
+	var b strings.Builder
+	err := pageTemplate.Execute(&b, data)
+	return b.String(), err
 }
 
-func scale(v, lo, hi float64, log bool) float64 {
+// The page's colours, which it has in two sets, for light and for dark: inline makes the names of them.
+var (
+	colourA, colourB, colourC = color.RGBA{0x09, 0x69, 0xda, 0xff}, color.RGBA{0x1a, 0x7f, 0x37, 0xff}, color.RGBA{0x82, 0x50, 0xdf, 0xff}
+	colourBad, colourDim      = color.RGBA{0xb3, 0x26, 0x1e, 0xff}, color.RGBA{0x59, 0x63, 0x6e, 0xff}
+	named                     = strings.NewReplacer("#0969DA", "var(--a)", "#1A7F37", "var(--b)", "#8250DF", "var(--c)", "#B3261E", "var(--bad)", "#59636E", "var(--dim)", "#DDDDDD", "var(--grid)")
+)
+
+// newFigure is a chart for the page, whose background it has.
+func newFigure(x, y string, log bool) *plot.Plot {
+	p := chart.New("", x, y)
+	p.BackgroundColor = nil
 	if log {
-		v, lo, hi = math.Log(max(v, 1e-9)), math.Log(lo), math.Log(hi)
+		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.TickerFunc(chart.LogTicks)
 	}
-	if hi <= lo {
-		return .5
+	for _, a := range []*plot.Axis{&p.X, &p.Y} {
+		a.LineStyle.Color, a.Tick.LineStyle.Color, a.Tick.Label.Color, a.Label.TextStyle.Color = colourDim, colourDim, colourDim, colourDim
 	}
-	return (v - lo) / (hi - lo)
+	return p
 }
 
-func (c *chart) x(v float64) float64 {
-	return c.left + (c.right-c.left)*scale(v, c.x0, c.x1, c.logX)
+// inline is a chart as part of the page.
+func inline(p *plot.Plot) (template.HTML, error) {
+	for _, a := range []*plot.Axis{&p.X, &p.Y} {
+		if _, log := a.Scale.(plot.LogScale); log && !(a.Max > a.Min) { // one value, or none
+			a.Min = max(min(a.Min, 1e9), 1)
+			a.Max = 2 * a.Min
+		}
+	}
+	svg, err := chart.SVG(9.5*vg.Centimeter, 6*vg.Centimeter, p)
+	if err != nil {
+		return "", err
+	}
+	_, svg, _ = bytes.Cut(svg, []byte("<svg"))
+	return template.HTML("<svg" + named.Replace(string(svg))), nil
 }
-func (c *chart) y(v float64) float64 { return c.base - (c.base-c.top)*scale(v, c.y0, c.y1, c.logY) }
 
-func (c *chart) path(class string, xs, ys []float64) {
-	fmt.Fprintf(&c.b, `<path class="line %s" d="`, class)
+// add adds a line, or points, through those that have a place on the axes.
+func add(p *plot.Plot, c color.Color, points bool, dashes []vg.Length, xs, ys []float64) error {
+	var at plotter.XYs
 	for i := range xs {
-		op := 'L'
-		if i == 0 {
-			op = 'M'
+		if _, log := p.Y.Scale.(plot.LogScale); !math.IsNaN(ys[i]) && !math.IsInf(ys[i], 0) && !(log && ys[i] <= 0) {
+			at = append(at, plotter.XY{X: xs[i], Y: ys[i]})
 		}
-		fmt.Fprintf(&c.b, "%c%.1f %.1f", op, c.x(xs[i]), c.y(ys[i]))
 	}
-	c.b.WriteString(`"/>`)
+	if len(at) == 0 {
+		return nil
+	}
+	line, marks, err := plotter.NewLinePoints(at)
+	if err != nil {
+		return err
+	}
+	line.Color, line.Width, line.Dashes = c, 1.4, dashes
+	marks.Color, marks.Shape, marks.Radius = c, draw.CircleGlyph{}, 2.5
+	if points {
+		p.Add(marks)
+	} else {
+		p.Add(line)
+	}
+	return nil
 }
 
-func (c *chart) dot(class string, x, y float64, title string) {
-	fmt.Fprintf(&c.b, `<circle class="%s" cx="%.1f" cy="%.1f" r="4.5"><title>%s</title></circle>`, class, c.x(x), c.y(y), template.HTMLEscapeString(title))
-}
-
-func (c *chart) String() string { return c.b.String() + "</svg>" }
-
-// ticks are round values between lo and hi.
-func ticks(lo, hi float64, log bool) (vs []float64) {
-	if log {
-		for p := math.Pow(10, math.Floor(math.Log10(lo))); p <= hi; p *= 10 {
-			for _, m := range []float64{1, 2, 5} {
-				if v := p * m; v >= lo*.999 && v <= hi*1.001 && (hi/lo < 300 || m == 1) {
-					vs = append(vs, v)
-				}
-			}
-		}
-		return vs
-	}
-	step := math.Pow(10, math.Floor(math.Log10(max((hi-lo)/2, 1e-9))))
-	for (hi-lo)/step > 6 {
-		step *= 2
-	}
-	for v := math.Ceil(lo/step) * step; v <= hi*1.001; v += step {
-		vs = append(vs, v)
-	}
-	return vs
-}
-
-func short(v float64) string {
-	if v >= 10000 {
-		return fmt.Sprintf("%.3gk", v/1000)
-	}
-	return fmt.Sprintf("%.4g", v)
-}
+var dashed = []vg.Length{4, 3}
 
 // waitChart is the wait by load, a line for each capacity.
-func (r *Result) waitChart() string {
-	lo, hi := float64(r.Request.WaitP99)/1e3, float64(r.Request.WaitP99)/1e3
-	for _, row := range r.Curves {
-		for _, c := range row {
-			lo, hi = min(lo, max(c.P99/1e3, 1)), max(hi, c.P99/1e3)
-		}
-	}
+func (r *Result) waitChart() (template.HTML, error) {
 	axis, knee := "targets", r.Knee
 	if r.Request.Load.Arrivals.Open() {
 		axis, knee = "calls/s", r.Capacity
 	}
-	c := newChart(r.CurveLoads[0], r.CurveLoads[len(r.CurveLoads)-1], lo*.8, hi*1.25, false, true, axis, "wait p99, µs")
+	p := newFigure(axis, "wait p99, µs", true)
+	target := float64(r.Request.WaitP99) / 1e3
+	first, last := r.CurveLoads[0], r.CurveLoads[len(r.CurveLoads)-1]
 	for i, row := range r.Curves {
-		var xs, ys []float64
-		for j, p := range row {
-			xs, ys = append(xs, r.CurveLoads[j]), append(ys, max(p.P99/1e3, 1))
+		ys := make([]float64, len(row))
+		for j, c := range row {
+			ys[j] = max(c.P99/1e3, 1)
 		}
-		c.path(fmt.Sprintf("s%d", i), xs, ys)
+		if err := add(p, []color.Color{colourB, colourA, colourC}[i%3], false, nil, r.CurveLoads, ys); err != nil {
+			return "", err
+		}
 	}
-	c.path("target", []float64{c.x0, c.x1}, []float64{float64(r.Request.WaitP99) / 1e3, float64(r.Request.WaitP99) / 1e3})
-	if k := knee; k > c.x0 && k < c.x1 {
-		fmt.Fprintf(&c.b, `<line class="knee" x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f"/><text x="%.1f" y="%.0f">knee</text>`, c.x(k), c.x(k), c.top, c.base, c.x(k)+4, c.base-6)
+	if err := add(p, colourBad, false, dashed, []float64{first, last}, []float64{target, target}); err != nil {
+		return "", err
 	}
-	return c.String()
+	if knee > first && knee < last {
+		low, high := p.Y.Min, p.Y.Max
+		if err := add(p, colourDim, false, []vg.Length{1, 3}, []float64{knee, knee}, []float64{low, high}); err != nil {
+			return "", err
+		}
+		label, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: knee, Y: low}}, Labels: []string{" knee"}})
+		if err != nil {
+			return "", err
+		}
+		label.TextStyle[0].Font, label.TextStyle[0].Color = p.X.Tick.Label.Font, colourDim
+		p.Add(label)
+	}
+	return inline(p)
 }
 
 // depthChart is a figure by capacity, with the measured points.
-func (r *Result) depthChart(name string, of func(Candidate) float64, log bool) string {
-	var xs, ys []float64
-	lo, hi := math.Inf(1), 0.
-	see := func(y float64) {
-		if y > 0 || !log {
-			lo, hi = min(lo, y), max(hi, y)
-		}
+func (r *Result) depthChart(name string, of func(Candidate) float64, log bool) (template.HTML, error) {
+	p := newFigure("capacity", name, log)
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.TickerFunc(chart.LogTicks)
+	if !log {
+		p.Y.Min, p.Y.Max = 0, .1
 	}
+	var xs, ys []float64
 	for _, k := range r.Candidates {
 		xs, ys = append(xs, float64(k.Capacity)), append(ys, of(k))
-		see(of(k))
 	}
-	last := xs[len(xs)-1]
-	for _, k := range r.Checks {
-		if k.Target {
-			continue // has no place on the axis
-		}
-		see(of(k.Measured))
-		last = max(last, float64(k.Capacity))
-	}
-	target := float64(r.Request.WaitP99) / 1e3
-	if log {
-		see(target)
-		lo, hi = lo*.8, hi*1.25
-	} else {
-		lo, hi = 0, max(hi*1.15, .1)
-	}
-	c := newChart(1, last, lo, hi, true, log, "capacity", name)
-	c.path("s1", xs, ys)
-	if log {
-		c.path("target", []float64{1, last}, []float64{target, target})
+	if err := add(p, colourA, false, nil, xs, ys); err != nil {
+		return "", err
 	}
 	for _, k := range r.Checks {
 		if k.Target {
 			continue // has no place on the axis
 		}
-		class := "m0"
+		c := colourA
 		if k.Process != r.Checks[0].Process {
-			class = "m1"
+			c = colourC
 		}
-		c.dot(class, float64(k.Capacity), of(k.Measured), fmt.Sprintf("measured, capacity %d: %.4g, %s", k.Capacity, of(k.Measured), k.Process))
+		if err := add(p, c, true, nil, []float64{float64(k.Capacity)}, []float64{of(k.Measured)}); err != nil {
+			return "", err
+		}
 	}
-	return c.String()
+	if log {
+		target := float64(r.Request.WaitP99) / 1e3
+		if err := add(p, colourBad, false, dashed, []float64{p.X.Min, p.X.Max}, []float64{target, target}); err != nil {
+			return "", err
+		}
+	}
+	return inline(p)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune/sim"
 	"github.com/unknot/unknot/internal/dist"
 	"github.com/unknot/unknot/internal/osthread"
 )
@@ -36,7 +37,7 @@ func Storm(ctx context.Context, l Load, set Setting, confine bench.Confiner, d t
 		return nil, fmt.Errorf("%d targets: a storm has at most %d", l.Targets, storm.MaxTargets)
 	}
 	r, err := bench.Once(ctx, bench.Spec{Engine: "unknot", Path: bench.PathQueue, Targets: l.Targets,
-		Load: l.Arrivals.storm(), Seed: seed,
+		Load: stormOf(l.Arrivals), Seed: seed,
 		Work:    bench.Work{Time: l.Service.Mean, CV: l.Service.CV, Sleep: l.Service.Sleeps},
 		Workers: set.Workers, Queue: set.Capacity, DropBatch: set.Batch, Policy: set.Kind, Pace: set.Pace, WaitTarget: set.WaitTarget, Confine: confine}, d, false)
 	if err != nil {
@@ -59,17 +60,20 @@ func Storm(ctx context.Context, l Load, set Setting, confine bench.Confiner, d t
 		Served: r.Stats.Served, Dropped: r.Stats.Dropped, Wait: r.Wait, CPU: float64(r.CPU+r.TargetCPU) / float64(r.Elapsed),
 		InFlight: served / r.Elapsed.Seconds() * r.RoundTrip.Mean() / 1e9},
 		SupervisorCPU: float64(r.CPU) / served, TargetCPU: float64(r.TargetCPU) / served, Services: r.Service}
-	s.ServiceMean, s.ServiceCV = Moments(r.Service)
+	s.ServiceMean, s.ServiceCV = sim.Moments(r.Service)
 	return s, nil
 }
 
-// storm is a as a storm's load.
-func (a Arrivals) storm() bench.Load {
+// stormOf is a as a storm's load.
+func stormOf(a Arrivals) bench.Load {
 	if a.Open() {
 		return bench.Load{Arrivals: a.Calls}
 	}
 	return bench.Load{Think: storm.Think{Dist: a.Think, Sleep: !a.ThinkComputes}}
 }
+
+// ServiceOf is the service of handlers that do that work, by CPU time or asleep.
+func ServiceOf(w bench.Work) Service { return Service{Dist: w.Dist(), Sleeps: w.Sleep} }
 
 // simulated is the load as the simulation shall see it: handlers that sleep take as
 // long as was measured, whatever they were asked for, and so does thinking. So do handlers that

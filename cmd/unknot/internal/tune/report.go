@@ -93,7 +93,7 @@ func (r *Result) bounds() string {
 	s := fmt.Sprintf("deadline bound %d, ", r.Deadline)
 	if a := r.Request.Load.Arrivals; !a.Open() {
 		return s + fmt.Sprintf("targets %d", r.Request.Load.Targets)
-	} else if !a.bursts() {
+	} else if !bursts(a) {
 		return s + "no bursts"
 	}
 	return s + fmt.Sprintf("burst bound %d", r.Burst)

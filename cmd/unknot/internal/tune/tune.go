@@ -11,6 +11,7 @@ import (
 
 	"github.com/aclements/go-moremath/stats"
 	"github.com/unknot/unknot/bench"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune/sim"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/policy"
 )
@@ -136,7 +137,7 @@ func (r *Request) top() int {
 		return r.Load.Targets
 	}
 	mean, _ := r.Load.Service.Moments()
-	return min(max(2*DeadlineBound(r.Workers, mean, float64(r.WaitP99)), 16), 256)
+	return min(max(2*sim.DeadlineBound(r.Workers, mean, float64(r.WaitP99)), 16), 256)
 }
 
 // openTargets is how many threads make the calls of an open loop unless told
@@ -152,7 +153,7 @@ func (r *Request) defaults() {
 	if r.Duration == 0 {
 		// So many calls that a 99th percentile says something.
 		mean, _ := r.Load.Service.Moments()
-		r.Duration = min(max(time.Duration(2000*mean)/time.Duration(max(r.Workers, 1)), r.Load.Arrivals.enough()), mostEnough).Round(time.Millisecond)
+		r.Duration = min(max(time.Duration(2000*mean)/time.Duration(max(r.Workers, 1)), enough(r.Load.Arrivals)), mostEnough).Round(time.Millisecond)
 	}
 }
 
@@ -310,7 +311,7 @@ func (r *Request) sweep() []point {
 	}
 	if open {
 		slower := r.Load
-		slower.Arrivals = slower.Arrivals.times(.5) // few calls in flight
+		slower.Arrivals = times(slower.Arrivals, .5) // few calls in flight
 		points = append(points, point{slower, top}, point{closed(n), n})
 	} else {
 		points = append(points, point{closed(max(n/2, r.Workers+1)), n})
@@ -433,8 +434,8 @@ func (res *Result) describe() {
 	}
 	// By what the workers serve together, which is never more than the CPUs yield.
 	service := float64(w) / res.Capacity
-	res.Deadline = DeadlineBound(w, service, res.Request.WaitP99.Seconds())
-	res.Burst = res.Request.Load.Arrivals.burstBound(w, service)
+	res.Deadline = sim.DeadlineBound(w, service, res.Request.WaitP99.Seconds())
+	res.Burst = burstBound(res.Request.Load.Arrivals, w, service)
 }
 
 func (res *Result) candidate(l Load, capacity int, seed uint64) (Candidate, error) {
@@ -574,13 +575,13 @@ func (res *Result) nothingWorks(l Load) error {
 // load itself and under another arrival process, and holds the predictions against them.
 func (res *Result) verify(measure stormer) error {
 	r := res.Request
-	other := r.Load
-	other.Arrivals = r.Load.Arrivals.other(float64(r.Load.Targets) / res.Capacity)
+	changed := r.Load
+	changed.Arrivals = other(r.Load.Arrivals, float64(r.Load.Targets)/res.Capacity)
 	ks := []int{max(res.Chosen.Capacity/2, 1), res.Chosen.Capacity, 2 * res.Chosen.Capacity}
 	ks = append(slices.Compact(ks), targetAlone)
 	type point struct{ process, k int }
 	var points []point
-	loads := []Load{r.Load, other}
+	loads := []Load{r.Load, changed}
 	for p := range loads {
 		for k := range ks {
 			points = append(points, point{p, k})
@@ -663,7 +664,7 @@ func (res *Result) curves(l Load) error {
 		part := float64(i) / 6 // up to a third above the load
 		if l.Arrivals.Open() {
 			at := l
-			at.Arrivals = l.Arrivals.times(part)
+			at.Arrivals = times(l.Arrivals, part)
 			loads = append(loads, at)
 			res.CurveLoads = append(res.CurveLoads, rate*part)
 			continue

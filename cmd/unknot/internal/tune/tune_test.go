@@ -18,9 +18,12 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/bench/storm"
+	"github.com/unknot/unknot/cmd/unknot/internal/tune/sim"
 	"github.com/unknot/unknot/engine/policy"
 	"github.com/unknot/unknot/internal/dist"
 )
+
+const us = time.Microsecond
 
 func TestMain(m *testing.M) {
 	storm.Main()
@@ -30,7 +33,7 @@ func TestMain(m *testing.M) {
 // truth is a machine that is known, since it is simulated.
 func truth(l Load, set Setting, seed uint64) *Sample {
 	m := Model{Recv: 12000, Send: 25000, Drop: 8000, Nudge: 3000, Target: 18000, Idle: 8000, Grain: time.Millisecond, Slice: 3 * time.Millisecond, ReceiverFirst: true}
-	o, err := Simulate(l, set, m, Run{Seed: seed, WarmUp: 50 * time.Millisecond, Length: 500 * time.Millisecond})
+	o, err := sim.Simulate(l, set, m, Run{Seed: seed, WarmUp: 50 * time.Millisecond, Length: 500 * time.Millisecond})
 	if err != nil {
 		panic(err)
 	}
@@ -75,22 +78,6 @@ func TestServiceSlope(t *testing.T) {
 	}
 	if l := serviceLine(s); l.Slope != 0 {
 		t.Errorf("noise has a slope: %+v", l)
-	}
-}
-
-func TestBounds(t *testing.T) {
-	// The example of the theory: 12 µs, two workers, a wait of 200 µs.
-	if k := DeadlineBound(2, 12e3, 200e3); k != 34 {
-		t.Errorf("deadline bound %d", k)
-	}
-	if k := BurstBound(2, 50e3, 100e3/1e9, 1e6); k != 60 {
-		t.Errorf("burst bound %d", k)
-	}
-	if k := BurstBound(2, 50e3, 10e3/1e9, 1e6); k != 0 {
-		t.Errorf("burst bound %d where workers keep up", k)
-	}
-	if n := Knee(2, 50, 150); n != 8 {
-		t.Errorf("knee %v", n)
 	}
 }
 
@@ -173,7 +160,10 @@ func TestChoiceMeetsTheTarget(t *testing.T) {
 	if targets != 2 {
 		t.Errorf("%d checks of the target alone, want one for each process", targets)
 	}
-	page := res.HTML()
+	page, err := res.html()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if n := strings.Count(page, "<svg"); n != 3 {
 		t.Errorf("%d charts", n)
 	}
@@ -231,7 +221,7 @@ func TestGeneratedGoCompiles(t *testing.T) {
 }
 
 func TestNoisyMachineIsRefused(t *testing.T) {
-	a := truth(Load{Targets: 8, Service: exponential(us * 100)}, Setting{Config: policy.Config{Capacity: 8}, Workers: 2, CPUs: 2}, 1)
+	a := truth(Load{Targets: 8, Service: Service{Dist: dist.Dist{Mean: 100 * us, CV: 1}, Sleeps: true}}, Setting{Config: policy.Config{Capacity: 8}, Workers: 2, CPUs: 2}, 1)
 	b := *a
 	b.Served /= 2
 	if err := sameTwice([]*Sample{a, &b}); !isRefusal(err) || !strings.Contains(err.Error(), "not stationary") {

@@ -17,7 +17,4 @@
 // and goes on with what that command printed. Nothing is measured here, and no
 // number on the page is anywhere but in these files. A file from which a point is
 // missing, or whose points are void, gives an error and no page.
-//
-// It is a module of its own, so that the plotting library is not among what
-// users of the others depend on.
 package main

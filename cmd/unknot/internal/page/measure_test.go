@@ -37,7 +37,7 @@ func TestMeasuringGoesOnWhereItWas(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	script, err := os.ReadFile("../../scripts/results.sh")
+	script, err := os.ReadFile("../../../../scripts/results.sh")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"image/color"
 	"maps"
@@ -9,13 +8,12 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/unknot/unknot/cmd/unknot/internal/chart"
 	"golang.org/x/perf/benchmath"
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // A figure is drawn from one step, which it is named after.
@@ -54,44 +52,7 @@ var shapes = map[engine]draw.GlyphDrawer{
 
 const width, height = 17 * vg.Centimeter, 9 * vg.Centimeter
 
-// newPlot has what all figures share.
-func newPlot(title, x, y string) *plot.Plot {
-	p := plot.New()
-	sans := font.Font{Typeface: "Liberation", Variant: "Sans"}
-	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
-	p.Title.TextStyle.Font = font.From(sans, 12)
-	p.Title.Padding = 6
-	for _, a := range []*plot.Axis{&p.X, &p.Y} {
-		a.Label.TextStyle.Font = font.From(sans, 10)
-		a.Tick.Label.Font = font.From(sans, 9)
-		a.Tick.Marker = plot.TickerFunc(linearTicks)
-	}
-	p.Legend.TextStyle.Font = font.From(sans, 9)
-	p.Legend.Padding = 2
-	p.Legend.Left = true
-	grid := plotter.NewGrid()
-	grid.Horizontal.Color, grid.Vertical.Color = color.Gray{0xdd}, color.Gray{0xdd}
-	p.Add(grid)
-	return p
-}
-
-// svg draws plots below each other.
-func svg(plots ...*plot.Plot) ([]byte, error) {
-	c := vgsvg.New(width, height*vg.Length(len(plots)))
-	all := make([][]*plot.Plot, len(plots))
-	for i, p := range plots {
-		all[i] = []*plot.Plot{p}
-	}
-	for i, row := range plot.Align(all, draw.Tiles{Rows: len(plots), Cols: 1, PadRight: 6, PadTop: 6, PadBottom: 6, PadLeft: 6, PadY: 14}, draw.New(c)) {
-		plots[i].Draw(row[0])
-	}
-	var b bytes.Buffer
-	if _, err := c.WriteTo(&b); err != nil {
-		return nil, err
-	}
-	// A browser without these fonts takes others of the same widths.
-	return bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arimo,Arial,Helvetica,sans-serif")), nil
-}
+func svg(plots ...*plot.Plot) ([]byte, error) { return chart.SVG(width, height, plots...) }
 
 // addLines adds a line with its intervals for each engine, of medians by number of
 // targets or listeners, in units of scale.
@@ -147,7 +108,7 @@ func drawThroughput(s *set) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := newPlot("Calls served, by the number of targets", "targets (threads that make trapped calls)", "thousand calls per second")
+	p := chart.New("Calls served, by the number of targets", "targets (threads that make trapped calls)", "thousand calls per second")
 	p.Y.Min = 0
 	if err := addLines(p, engines, medians, 1e3); err != nil {
 		return nil, err
@@ -180,13 +141,13 @@ func drawTwo(st *step, list []engine, x, above, below, unit, y string) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	top := newPlot(above, "", "thousand calls per second")
+	top := chart.New(above, "", "thousand calls per second")
 	top.Y.Min = 0
 	if err := addLines(top, list, served, 1e3); err != nil {
 		return nil, err
 	}
-	bottom := newPlot(below, x, y)
-	bottom.Y.Scale, bottom.Y.Tick.Marker = plot.LogScale{}, plot.TickerFunc(logTicks)
+	bottom := chart.New(below, x, y)
+	bottom.Y.Scale, bottom.Y.Tick.Marker = plot.LogScale{}, plot.TickerFunc(chart.LogTicks)
 	if err := addLines(bottom, list, times, 1e-6); err != nil {
 		return nil, err
 	}
@@ -194,33 +155,6 @@ func drawTwo(st *step, list []engine, x, above, below, unit, y string) ([]byte, 
 	roomForLegend(top)
 	bottom.Legend = plot.NewLegend() // that of the upper one
 	return svg(top, bottom)
-}
-
-// linearTicks are the library's, without its needless zeros (250.00).
-func linearTicks(low, high float64) []plot.Tick {
-	ticks := plot.DefaultTicks{}.Ticks(low, high)
-	for i, t := range ticks {
-		if t.Label != "" {
-			ticks[i].Label = strconv.FormatFloat(t.Value, 'f', -1, 64)
-		}
-	}
-	return ticks
-}
-
-// logTicks labels 1, 2, 5 of each decade as numbers that people write.
-func logTicks(low, high float64) (ticks []plot.Tick) {
-	for d := math.Pow(10, math.Floor(math.Log10(low))); d <= high; d *= 10 {
-		for m := 1.0; m < 10; m++ {
-			if v := d * m; v >= low && v <= high {
-				t := plot.Tick{Value: v}
-				if m == 1 || m == 2 || m == 5 {
-					t.Label = strconv.FormatFloat(v, 'f', -1, 64)
-				}
-				ticks = append(ticks, t)
-			}
-		}
-	}
-	return ticks
 }
 
 // beyond is how many calls must lie above a percentile for it to be shown. Its 95%
@@ -239,8 +173,8 @@ func (c *curve) shown() (all []percentile) {
 }
 
 func drawLatency(s *set) ([]byte, error) {
-	p := newPlot("Round trip from the intended start, by percentile (open loop)", "percentile", "µs")
-	p.X.Scale, p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogScale{}, plot.TickerFunc(logTicks)
+	p := chart.New("Round trip from the intended start, by percentile (open loop)", "percentile", "µs")
+	p.X.Scale, p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogScale{}, plot.TickerFunc(chart.LogTicks)
 	var ticks plot.ConstantTicks
 	for _, t := range []struct {
 		inverse float64
@@ -301,7 +235,7 @@ func meanOf(all map[string]stage, name string) float64 {
 }
 
 func drawStages(s *set) ([]byte, error) {
-	p := newPlot("Where the time of a call goes: mean of each stage, traced", "µs", "")
+	p := chart.New("Where the time of a call goes: mean of each stage, traced", "µs", "")
 	values := make([]plotter.Values, len(parts))
 	var names []string
 	longest := 0.0

@@ -1,4 +1,4 @@
-package tune
+package sim
 
 import (
 	"flag"
@@ -118,6 +118,22 @@ func TestClosedForms(t *testing.T) {
 	}
 	if n != 20 {
 		t.Errorf("%d settings", n)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	// The example of the theory: 12 µs, two workers, a wait of 200 µs.
+	if k := DeadlineBound(2, 12e3, 200e3); k != 34 {
+		t.Errorf("deadline bound %d", k)
+	}
+	if k := BurstBound(2, 50e3, 100e3/1e9, 1e6); k != 60 {
+		t.Errorf("burst bound %d", k)
+	}
+	if k := BurstBound(2, 50e3, 10e3/1e9, 1e6); k != 0 {
+		t.Errorf("burst bound %d where workers keep up", k)
+	}
+	if n := Knee(2, 50, 150); n != 8 {
+		t.Errorf("knee %v", n)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 // TestCommittedPageIsFresh: results/README.md is what its files say.
 func TestCommittedPageIsFresh(t *testing.T) {
-	const dir = "../../results"
+	const dir = "../../../../results"
 	files, err := render(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -1,12 +1,10 @@
-package tune
+package sim
 
 import (
 	"fmt"
 	"math/rand/v2"
 	"time"
 
-	"github.com/unknot/unknot/bench"
-	"github.com/unknot/unknot/bench/replay"
 	"github.com/unknot/unknot/bench/storm"
 	"github.com/unknot/unknot/engine/hist"
 	"github.com/unknot/unknot/internal/dist"
@@ -26,7 +24,7 @@ type Load struct {
 
 // Arrivals say when calls are made.
 type Arrivals struct {
-	// Calls are those of an open loop: a [storm.Process], or a [*replay.Arrivals]. nil is
+	// Calls are those of an open loop: a [storm.Process], or what has a method Rate, in calls per second. nil is
 	// a closed loop. A simulation and a storm of one seed make the same calls.
 	Calls storm.Arrivals
 	// Think is between an answer and the next call of a thread of the closed
@@ -43,10 +41,8 @@ func (a Arrivals) Rate() float64 {
 	switch c := a.Calls.(type) {
 	case storm.Process:
 		return c.Rate
-	case *replay.Arrivals:
+	case interface{ Rate() float64 }:
 		return c.Rate()
-	case Rates:
-		return c.mean()
 	}
 	return 0
 }
@@ -86,9 +82,6 @@ type Step struct {
 	dist.Dist
 }
 
-// ServiceOf is the service of handlers that do that work, by CPU time or asleep.
-func ServiceOf(w bench.Work) Service { return Service{Dist: w.Dist(), Sleeps: w.Sleep} }
-
 // Moments are the mean in ns and the coefficient of variation.
 func (s Service) Moments() (mean, cv float64) {
 	if s.Times == nil {
@@ -115,6 +108,14 @@ func (s Service) sampler(r *rand.Rand) func() float64 {
 		return func() float64 { return s.Draw(r) }
 	}
 	return Sampler(s.Times, r)
+}
+
+// String says what load it is.
+func (l Load) String() string {
+	if l.Arrivals.Open() {
+		return l.Arrivals.String()
+	}
+	return fmt.Sprintf("%d targets, %v", l.Targets, l.Arrivals)
 }
 
 // Check refuses what cannot be simulated or stormed.
