@@ -51,6 +51,9 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	c := s.e.Counters()
+	if c.Dropped == 0 {
+		t.Error("no call was dropped: the soak shows too little")
+	}
 	if err := s.stop(); err != nil {
 		t.Error(err)
 	}
@@ -184,6 +187,8 @@ func (s *soak) storm(ctx context.Context, kind storm.Hostile) (*soaked, error) {
 	c := storm.Config{Targets: 8 << s.rand.IntN(4), Mix: mix, Seed: d.seed, Hostile: kind, Numbered: true}
 	if kind == storm.Killed || kind == storm.Forked {
 		c.Targets = 4 // a process, whose starts are most of its work
+	} else if *soakFor == 0 { // there shall be drops
+		c.Targets, d.inline, d.slow = 64, false, true
 	}
 	d.threads = make([]soakThread, c.Targets)
 	if d.Storm, err = storm.Start(ctx, c); err != nil {

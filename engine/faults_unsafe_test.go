@@ -67,6 +67,11 @@ var faults = map[string]fault{
 			}
 			return do()
 		},
+		handle: func(r engine.Request, call uint64) {
+			if r.Alive() {
+				_ = echo(r, call)
+			}
+		},
 		did: func(_ engine.Counters, r faultReport, _ map[syscall.Errno]uint64) bool { return r.Instead > 0 },
 	},
 	"slow to send": {
@@ -418,6 +423,7 @@ func superviseFaulty(c *testchild.Conn, args []string) error {
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	done := make(chan error)
 	go func() { done <- e.Run(ctx) }()
 	<-e.Ready()
