@@ -1,6 +1,6 @@
 # Bare `make` prints this menu. What follows `##` is its text.
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels systemd soak-serve release clean
+.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels systemd soak soak-serve release clean
 
 GO ?= go
 # Stamp the commit into the binary where git can tell it (it cannot in a tree
@@ -66,6 +66,9 @@ kernels: ## run tests on Debian's kernels 5.10, 6.1 and 6.12, emulated (KERNELS=
 systemd: ## run `unknot serve` under systemd as the first process of an emulated machine (KERNELS=6.12)
 	@sh scripts/deps.sh kernels
 	@sh scripts/kernels.sh -s systemd $(or $(KERNELS),6.12)
+
+soak: deps ## ten minutes of hostile storms on one engine: its counters, tracepoints and targets must agree (SOAK=1h, TAGS=faults); as root
+	$(GO) test $(NOPGO) $(if $(TAGS),-tags $(TAGS)) ./bench -run 'TestSoak$$' -v -count=1 -timeout 0 -soak $(or $(SOAK),10m)
 
 soak-serve: build ## an hour of `unknot serve` under a mixed load that it has to survive as it was (SOAK=1h); as root also full disks and runc
 	$(GO) test $(NOPGO) ./cmd/unknot -run TestSoakServe -v -timeout 0 -soak $(or $(SOAK),1h) -soak-program $(CURDIR)/bin/unknot

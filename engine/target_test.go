@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"github.com/unknot/unknot/internal/testchild"
 	"github.com/unknot/unknot/internal/testlisteners"
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +25,12 @@ import (
 // its own, from 1 on, as its first argument.
 const targetEnv = "UNKNOT_TEST_TARGET"
 
+// roles are what children of testchild's do.
+var roles = testchild.Roles{}
+
 func TestMain(m *testing.M) {
 	testlisteners.Main()
+	testchild.Init(roles)
 	if s := os.Getenv(targetEnv); s != "" {
 		var threads, calls int
 		if _, err := fmt.Sscan(s, &threads, &calls); err != nil {

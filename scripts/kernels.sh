@@ -8,7 +8,8 @@
 #   KERNEL       5.10, 6.1, 6.12, newest, or the file of a kernel (5.10 6.1 6.12 unless told otherwise)
 #   -s SUITES    of notify, notifytest, engine, confine, filter, trace, record, command, with commas (all);
 #                or systemd: the life of serve under systemd as the first process, which
-#                takes a machine that has Debian's packages
+#                takes a machine that has Debian's packages; or faults: the engine under faults,
+#                among them a CPU that goes offline
 #   -c CPUS      of the emulated machine (2)
 #   -m MIB       its memory (3072)
 #   -t SECONDS   what a boot with all its suites may take (600)
@@ -26,7 +27,7 @@ cd "$(dirname "$0")/.."
 
 say() { echo "kernels: $*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '5,18s/^# \{0,3\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '5,19s/^# \{0,3\}//p' "$0" >&2; exit 2; }
 
 all=notify,notifytest,engine,confine,filter,trace,record,command
 suites=$all cpus=2 memory=3072 limit=600 short=-test.short args='' user='' command=''
@@ -48,7 +49,7 @@ shift $((OPTIND - 1))
 suites=$(echo "$suites" | tr , ' ')
 [ "$suites" != systemd ] || all=$all,systemd
 for s in $suites; do
-    case ,$all,given, in
+    case ,$all,faults,given, in
     *,"$s",*) ;;
     *) die "no suite $s: there are $all" ;;
     esac
@@ -239,6 +240,7 @@ for s in $suites; do
     case $s in
     notify | filter) package=engine/$s ;;
     notifytest) package=engine/notify/$s ;;
+    faults) package=engine ;;
     trace | record) package=bench/$s ;;
     *) package=$s ;;
     esac
@@ -281,6 +283,9 @@ TimeoutStartSec=infinity
 J
         static test -c -pgo=off -buildvcs=false -tags netgo,osusergo -ldflags "$link" -o "$root/t/$s.test" ./cmd/unknot/internal/daemon
         run="/t/$s.test -test.v -test.run ^TestSystemdItself\$ -test.timeout ${limit}s -systemd $args" ;;
+    faults)
+        static test -c -pgo=off -buildvcs=false -tags netgo,osusergo,faults -ldflags "$link" -o "$root/t/$s.test" "./$package"
+        run="/t/$s.test -test.v -test.run ^TestFaults\$ -test.timeout ${limit}s -offline $args" ;;
     *)
         static test -c -pgo=off -buildvcs=false -tags netgo,osusergo -ldflags "$link" -o "$root/t/$s.test" "./$package"
         run="/t/$s.test -test.v $short -test.timeout ${limit}s $args" ;;

@@ -25,6 +25,7 @@ import (
 	"github.com/unknot/unknot/cmd/unknot/internal/status"
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/internal/testchild"
+	"github.com/unknot/unknot/internal/testgrowth"
 	"golang.org/x/sys/unix"
 )
 
@@ -77,7 +78,7 @@ func TestSoakServe(t *testing.T) {
 				}
 			}
 			s.ends()
-			s.flat()
+			testgrowth.Flat(s.t, s.points, soakLimits, *soakFor > 0)
 			t.Logf("%d containers; calls as expected %v; interrupted %v; ENOSYS %d; longest %v; %v",
 				s.containers, sum(total.Done), sum(total.Interrupted), total.Without, total.Longest, s.counts)
 		})
@@ -119,7 +120,7 @@ type soak struct {
 	unwritten  float64 // records that found no room, as the daemon counts them
 	held       int     // calls of daemons that died
 	counts     map[string]int
-	points     []soakPoint
+	points     []testgrowth.Point
 }
 
 // soakPolicies are taken in turn. The last one is none.

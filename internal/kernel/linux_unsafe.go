@@ -1,4 +1,4 @@
-//go:build !fakekernel
+//go:build !fakekernel && !faults
 
 package kernel
 
