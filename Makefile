@@ -1,6 +1,6 @@
 # Bare `make` prints this menu. What follows `##` is its text.
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test lint generate profile bench bench-ring floor results results-page docs kernels systemd soak soak-serve release clean
+.PHONY: help deps run build test lint vuln long fuzz generate profile bench bench-ring floor results results-page docs kernels systemd soak soak-serve release clean
 
 GO ?= go
 # Stamp the commit into the binary where git can tell it (it cannot in a tree
@@ -32,6 +32,15 @@ test: deps ## vet and run all tests; as root also what needs root
 
 lint: deps ## gofmt, staticcheck, and the rule of who may import whom (.depguard.yaml)
 	@sh scripts/lint.sh
+
+vuln: deps ## look up what the code calls in Go's vulnerability database
+	@sh scripts/vuln.sh
+
+long: deps ## the long forms of tests, which test leaves to the night: a quarter of an hour
+	@sh scripts/long.sh
+
+fuzz: deps ## run each fuzz target for a minute (TIME=10s, TARGETS=PATTERN); what fails is kept in testdata/fuzz
+	@sh scripts/fuzz.sh $(or $(TIME),1m) $(TARGETS)
 
 generate: ## make the generated code again (installs clang)
 	@sh scripts/deps.sh generate

@@ -68,7 +68,7 @@ func TestEveryEngineServesAndLosesNothing(t *testing.T) {
 // wait for the CPU for longer than the shortest of these storms.
 func onceThat(t *testing.T, s Spec, did func(*Result) bool) (r *Result) {
 	t.Helper()
-	for d := 250 * time.Millisecond; d <= 4*time.Second; d *= 2 {
+	for d := 60 * time.Millisecond; d <= 4*time.Second; d *= 2 {
 		var err error
 		if r, err = Once(t.Context(), s, d, false); err != nil {
 			t.Fatal(err)

@@ -16,11 +16,7 @@ import (
 // long storm allocates is what the engine does once, or once in a while, whatever the
 // number of calls.
 func TestNoAllocationsPerNotification(t *testing.T) {
-	const threads = 4
-	calls := 2000
-	if testing.Short() {
-		calls = 500 // an emulated machine does a thousand in a second
-	}
+	const threads, calls = 4, 500 // an emulated machine does a thousand in a second
 	var kept engine.Request
 	for _, h := range []struct {
 		name   string

@@ -261,7 +261,7 @@ func TestMovesBackAndForth(t *testing.T) {
 		for _, end := range []string{"targets", "remove", "release", "stop"} {
 			t.Run(fmt.Sprintf("inline=%t/%s", inline, end), func(t *testing.T) {
 				const threads = 4
-				calls := often(10_000)
+				calls := often(4_000)
 				e, stop := start(t, engine.Config{Inline: inline, Workers: 2, Queue: 2, Receivers: 2, Handler: engine.HandlerFunc(returnsOne)})
 				target := startTarget(t, threads, calls)
 				s := mustAdd(t, e, target)

@@ -50,16 +50,24 @@ func ReadFloor(path string) (*Floor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read noise floor: %w", err)
 	}
-	var f Floor
-	if err := json.Unmarshal(b, &f); err != nil {
+	f, err := decodeFloor(b)
+	if err != nil {
 		return nil, fmt.Errorf("read noise floor %s: %w", path, err)
 	}
+	return f, nil
+}
+
+func decodeFloor(b []byte) (*Floor, error) {
+	var f Floor
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, err
+	}
 	if f.Format != floorFormat || len(f.Rows) == 0 || f.Date.IsZero() {
-		return nil, fmt.Errorf("read noise floor %s: not a floor of format %d with a date and rows: calibrate again", path, floorFormat)
+		return nil, fmt.Errorf("not a floor of format %d with a date and rows: calibrate again", floorFormat)
 	}
 	for _, r := range f.Rows {
 		if !(r.Floor >= 0) || math.IsInf(r.Floor, 0) {
-			return nil, fmt.Errorf("read noise floor %s: %s %s has the floor %v: calibrate again", path, r.Benchmark, r.Unit, r.Floor)
+			return nil, fmt.Errorf("%s %s has the floor %v: calibrate again", r.Benchmark, r.Unit, r.Floor)
 		}
 	}
 	return &f, nil

@@ -3,7 +3,9 @@ package compare
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"testing"
+	"time"
 )
 
 // FuzzCompare: whatever the files are, there is no panic, the report can be
@@ -51,6 +53,40 @@ func FuzzCompare(f *testing.F) {
 		}
 		if (r.Exit == ExitPass) != (well > 0 && bad == 0) {
 			t.Fatalf("exit %d with %d well and %d not", r.Exit, well, bad)
+		}
+	})
+}
+
+// FuzzFloor: whatever a noise floor's file holds, it is none, or is written and read as the same, and results can be compared by it.
+func FuzzFloor(f *testing.F) {
+	good := Floor{Format: floorFormat, Machine: "m", Date: time.Unix(1.7e9, 0).UTC(), Rows: []FloorRow{{Benchmark: "X", Unit: "ns/op", Floor: .012}, {Pkg: "p", Benchmark: "X", Unit: "B/op"}}}
+	b, err := good.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add(bytes.Replace(b, []byte("0.012"), []byte("1e308"), 1))
+	f.Add([]byte(`{"format": 1, "date": "0001-01-01T00:00:00Z", "rows": [{"floor": -1}]}`))
+	old, new := interleavedFiles(6, func(n, side int) float64 { return float64(100 + n + side) })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		fl, err := decodeFloor(b)
+		if err != nil {
+			return
+		}
+		again, err := fl.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same, err := decodeFloor(again); err != nil || !reflect.DeepEqual(fl.Rows, same.Rows) || !fl.Date.Equal(same.Date) {
+			t.Fatalf("%+v is %+v, %v", fl, same, err)
+		}
+		r, err := Compare(Input{"old.txt", []byte(old)}, Input{"new.txt", []byte(new)}, Options{Floor: fl})
+		if err != nil {
+			return
+		}
+		var out bytes.Buffer
+		if err := r.JSON(&out); err != nil || !json.Valid(out.Bytes()) {
+			t.Fatalf("json: %v", err)
 		}
 	})
 }

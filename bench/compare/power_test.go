@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"flag"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -112,12 +113,14 @@ func simulate(seed uint64, n int, noise, effect float64, rounds int, confirm boo
 	return f
 }
 
+var long = flag.Bool("long", false, "simulate as many comparisons as the documentation's figures are of")
+
 // TestPowerAndFalseAlarms is where the figures in the package documentation
-// come from (-v prints them). It is deterministic.
+// come from (-long -v prints them). It is deterministic.
 func TestPowerAndFalseAlarms(t *testing.T) {
-	n := 400
-	if testing.Short() {
-		n = 100
+	n := 100
+	if *long {
+		n = 400
 	}
 	const rounds = 50
 	ranks := func(m *machine, rounds int, effect float64) pair { return m.interleaved(rounds, effect) }

@@ -82,9 +82,17 @@ func (p Process) check() error {
 		return fmt.Errorf("no arrival process %d", p.Kind)
 	case p.Kind == OnOff && (p.On <= 0 || p.Off <= 0):
 		return fmt.Errorf("bursts of %v, silences of %v: want more than 0", p.On, p.Off)
+	case p.Kind == OnOff && p.inBursts() > maxRate:
+		return fmt.Errorf("rate %v in bursts of %v with silences of %v: in a burst %.3g calls per second would come, %.0g at most: longer bursts or a lower rate are needed", p.Rate, p.On, p.Off, p.inBursts(), float64(maxRate))
 	}
 	return nil
 }
+
+// maxRate is a call in each nanosecond.
+const maxRate = 1e9
+
+// inBursts is the rate while one lasts.
+func (p Process) inBursts() float64 { return p.Rate * (float64(p.On) + float64(p.Off)) / float64(p.On) }
 
 // String is as in "poisson:1000".
 func (p Process) String() string {
@@ -120,6 +128,9 @@ func (p Process) Schedule(d time.Duration, seed uint64) (as []Arrival, err error
 		}
 	case OnOff:
 		on, off := float64(p.On), float64(p.Off)
+		if n := end / (on + off); n > MaxArrivals {
+			return nil, fmt.Errorf("%.0f bursts in %v: a schedule has %d at most: longer ones, or a shorter storm, are needed", n, d, MaxArrivals)
+		}
 		gap *= on / (on + off)
 		start := 0.0
 		if r.Float64() < off/(on+off) { // the storm comes upon it anywhere

@@ -19,6 +19,7 @@ func TestColumnsOfBenchstat(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles benchstat")
 	}
+	t.Parallel()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)

@@ -61,6 +61,7 @@ var comparisons = []struct {
 }
 
 func TestCompareGoldens(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join("testdata", "compare")
 	for _, c := range comparisons {
 		cmd := unknot(t, append([]string{"compare"}, c.args...)...)
@@ -92,6 +93,7 @@ func TestCompareGoldens(t *testing.T) {
 
 // TestCompareHasBenchstatsMedians takes the numbers from both programs' texts.
 func TestCompareHasBenchstatsMedians(t *testing.T) {
+	t.Parallel()
 	goTool, err := exec.LookPath("go")
 	if err != nil {
 		t.Skip("no go command in PATH")
@@ -138,8 +140,16 @@ func printer(ns int) string {
 	return fmt.Sprintf(`n=1$(date +%%N); echo "pkg: p"; echo "BenchmarkA/x=1-2 1 $((%d + ${n%%???} %% 97 * %d / 10000)) ns/op"; : {bench}`, ns, ns)
 }
 
+// inDir runs the command line in a folder, as where no floor is recorded.
+func inDir(t *testing.T, dir string, args ...string) outcome {
+	t.Helper()
+	c := unknot(t, args...)
+	c.Dir = dir
+	return result(t, c)
+}
+
 func TestCompareRun(t *testing.T) {
-	t.Chdir(t.TempDir()) // where no floor is recorded
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		old, new string
@@ -164,25 +174,30 @@ func TestCompareRun(t *testing.T) {
 		{"no budget", "true", "true", []string{"--budget", "10ms"}, 2, "", "--budget 10ms"},
 		{"few rounds", printer(100000), printer(100000), []string{"--rounds", "3"}, 3, "3 rounds are too few", ""},
 	} {
-		rounds := []string{"--rounds", "8"}
-		if slices.Contains(c.args, "--budget") {
-			rounds = nil
-		}
-		args := append(append([]string{"compare", "--run"}, rounds...), "--seed", "11", "-o", filepath.Join(t.TempDir(), "r"))
-		args = append(args, c.args...)
-		o := result(t, unknot(t, append(args, c.old, c.new)...))
-		if o.code != c.code || !strings.Contains(o.stdout, c.stdout) || (c.code == 2) != (o.stdout == "") || !strings.Contains(o.stderr, c.stderr) {
-			t.Errorf("%s: status %d, want %d\n%s%s", c.name, o.code, c.code, o.stdout, o.stderr)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			rounds := []string{"--rounds", "8"}
+			if slices.Contains(c.args, "--budget") {
+				rounds = nil
+			}
+			dir := t.TempDir()
+			args := append(append([]string{"compare", "--run"}, rounds...), "--seed", "11", "-o", filepath.Join(dir, "r"))
+			args = append(args, c.args...)
+			o := inDir(t, dir, append(args, c.old, c.new)...)
+			if o.code != c.code || !strings.Contains(o.stdout, c.stdout) || (c.code == 2) != (o.stdout == "") || !strings.Contains(o.stderr, c.stderr) {
+				t.Errorf("status %d, want %d\n%s%s", o.code, c.code, o.stdout, o.stderr)
+			}
+		})
 	}
 }
 
 // TestCompareRunLeavesFiles: what was measured can be compared again, with the
 // same rounds, and an interrupted session cannot.
 func TestCompareRunLeavesFiles(t *testing.T) {
-	t.Chdir(t.TempDir())
-	o := result(t, unknot(t, "compare", "--run", "--rounds", "8", "--seed", "11", "--format", "json", "-o", "r", printer(100000), printer(112000)))
-	again := result(t, unknot(t, "compare", "--format", "json", "r/old.txt", "r/new.txt"))
+	t.Parallel()
+	dir := t.TempDir()
+	o := inDir(t, dir, "compare", "--run", "--rounds", "8", "--seed", "11", "--format", "json", "-o", "r", printer(100000), printer(112000))
+	again := inDir(t, dir, "compare", "--format", "json", "r/old.txt", "r/new.txt")
 	var a, b compare.Report
 	if err := errors.Join(json.Unmarshal([]byte(o.stdout), &a), json.Unmarshal([]byte(again.stdout), &b)); err != nil {
 		t.Fatal(err)
@@ -190,24 +205,25 @@ func TestCompareRunLeavesFiles(t *testing.T) {
 	if len(a.Rows) != 1 || *a.Rows[0].Old != *b.Rows[0].Old || a.Rows[0].Change != b.Rows[0].Change || b.Rows[0].Pairs != 8 || *b.Seed != 11 {
 		t.Errorf("%s\n%s", o.stdout, again.stdout)
 	}
-	text, err := os.ReadFile("r/old-confirm.txt")
+	text, err := os.ReadFile(dir + "/r/old-confirm.txt")
 	if err != nil || !bytes.Contains(text, []byte("seed=12")) {
 		t.Errorf("the fresh rounds: %v\n%s", err, text)
 	}
-	o = result(t, unknot(t, "compare", "--run", "--rounds", "8", "-o", "r", printer(100000), "exit 1"))
-	again = result(t, unknot(t, "compare", "r/old.txt", "r/new.txt"))
+	o = inDir(t, dir, "compare", "--run", "--rounds", "8", "-o", "r", printer(100000), "exit 1")
+	again = inDir(t, dir, "compare", "r/old.txt", "r/new.txt")
 	if o.code != 2 || again.code != 2 || !strings.Contains(again.stderr, "truncated") && !strings.Contains(again.stderr, "no benchmark results") {
 		t.Errorf("status %d and %d\n%s", o.code, again.code, again.stderr)
 	}
 }
 
 func TestCompareConfirmsOnlyTheSuspects(t *testing.T) {
-	t.Chdir(t.TempDir())
+	t.Parallel()
+	dir := t.TempDir()
 	command := func(slow int) string {
 		return fmt.Sprintf(`echo {bench} >>log; n=1$(date +%%N); for b in A B; do case {bench} in *AB*|*Benchmark$b"("*) ;; *) continue ;; esac; f=100000; [ $b = B ] && f=%d; echo "Benchmark$b-2 1 $((f + ${n%%???} %% 97 * 10)) ns/op"; done`, slow)
 	}
-	o := result(t, unknot(t, "compare", "--run", "--rounds", "6", "--bench", "[AB]", "-o", "r", command(100000), command(115000)))
-	log, err := os.ReadFile("log")
+	o := inDir(t, dir, "compare", "--run", "--rounds", "6", "--bench", "[AB]", "-o", "r", command(100000), command(115000))
+	log, err := os.ReadFile(dir + "/log")
 	if err != nil || o.code != 1 {
 		t.Fatalf("status %d, %v\n%s", o.code, err, o.stderr)
 	}
@@ -221,10 +237,11 @@ func TestCompareConfirmsOnlyTheSuspects(t *testing.T) {
 }
 
 func TestCalibrate(t *testing.T) {
-	t.Chdir(t.TempDir())
-	o := result(t, unknot(t, "calibrate", "--comparisons", "3", "--rounds", "8", "--seed", "5", printer(100000)))
+	t.Parallel()
+	dir := t.TempDir()
+	o := inDir(t, dir, "calibrate", "--comparisons", "3", "--rounds", "8", "--seed", "5", printer(100000))
 	path := filepath.Join("results", machineSlug(), "floor.json")
-	f, err := compare.ReadFloor(path)
+	f, err := compare.ReadFloor(filepath.Join(dir, path))
 	if err != nil || o.code != 0 || !strings.Contains(o.stdout, "noise floor: "+path) {
 		t.Fatalf("status %d, %v\n%s%s", o.code, err, o.stdout, o.stderr)
 	}
@@ -232,7 +249,7 @@ func TestCalibrate(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	// compare finds it, and it is of this machine.
-	o = result(t, unknot(t, "compare", "--run", "--rounds", "8", "-o", "r", "--format", "json", printer(100000), printer(100000)))
+	o = inDir(t, dir, "compare", "--run", "--rounds", "8", "-o", "r", "--format", "json", printer(100000), printer(100000))
 	var r compare.Report
 	if err := json.Unmarshal([]byte(o.stdout), &r); err != nil {
 		t.Fatal(err)
@@ -246,15 +263,15 @@ func TestCalibrate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, b, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, path), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if o := result(t, unknot(t, "compare", "r/old.txt", "r/new.txt")); o.code != 3 || !strings.Contains(o.stdout, "another machine") {
+	if o := inDir(t, dir, "compare", "r/old.txt", "r/new.txt"); o.code != 3 || !strings.Contains(o.stdout, "another machine") {
 		t.Errorf("status %d\n%s", o.code, o.stdout)
 	}
 	for _, args := range [][]string{{}, {"a", "b"}, {"--rounds", "0", "true"}, {"--comparisons", "0", "true"}, {"--format", "xml", "true"},
 		{"true"}, {"exit 1"}, {"-o", "/nonexistent/floor.json", "true"}, {"--timeout", "0s", "true"}} {
-		if o := result(t, unknot(t, append([]string{"calibrate"}, args...)...)); o.code != 2 || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 {
+		if o := inDir(t, dir, append([]string{"calibrate"}, args...)...); o.code != 2 || o.stdout != "" || strings.Count(o.stderr, "\n") != 1 {
 			t.Errorf("calibrate %v: status %d\n%s%s", args, o.code, o.stdout, o.stderr)
 		}
 	}
@@ -274,8 +291,8 @@ func TestBenchSaysItsMachine(t *testing.T) {
 // and a layout that misses the caches are found, and --profile names the function. What
 // the goroutines do to each other must not be taken for a disturbance by the host.
 func TestPlantedRegressionsAreFoundAndNamed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures for half a minute")
+	if !*long {
+		t.Skip("measures for half a minute: ask for it by -long, as make long does")
 	}
 	goTool, err := exec.LookPath("go")
 	if err != nil {
@@ -338,9 +355,10 @@ func TestPlantedRegressionsAreFoundAndNamed(t *testing.T) {
 }
 
 func TestProfileThatCannotBe(t *testing.T) {
-	t.Chdir(t.TempDir())
+	t.Parallel()
+	dir := t.TempDir()
 	// The regression stands, and the report says why there is no profile.
-	o := result(t, unknot(t, "compare", "--run", "--rounds", "8", "--profile", "-o", "r", printer(100000)+"; : {profile}", printer(112000)+"; : {profile}"))
+	o := inDir(t, dir, "compare", "--run", "--rounds", "8", "--profile", "-o", "r", printer(100000)+"; : {profile}", printer(112000)+"; : {profile}")
 	if o.code != 1 || !strings.Contains(o.stdout, "note: no profile A/x=1-2: ") || !strings.Contains(o.stdout, "wrote no profile") {
 		t.Errorf("status %d\n%s%s", o.code, o.stdout, o.stderr)
 	}

@@ -290,6 +290,7 @@ func TestPoliciesInContainers(t *testing.T) {
 	all := documented(t)
 	for _, r := range containerRuntimes {
 		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
 			for _, tool := range r.needs {
 				if _, err := exec.LookPath(tool); err != nil {
 					t.Skip(err)
@@ -425,6 +426,7 @@ func copyFile(t *testing.T, from, to string, mode os.FileMode) {
 
 // Containers of LXC itself are under the policy by their cookie, new ones and those that run while another daemon takes over.
 func TestLXCContainers(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("containers of this LXC take root")
 	}

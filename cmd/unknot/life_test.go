@@ -61,6 +61,7 @@ func ends(t *testing.T, r *bufio.Reader, want string) {
 }
 
 func TestRunEndsAsItsCommand(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ args, want string }{
 		{"-- sh -c 'exit 0'", "exit 0"},
 		{"-- sh -c 'exit 255'", "exit 255"},
@@ -89,6 +90,7 @@ func TestRunEndsAsItsCommand(t *testing.T) {
 
 // TestRunKeepsTheStatus whatever becomes of what it writes.
 func TestRunKeepsTheStatus(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ line, out, want string }{
 		{"$U run -t execve -o table -- sh -c 'exit 7' 2>errs; s=$?; grep -c execve table; wc -c <errs; exit $s", "1\n0\n", "exit 7"},
 		{"$U run -t execve -o table --format json -- true 2>errs; grep -c '^{\"calls\"' table; wc -c <errs", "1\n0\n", "exit 0"},
@@ -143,6 +145,7 @@ func TestRunKilledLeavesItsTree(t *testing.T) {
 
 // TestRunWaitsForDescendants and what ends that.
 func TestRunWaitsForDescendants(t *testing.T) {
+	t.Parallel()
 	c := unknot(t, "run", "--quiet", "--", "sh", "-c", "(sleep .3; cat /dev/null && echo late) & exit 4")
 	r := followed(t, c)
 	ends(t, r, "late\n")

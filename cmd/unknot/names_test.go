@@ -16,6 +16,7 @@ import (
 // same storms by the same names and in the same package, so that benchstat works
 // across both.
 func TestGoTestHasTheSameNames(t *testing.T) {
+	t.Parallel()
 	var want, got []string
 	for _, s := range bench.Suite() {
 		want = append(want, s.Name())

@@ -83,6 +83,7 @@ func TestRunUnderAProfile(t *testing.T) {
 			[]line{{without + privs + ", " + files + ", " + landlock}, {orphans}}},
 	} {
 		t.Run(c.mode+c.flags, func(t *testing.T) {
+			t.Parallel()
 			_, _, plain := asProcess(t, "plain", "run", "-o", "/dev/null", "--", "true")
 			if plain != "" {
 				t.Skip("something is missing here anyway: ", plain)
@@ -122,6 +123,7 @@ func TestRunUnderAProfile(t *testing.T) {
 // TestBenchUnderAProfile: a bench, whose engines come and go in one process,
 // goes on too, and says once what is missing.
 func TestBenchUnderAProfile(t *testing.T) {
+	t.Parallel()
 	code, stdout, stderr := asProcess(t, refused(unix.SYS_UNSHARE, unix.EPERM), "bench", "--engine", "unknot", "--targets", "1", "--duration", "20ms", "--count", "2", "--trace", "off", "--confine", "best")
 	if n := strings.Count(stdout, "/confine=best-"); code != 0 || n != 4 {
 		t.Errorf("status %d, %d results\n%s%s", code, n, stdout, stderr)
@@ -137,6 +139,7 @@ func TestBenchUnderAProfile(t *testing.T) {
 
 // TestDoctorUnderAProfile: doctor's remedies are about the profile.
 func TestDoctorUnderAProfile(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		mode, row, says string
 	}{

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 	switch mode := os.Getenv("UNKNOT_TEST_MAIN"); {
 	case mode == "":
 		searchablePath()
+		_ = flag.Set("test.parallel", "4") // tests wait for children, most of the time
 		testscript.Main(m, scriptPrograms)
 	case mode == "without-seccomp":
 		mainWithoutSeccomp()
@@ -86,7 +87,7 @@ func inProcess(args ...string) (code int, stdout, stderr string) {
 // asProcess runs it in a process of its own.
 func asProcess(t *testing.T, mode string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*hung)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), "UNKNOT_TEST_MAIN="+mode)
@@ -224,6 +225,7 @@ func TestSubcommandsAreDocumented(t *testing.T) {
 // What the caller has ignored stays ignored, by the subcommand's own children too:
 // here each of them sends it to the command.
 func TestIgnoredSignals(t *testing.T) {
+	t.Parallel()
 	const interrupts, result = `kill -INT $PPID; kill -INT $$; `, `echo BenchmarkX 1 1 ns/op`
 	for _, c := range []struct {
 		before, send string
@@ -232,7 +234,7 @@ func TestIgnoredSignals(t *testing.T) {
 		if c.code != 0 && signal.Ignored(unix.SIGINT) {
 			continue // ours did, and a shell cannot undo it
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*hung)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "sh", "-c", c.before+`; exec "$UNKNOT" "$@"`, "sh", "calibrate", "--rounds", "4", "--comparisons", "5", "-o", t.TempDir()+"/floor.json", c.send+result)
 		exe, err := os.Executable()

@@ -42,7 +42,7 @@ func unknot(t *testing.T, args ...string) *exec.Cmd {
 	c := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
 	c.Env = append(os.Environ(), unknotEnv+"=1", "GORACE=atexit_sleep_ms=0")
 	c.WaitDelay = time.Second
-	timer := time.AfterFunc(30*time.Second, func() { _ = c.Process.Kill() })
+	timer := time.AfterFunc(2*hung, func() { _ = c.Process.Kill() })
 	t.Cleanup(func() { timer.Stop() })
 	return c
 }
@@ -68,6 +68,7 @@ func result(t *testing.T, c *exec.Cmd) (o outcome) {
 }
 
 func TestRunPassesOutputAndStatusThrough(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		args   []string
 		stdout string
@@ -86,6 +87,7 @@ func TestRunPassesOutputAndStatusThrough(t *testing.T) {
 }
 
 func TestRunCountsTheCalls(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "c.yaml")
 	if err := os.WriteFile(config, []byte("trap: [openat]\nformat: json\nqueue: 16\n"), 0o600); err != nil {
@@ -146,6 +148,7 @@ func TestRunSupervisesGoPrograms(t *testing.T) {
 }
 
 func TestBadInputIsOneLine(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	orphan := filepath.Join(dir, "orphan")
 	if err := os.WriteFile(orphan, []byte("#!/nonexistent/interpreter\n"), 0o755); err != nil {
@@ -194,6 +197,7 @@ func TestBadInputIsOneLine(t *testing.T) {
 }
 
 func TestBenchWritesTheSameLinesToAFile(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "new.txt")
 	o := result(t, unknot(t, "bench", "--engine", "unknot,bare", "--path", "inline", "--targets", "1,2", "--duration", "20ms", "--count", "2", "-o", file))
 	b, err := os.ReadFile(file)
@@ -211,6 +215,7 @@ func TestBenchWritesTheSameLinesToAFile(t *testing.T) {
 // TestAnInterruptedBenchLeavesWholeFiles: asked to stop, bench keeps what was
 // finished; killed, it leaves nothing.
 func TestAnInterruptedBenchLeavesWholeFiles(t *testing.T) {
+	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		file := filepath.Join(t.TempDir(), "new.txt")
 		c := unknot(t, "bench", "--engine", "bare,seed", "--targets", "2", "--duration", "10ms", "--count", "1000000", "--trace", "off", "-o", file)
@@ -260,6 +265,7 @@ func TestAnInterruptedBenchLeavesWholeFiles(t *testing.T) {
 // TestTargetsEndWhenTheSupervisorIsKilled kills a bench in mid-storm. Its
 // storms hold the write end of our pipe, so end of file says that none is left.
 func TestTargetsEndWhenTheSupervisorIsKilled(t *testing.T) {
+	t.Parallel()
 	c := unknot(t, "bench", "--engine", "unknot", "--path", "queue", "--targets", "32", "--duration", "25s", "--count", "1", "--trace", "off")
 	r, w, err := os.Pipe()
 	if err != nil {

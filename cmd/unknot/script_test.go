@@ -20,7 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var update = flag.Bool("update", false, "write the goldens anew: of comparisons, and those that scripts compare")
+var (
+	update = flag.Bool("update", false, "write the goldens anew: of comparisons, and those that scripts compare")
+	long   = flag.Bool("long", false, "also what takes minutes")
+)
 
 // scriptPrograms are what scripts can run beside the machine's own commands.
 var scriptPrograms = map[string]func(){
@@ -109,7 +112,7 @@ func runScripted(ts *testscript.TestScript, sig syscall.Signal, when string, arg
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*hung)
 	defer cancel()
 	// testscript puts its programs on our PATH, and the script's is ours.
 	c := exec.CommandContext(ctx, args[1], args[2:]...)

@@ -163,12 +163,12 @@ func TestRunLosesNoSignalAtItsStart(t *testing.T) {
 	start := time.Now()
 	l := listen(t, program, "with us")
 	l.line()
-	long := time.Since(start) * 2
+	window := time.Since(start) * 2
 	l.send(marker, false)
 	waited(t, l.cmd)
-	moments := 60
-	if testing.Short() {
-		moments = 14
+	moments := 21
+	if *long {
+		moments = 60
 	}
 	for _, to := range []string{"unknot", "the group"} {
 		t.Run(to, func(t *testing.T) {
@@ -182,7 +182,7 @@ func TestRunLosesNoSignalAtItsStart(t *testing.T) {
 					last = 34
 				}
 				l := listen(t, program, "with us", strconv.Itoa(int(last)))
-				time.Sleep(long * time.Duration(i) / time.Duration(moments))
+				time.Sleep(window * time.Duration(i) / time.Duration(moments))
 				l.send(sig, to == "the group")
 				said, err := "", error(nil)
 				for n := 0; err == nil; n++ {
@@ -250,6 +250,7 @@ func TestRunOnATerminal(t *testing.T) {
 // terminal's echo from being taken for output. The command forks nothing: a shell
 // whose child of vfork(2) is stopped does not stop, supervised or not.
 func TestRunStopsAndContinues(t *testing.T) {
+	t.Parallel()
 	program := filepath.Join(t.TempDir(), "signals")
 	compileC(t, "testdata/signals.c", program)
 	term := shellOnTerminal(t)
@@ -285,6 +286,7 @@ func TestRunStopsAndContinues(t *testing.T) {
 
 // TestRunEndsLoops: a shell gives up its loop when its child died of SIGINT.
 func TestRunEndsLoops(t *testing.T) {
+	t.Parallel()
 	term := shellOnTerminal(t)
 	term.typed("for i in 1 2 3; do $U run --quiet -- sh -c \"echo tur''n $i; exec sleep 1000\"; done\n")
 	term.expect("turn 1\r\n")

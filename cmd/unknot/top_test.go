@@ -56,6 +56,7 @@ func topOnTerminal(t *testing.T, env []string, args ...string) *terminal {
 
 // TestTopOnATerminal: it draws, follows the size, survives the daemon, and leaves the terminal as it was.
 func TestTopOnATerminal(t *testing.T) {
+	t.Parallel()
 	addr := "unix:" + filepath.Join(t.TempDir(), "s")
 	stop := shownAt(t, addr)
 	term := topOnTerminal(t, nil, addr)
@@ -89,6 +90,7 @@ func TestTopOnATerminal(t *testing.T) {
 
 // TestTopEnds, by what is typed and by signals, and the terminal is as it was.
 func TestTopEnds(t *testing.T) {
+	t.Parallel()
 	addr := "unix:" + filepath.Join(t.TempDir(), "s")
 	defer shownAt(t, addr)()
 	for name, end := range map[string]func(*terminal){
@@ -132,6 +134,7 @@ func childOf(t *testing.T, pid int) (child int) {
 
 // TestTopStopsAndContinues as a shell's job: the shell gets its terminal back.
 func TestTopStopsAndContinues(t *testing.T) {
+	t.Parallel()
 	addr := "unix:" + filepath.Join(t.TempDir(), "s")
 	defer shownAt(t, addr)()
 	term := shellOnTerminal(t)
@@ -151,6 +154,7 @@ func TestTopStopsAndContinues(t *testing.T) {
 
 // TestTopWithoutColours: with NO_COLOR there are none, on a dumb terminal nothing is drawn at all.
 func TestTopWithoutColours(t *testing.T) {
+	t.Parallel()
 	addr := "unix:" + filepath.Join(t.TempDir(), "s")
 	defer shownAt(t, addr)()
 	term := topOnTerminal(t, []string{"NO_COLOR=1"}, addr)
@@ -197,6 +201,7 @@ func TestTopOnce(t *testing.T) {
 // TestRunStatus: the page is there while the command runs, and gone with it; an address that cannot be is an error
 // before the command starts.
 func TestRunStatus(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	addr := "unix:" + filepath.Join(dir, "s")
 	fifo := filepath.Join(dir, "fifo")

@@ -86,6 +86,7 @@ func sshTo(t *testing.T) (run func(env []string, command string) *exec.Cmd) {
 // TestTopOverSSH: it draws on a terminal at the other end, at 80x24, follows its size, and leaves it; with and without
 // colours; on a dumb terminal it prints.
 func TestTopOverSSH(t *testing.T) {
+	t.Parallel()
 	ssh := sshTo(t)
 	addr := "unix:" + filepath.Join(t.TempDir(), "s")
 	defer shownAt(t, addr)()

@@ -13,6 +13,7 @@ import (
 
 // The units of examples/serve are what systemd takes, and say what serve has.
 func TestUnits(t *testing.T) {
+	t.Parallel()
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("systemd-analyze is not installed: ", err)

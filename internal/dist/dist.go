@@ -24,6 +24,10 @@ type Dist struct {
 // MaxCV bounds CV: beyond it nearly all draws are 0.
 const MaxCV = 10
 
+// minCV is the least that is drawn by: below, times vary by less than a ns in a millisecond, and the method of drawing does not
+// end where the square of CV is 0.
+const minCV = 1e-6
+
 // Parse reads "50us" (always 50 µs) or "50us~1" (a mean of 50 µs and a CV of 1).
 func Parse(s string) (Dist, error) {
 	mean, cv, varies := strings.Cut(s, "~")
@@ -53,7 +57,7 @@ func (d Dist) String() string {
 
 // Draw draws a time in ns from r, or from the process's own source if r is nil.
 func (d Dist) Draw(r *rand.Rand) float64 {
-	if d.CV == 0 || d.Mean == 0 {
+	if d.CV < minCV || d.Mean == 0 {
 		return float64(d.Mean)
 	}
 	shape := 1 / (d.CV * d.CV)

@@ -173,6 +173,7 @@ func auditOf(t *testing.T, name string) (records, dropped int) {
 
 // All calls are in the files but those that the queue dropped, while the files are rotated.
 func TestAuditRotated(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	c.Audit = filepath.Join(filepath.Dir(c.Socket), "audit")
 	d := startCrowd(t, c, func(*exec.Cmd) {})
@@ -208,6 +209,7 @@ func TestAuditRotated(t *testing.T) {
 
 // No call waits for a disk that is full. What finds no room in memory is counted, and written again is what has some later.
 func TestAuditFullDisk(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("a disk of its own takes root")
 	}

@@ -192,7 +192,7 @@ func startWith(t *testing.T, c serveConfig, env []string, change func(*exec.Cmd)
 	s.cmd = exec.Command("/proc/self/exe")
 	s.cmd.Env = append(append(os.Environ(), serveEnv+"="+said, "GORACE=atexit_sleep_ms=0"), env...)
 	s.cmd.Stderr = s.log
-	s.cmd.WaitDelay = time.Second
+	s.cmd.WaitDelay = 20 * time.Second // then the log ends, and a daemon that outlives its keeper dies of the next line (SIGPIPE)
 	change(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 
 // SIGTERM waits for handlers, and a second one does not. Both end all processes, with status 0.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	for _, keep := range []Keep{KeepKeeper, KeepNone} {
 		for _, hurry := range []bool{false, true} {
 			t.Run(fmt.Sprint(keep, " hurry ", hurry), func(t *testing.T) {
@@ -30,13 +31,16 @@ func TestStop(t *testing.T) {
 				s := start(t, serveConfig{Config: c, Stuck: true})
 				pid := s.serving(1)
 				load := startLoad(t, c.Socket, 1)
+				load.goesOn(10)
 				load.MustSay("call 99") // whose handler never returns
 				load.Expect("calling 99")
-				// It is with its handler when no more are answered.
-				for n := load.count(); ; n = load.count() {
+				// It is with its handler when no more are answered, for longer than a busy machine takes for one.
+				for n, same := load.count(), 0; same < 30; {
 					time.Sleep(10 * time.Millisecond)
-					if load.count() == n {
-						break
+					if now := load.count(); now == n {
+						same++
+					} else {
+						n, same = now, 0
 					}
 				}
 				s.signal(unix.SIGTERM)
@@ -68,6 +72,7 @@ func TestStop(t *testing.T) {
 
 // A policy is taken anew by SIGHUP, a broken one is not; it is not in the way of a crash, but of a start.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	c.Audit = filepath.Join(filepath.Dir(c.Socket), "audit")
 	s := start(t, serveConfig{Config: c})
@@ -112,6 +117,7 @@ func TestReload(t *testing.T) {
 
 // What is wrong with a socket or an address is said before anything is done.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	live := home(t)
 	live.Status = "127.0.0.1:0"
 	live.LXC = live.Socket + "x"
@@ -204,6 +210,7 @@ func sticky(dir string) bool {
 
 // Directories in which others could put a socket are told from those in which they cannot.
 func TestPrivate(t *testing.T) {
+	t.Parallel()
 	top := t.TempDir()
 	dir := filepath.Join(top, "a", "b")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -254,6 +261,7 @@ func TestPrivate(t *testing.T) {
 
 // A text that floods the log is written some times, then counted.
 func TestLog(t *testing.T) {
+	t.Parallel()
 	if _, err := NewLog(os.Stderr, "xml", nil); err == nil {
 		t.Error("xml is no format")
 	}

@@ -16,11 +16,12 @@ import (
 
 // A daemon whose receive thread hangs is ended, and its keeper starts another one.
 func TestHang(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	if err := os.WriteFile(c.Policy, []byte("default: continue\npath: inline\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := start(t, serveConfig{Config: c, Stuck: true, Dead: time.Second})
+	s := start(t, serveConfig{Config: c, Stuck: true, Dead: 5 * time.Second})
 	s.serving(1)
 	load := startLoad(t, c.Socket, 1)
 	load.goesOn(10)
@@ -38,13 +39,14 @@ func TestHang(t *testing.T) {
 
 // Keeper and daemon that were both stopped for long, as in a container that is paused, go on: the daemon is as well as its keeper.
 func TestStoppedForLong(t *testing.T) {
+	t.Parallel()
 	c := home(t)
-	const dead = time.Second
+	const dead = 2 * time.Second // within which a busy machine lets it say that it is well
 	s := start(t, serveConfig{Config: c, Dead: dead})
 	pid := s.serving(1)
 	load := startLoad(t, c.Socket, 1)
 	load.goesOn(10)
-	for range 3 {
+	for range 2 {
 		s.signal(unix.SIGSTOP)
 		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 			t.Fatal(err)
@@ -65,6 +67,7 @@ func TestStoppedForLong(t *testing.T) {
 
 // While a receive thread hangs the service manager's watchdog is not fed.
 func TestHangUnderManager(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	c.Keep = KeepSystemd
 	if err := os.WriteFile(c.Policy, []byte("default: continue\npath: inline\n"), 0o644); err != nil {
@@ -94,6 +97,7 @@ func TestHangUnderManager(t *testing.T) {
 
 // A hand-over does not wait for ever for a handler, and no other container waits for it.
 func TestHandOverWithAStuckHandler(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	c.Drain = 700 * time.Millisecond
 	s := start(t, serveConfig{Config: c, Stuck: true})
@@ -138,6 +142,7 @@ func knockAt(t *testing.T, c Config) *agent.Link {
 
 // A successor that fails half-way changes nothing for containers: those that look only, that refuse, and that die with a part.
 func TestHandOverThatFails(t *testing.T) {
+	t.Parallel()
 	for _, keep := range []Keep{KeepKeeper, KeepNone} {
 		t.Run(string(keep), func(t *testing.T) {
 			c := home(t)

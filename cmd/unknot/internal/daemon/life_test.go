@@ -12,6 +12,7 @@ const rounds = 10
 
 // Daemons are killed under load: their keeper starts another one each time, and no call fails but those that were held.
 func TestKillTheDaemon(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	s := start(t, serveConfig{Config: c, Hold: true})
 	pid := s.serving(1)
@@ -33,10 +34,12 @@ func TestKillTheDaemon(t *testing.T) {
 
 // A daemon goes on without its keeper, and another one takes over from it.
 func TestKillTheKeeper(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	s := start(t, serveConfig{Config: c, Hold: true})
 	s.serving(1)
 	load := startLoad(t, c.Socket, 2)
+	load.goesOn(10) // the keeper has its listeners
 	s.signal(unix.SIGKILL)
 	s.says("the keeper is gone", 1)
 	load.goesOn(300)
@@ -55,6 +58,7 @@ func TestKillTheKeeper(t *testing.T) {
 
 // Daemons hand over to the next one under load: no call fails, and no container that starts meanwhile is refused.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	c.TakeOver = true // the first one finds nobody
 	s := start(t, serveConfig{Config: c, Hold: true})

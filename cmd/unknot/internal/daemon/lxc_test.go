@@ -122,6 +122,7 @@ func (m *lxcMonitor) ask(n *notify.Notif) (r notify.Resp, err error) {
 
 // LXC's containers are under the policy, and their cookies are their names. They come to the next daemon with their next call.
 func TestLXC(t *testing.T) {
+	t.Parallel()
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		t.Skip(err)
 	}

@@ -175,6 +175,7 @@ func (b *boss) start(c serveConfig, sockets ...*os.File) *server {
 
 // A service is killed and restarted under load: the manager has the listeners, and no call fails but those that were held.
 func TestServiceManagerKeeps(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	c.Keep = KeepAuto
 	b := newBoss(t, 100)
@@ -222,6 +223,7 @@ func TestServiceManagerKeeps(t *testing.T) {
 
 // A service takes the socket that the manager opened, which stays when it ends.
 func TestActivation(t *testing.T) {
+	t.Parallel()
 	for _, keep := range []Keep{KeepAuto, KeepKeeper} {
 		t.Run(string(keep), func(t *testing.T) {
 			c := home(t)
@@ -264,6 +266,7 @@ func TestActivation(t *testing.T) {
 
 // Where the manager stores nothing a keeper does; where its store is full, a container is served and the log says so.
 func TestServiceManagerWithoutRoom(t *testing.T) {
+	t.Parallel()
 	for max, says := range map[int]string{0: "the service manager keeps no descriptors", 3: "a container's listener is not kept"} {
 		c := home(t)
 		c.Keep = KeepAuto

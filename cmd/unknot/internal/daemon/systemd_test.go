@@ -157,6 +157,7 @@ func (b *realBoss) write(units string, c serveConfig) {
 // systemd itself restarts the service, or finds it killed, under load: no call fails but those that were held, and
 // containers that are gone are forgotten.
 func TestSystemd(t *testing.T) {
+	t.Parallel()
 	c := home(t)
 	c.Keep = KeepSystemd
 	b := startSystemd(t, serveConfig{Config: c, Hold: true})

@@ -214,7 +214,20 @@ func (c *client) ask(ctx context.Context, query string) (model.Vector, error) {
 	if !ok {
 		return nil, fmt.Errorf("query %s: a %s came, not a vector", query, v.Type())
 	}
+	for _, s := range vec {
+		if err := c.countable(query, s.Metric, s.Value); err != nil {
+			return nil, err
+		}
+	}
 	return vec, nil
+}
+
+// countable refuses what is no count, no rate and no time: nothing can be calculated with it.
+func (c *client) countable(query string, of model.Metric, x model.SampleValue) error {
+	if !(x >= 0 && x <= 1<<53) {
+		return fmt.Errorf("query %s: %v came for %s: want a number from 0 on: choose another --range or --match", query, x, c.node(of))
+	}
+	return nil
 }
 
 // failed says what an error of the client is.
@@ -301,7 +314,7 @@ func (c *client) buckets(ctx context.Context, name string) (map[string][]tune.Bu
 	all := map[string][]tune.Bucket{}
 	for _, s := range vec {
 		le, err := strconv.ParseFloat(string(s.Metric["le"]), 64)
-		if err != nil {
+		if err != nil || !(le >= 0) {
 			return nil, fmt.Errorf("%s_bucket: le=%q is no bound", name, s.Metric["le"])
 		}
 		n := c.node(s.Metric)
@@ -350,6 +363,9 @@ func (c *client) rates(ctx context.Context) (map[string]tune.Rates, error) {
 	all := map[string]tune.Rates{}
 	for _, s := range matrix {
 		for _, x := range s.Values {
+			if err := c.countable(query, s.Metric, x.Value); err != nil {
+				return nil, err
+			}
 			all[c.node(s.Metric)] = append(all[c.node(s.Metric)], float64(x.Value))
 		}
 	}

@@ -37,6 +37,9 @@ type Rates []float64
 
 // Schedule implements [storm.Arrivals].
 func (r Rates) Schedule(d time.Duration, seed uint64) (as []storm.Arrival, err error) {
+	if n := r.mean() * d.Seconds(); !(n <= storm.MaxArrivals) {
+		return nil, fmt.Errorf("%.3g calls in %v: a schedule holds %d: shorten the storm", n, d, storm.MaxArrivals)
+	}
 	rng := rand.New(rand.NewPCG(seed, 0xf1ee7))
 	part := d.Seconds() / float64(len(r))
 	for i, rate := range r {

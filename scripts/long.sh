@@ -1,0 +1,15 @@
+#!/bin/sh
+# The long forms of tests, of which `make test` runs a part: see the tests that have a flag -long, and CONTRIBUTING.md.
+set -eu
+cd "$(dirname "$0")/.."
+export GOFLAGS="${GOFLAGS:+$GOFLAGS }-pgo=off"
+failed=0
+long() { # PACKAGE TESTS, by pattern
+    go test -timeout 60m "$1" -run "$2" -args -long || failed=1
+}
+long ./cmd/unknot '^(TestActionGates|TestPlanted|TestRunInheritance|TestRunLoses)'
+long ./bench/compare '^(TestPower|TestErrorRates)'
+long ./cmd/unknot/internal/tune '^Test(ClosedForms|WaitTargetIs)'
+UNKNOT_MODEL=mutants go test -timeout 60m -run '^TestModelMutants' ./ring || failed=1
+go test -timeout 60m ./confine -run Scenarios -for 5s || failed=1
+exit $failed
