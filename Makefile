@@ -27,8 +27,7 @@ build: deps ## build bin/unknot
 	$(GO) build -pgo=auto -buildvcs=$(BUILDVCS) -o bin/unknot ./cmd/unknot
 
 test: deps ## vet and run all tests; as root also what needs root
-	$(GO) vet $(NOPGO) $(ALL)
-	$(GO) test $(NOPGO) -timeout 20m $(ALL)
+	$(GO) test $(NOPGO) -vet=all -timeout 20m $(ALL)
 	$(GO) test $(NOPGO) -tags fakekernel -run '$(FAKE)' ./engine
 
 lint: deps ## gofmt, staticcheck, and the rule of who may import whom (.depguard.yaml)

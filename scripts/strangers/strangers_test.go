@@ -127,7 +127,7 @@ func main() { println(notify.FeatureNotify.Name) }
 func TestBesideOldModules(t *testing.T) {
 	t.Parallel()
 	if !*builds {
-		t.Skip("it compiles libcontainer, a minute on two CPUs: ask for it by -builds, as .ci/run does")
+		t.Skip("it compiles libcontainer, a minute on two CPUs: ask for it by -builds, as .ci/more does")
 	}
 	s := newStranger(t)
 	s.write(t, "runtime", "\tgithub.com/cilium/ebpf v0.9.1\n\tgithub.com/opencontainers/runc v1.1.12\n\tgithub.com/unknot/unknot "+s.version+"\n", `package main
@@ -158,7 +158,7 @@ func main() {
 func TestInstall(t *testing.T) {
 	t.Parallel()
 	if !*builds {
-		t.Skip("it compiles the command without a cache, a minute on two CPUs: ask for it by -builds, as .ci/run does")
+		t.Skip("it compiles the command without a cache, a minute on two CPUs: ask for it by -builds, as .ci/more does")
 	}
 	s := newStranger(t)
 	s.write(t, "nothing", "\tgithub.com/spf13/cobra v1.10.2\n", "package main\n\nfunc main() {}\n")
