@@ -219,7 +219,8 @@ type Config struct {
 	// BySource keeps histograms and errnos of each listener, some 40 KB; see [Source.Latencies], [Source.Errnos].
 	BySource bool
 
-	Logger *slog.Logger // nil: nothing is logged
+	// Logger is not waited for: while it stalls some hundred lines are kept, and later ones are lost, which a line says. nil: nothing is logged.
+	Logger *slog.Logger
 }
 
 // A Thread describes the receive thread to its hook: what it will use from then

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ type Engine struct {
 	control    controller
 	deadlines  deadlines
 	life       lifecycle
+	log        logQueue
 }
 
 // A lifecycle is how far an engine is, and who must end before it is over.
@@ -71,6 +73,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	e := newEngine(cfg, cpus)
+	e.cfg.Logger = slog.New(queuedLog{cfg.Logger.Handler(), &e.log})
 	for range max(1, cfg.Receivers) {
 		if _, err := e.openReceiver(); err != nil {
 			e.closeReceivers()
@@ -140,6 +143,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		err = errors.Join(err, e.stop())
 	}
 	e.closeAll()
+	e.log.flush()
 	return err
 }
 

@@ -173,18 +173,19 @@ func (p *pendings) allGone() <-chan struct{} {
 }
 
 // expire answers for those whose deadline is over at the given time, or for all that were dispatched before it if so
-// said, and says for how many.
-func (p *pendings) expire(at int64, any bool) (n int) {
+// said, and says for which.
+func (p *pendings) expire(at int64, any bool) (answered []lateness) {
 	p.mu.Lock()
 	all := slices.Collect(maps.Keys(p.all))
 	p.mu.Unlock()
 	for _, s := range all {
 		if s.overdue(s.dispatchedAt, at, any) && s.state.CompareAndSwap(s.seq, s.seq-running+late) {
-			n++
-			s.state.Store(s.seq - running + s.late())
+			l := s.late()
+			s.state.Store(s.seq - running + l.then)
+			answered = append(answered, l)
 		}
 	}
-	return n
+	return answered
 }
 
 // stopped is what a stop says of those that it does not wait for any more.

@@ -351,8 +351,9 @@ func (s *slot) refused(resp *notify.Resp, err error) error {
 		return err
 	}
 	s.t.refused.Add(1)
-	e.cfg.Logger.Error("the kernel refused an answer, the default one follows", "err", err, "pid", s.notif.PID, "syscall", s.notif.Data.NR, "errno", e.cfg.DefaultErrno)
-	switch s.count(&def, s.src.l.Send(&def)) {
+	sent := s.count(&def, s.src.l.Send(&def))
+	e.cfg.Logger.Error("the kernel refused an answer, the default one followed", "err", err, "pid", s.notif.PID, "syscall", s.notif.Data.NR, "errno", e.cfg.DefaultErrno)
+	switch sent {
 	case nil:
 		s.t.defaulted.Add(1)
 	case ErrGone:
@@ -380,23 +381,34 @@ func (s *slot) answerDefault(panicked bool) {
 	s.state.Store(s.seq - running + after(err))
 }
 
-// panicked counts a handler that did, p being what it panicked with, and answers for it.
+// panicked counts a handler that did, p being what it panicked with, and answers for it, before it logs: a log may stall.
 func (s *slot) panicked(p any) {
 	s.t.panicked.Add(1)
-	s.e.cfg.Logger.Error("handler panicked", "panic", p, "pid", s.notif.PID, "syscall", s.notif.Data.NR, "stack", string(debug.Stack()))
 	s.answerDefault(true)
+	s.e.cfg.Logger.Error("handler panicked", "panic", p, "pid", s.notif.PID, "syscall", s.notif.Data.NR, "stack", string(debug.Stack()))
 }
 
-// late counts a handler that is, answers for it, and says what its phase is then. The caller has won the right to.
-func (s *slot) late() (then uint64) {
+// A lateness is a request that was answered for its handler: the phase that it is in then, and what to log, once nobody waits for that.
+type lateness struct {
+	then uint64
+	pid  uint32
+	nr   int32
+}
+
+// late counts a handler that is, and answers for it. The caller has won the right to.
+func (s *slot) late() lateness {
 	s.t.late.Add(1)
-	err := s.sendDefault()
-	if err == ErrGone {
-		s.e.cfg.Logger.Warn("handler is late, its target is gone", "pid", s.notif.PID, "syscall", s.notif.Data.NR)
-	} else {
-		s.e.cfg.Logger.Warn("handler is late, answered for it", "pid", s.notif.PID, "syscall", s.notif.Data.NR, "errno", s.e.cfg.DefaultErrno)
+	return lateness{after(s.sendDefault()), s.notif.PID, s.notif.Data.NR}
+}
+
+func (e *Engine) logLate(all []lateness) {
+	for _, l := range all {
+		if l.then == vanished {
+			e.cfg.Logger.Warn("handler is late, its target is gone", "pid", l.pid, "syscall", l.nr)
+		} else {
+			e.cfg.Logger.Warn("handler is late, answered for it", "pid", l.pid, "syscall", l.nr, "errno", e.cfg.DefaultErrno)
+		}
 	}
-	return after(err)
 }
 
 // sendDefault answers for the handler. The caller has won the right to.

@@ -2,7 +2,9 @@ package engine_test
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,4 +56,59 @@ func TestWaitTargetBoundsTheDepth(t *testing.T) {
 	if n := s.Counters(); n.Dropped == 0 || n.Answered == 0 {
 		t.Errorf("%+v", n)
 	}
+}
+
+// TestQuietListenerBesideOverload: a listener with one caller beside one of many, whose wait target has its calls dropped, is
+// served in turn, behind none of the other's backlog; it loses none.
+func TestQuietListenerBesideOverload(t *testing.T) {
+	const service, calls = 2 * time.Millisecond, 100
+	var loudStarts atomic.Int64
+	sleep := func() {
+		ts := unix.NsecToTimespec(int64(service))
+		for unix.Nanosleep(&ts, &ts) == unix.EINTR {
+		}
+	}
+	e, stop := start(t, engine.Config{
+		Handler: engine.HandlerFunc(func(r engine.Request) {
+			loudStarts.Add(1)
+			sleep()
+			_ = r.Return(1)
+		}),
+		Workers: 2, WaitTarget: 40 * time.Millisecond, Receivers: 1,
+	})
+	loud, quiet := startTarget(t, 96, 1<<30), startTarget(t, 1, calls)
+	over := mustAdd(t, e, loud)
+	var last int64
+	var between []int64 // the other's calls that were begun from one call to the next
+	s := mustAddWith(t, e, quiet, engine.SourceOptions{Handler: engine.HandlerFunc(func(r engine.Request) {
+		now := loudStarts.Load()
+		between, last = append(between, now-last), now
+		sleep()
+		_ = r.Return(1)
+	})})
+	loud.release()
+	for end := time.Now().Add(testDeadline); over.Limit().Changes == 0 || over.Counters().Dropped < 100; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no overload: %+v, %+v", over.Limit(), over.Counters())
+		}
+	}
+	last = loudStarts.Load()
+	quiet.release()
+	if r := quiet.results(); r.OK != calls {
+		t.Errorf("the quiet target saw %+v", r)
+	}
+	if n := s.Counters(); n.Dropped != 0 || n.Answered != calls {
+		t.Errorf("the quiet listener: %+v", n)
+	}
+	slices.Sort(between)
+	got, depth := between[calls/2], over.Limit().Depth
+	t.Logf("between two calls of the quiet one %d of the other's began (median; most %d), whose depth is %d", got, between[calls-1], depth)
+	if got > 4 { // each of two workers has one in hand, and may take one more while the quiet target comes back
+		t.Errorf("between two calls of the quiet listener %d of the other's began, whose depth is %d", got, depth)
+	}
+	_ = loud.cmd.Process.Kill()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	checkBalance(t, e)
 }

@@ -243,25 +243,25 @@ func (w *worker) call() {
 // expire answers for the handler if it still runs a request whose deadline is over at the
 // given time, or any if so said, and reports whether it did: then the request is
 // the caller's until leaveLate.
-func (w *worker) expire(at int64, all bool) (then uint64, ok bool) {
+func (w *worker) expire(at int64, all bool) (l lateness, ok bool) {
 	r := &w.req
 	state := r.state.Load()
 	if phaseOf(state) != running {
-		return 0, false
+		return l, false
 	}
 	// What is read here is this request's, if its state is the same afterwards.
 	if !r.overdue(w.started.Load(), at, all) {
-		return 0, false
+		return l, false
 	}
 	if !r.state.CompareAndSwap(state, state-running+late) {
-		return 0, false
+		return l, false
 	}
 	r.giveBack() // however long the handler goes on
 	return r.late(), true
 }
 
-// leaveLate ends the phase that expire began; it said what is then.
-func (w *worker) leaveLate(then uint64) { w.req.state.Add(then - late) }
+// leaveLate ends the phase that expire began.
+func (w *worker) leaveLate(l lateness) { w.req.state.Add(l.then - late) }
 
 // replace gives w's place in the queue path to a fresh worker.
 func (rx *receiver) replace(w *worker) {
@@ -304,18 +304,21 @@ func (e *Engine) enforceDeadline(ctx context.Context) {
 // expireAll answers for every handler whose deadline is over at the given time, or for
 // all if so said, and gives their places to fresh workers.
 func (e *Engine) expireAll(at int64, all bool) (n int) {
+	var answered []lateness
 	for _, rx := range e.receivers.all() {
 		for _, w := range rx.crew.all() {
-			if then, ok := w.expire(at, all); ok {
-				n++
+			if l, ok := w.expire(at, all); ok {
+				answered = append(answered, l)
 				if w.index != 0 {
 					rx.replace(w)
 				}
-				w.leaveLate(then)
+				w.leaveLate(l)
 			}
 		}
 	}
-	return n + e.life.detached.expire(at, all)
+	answered = append(answered, e.life.detached.expire(at, all)...)
+	e.logLate(answered)
+	return len(answered)
 }
 
 // sendDrop tells a dropped call.

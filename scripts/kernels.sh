@@ -6,7 +6,7 @@
 #   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-l] [-u] [-a ARGS] [-e COMMAND] [KERNEL...]
 #
 #   KERNEL       5.10, 6.1, 6.12, newest, or the file of a kernel (5.10 6.1 6.12 unless told otherwise)
-#   -s SUITES    of notify, engine, confine, filter, trace, record, command, with commas (all);
+#   -s SUITES    of notify, notifytest, engine, confine, filter, trace, record, command, with commas (all);
 #                or systemd: the life of serve under systemd as the first process, which
 #                takes a machine that has Debian's packages
 #   -c CPUS      of the emulated machine (2)
@@ -28,7 +28,7 @@ say() { echo "kernels: $*" >&2; }
 die() { say "$*"; exit 1; }
 usage() { sed -n '5,18s/^# \{0,3\}//p' "$0" >&2; exit 2; }
 
-all=notify,engine,confine,filter,trace,record,command
+all=notify,notifytest,engine,confine,filter,trace,record,command
 suites=$all cpus=2 memory=3072 limit=600 short=-test.short args='' user='' command=''
 while getopts s:c:m:t:lua:e: flag; do
     case $flag in
@@ -237,7 +237,8 @@ as=''
 : >"$root/t/jobs"
 for s in $suites; do
     case $s in
-    notify | engine/filter | filter) package=engine/$s ;;
+    notify | filter) package=engine/$s ;;
+    notifytest) package=engine/notify/$s ;;
     trace | record) package=bench/$s ;;
     *) package=$s ;;
     esac

@@ -60,6 +60,10 @@ type Config struct {
 	// Hostile is of a closed loop.
 	Hostile Hostile
 
+	// Numbered calls of a closed loop each have a number of their own in the low half of their sixth argument, and want
+	// [Answer] of it for a value: [Report.Threads] tells what became of them.
+	Numbered bool
+
 	// Untimed targets of a closed loop count their calls and do nothing else.
 	Untimed bool
 }
@@ -78,6 +82,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("no kind %d of hostile targets", c.Hostile)
 	case c.Hostile != Friendly && (c.Open || c.Untimed):
 		return fmt.Errorf("hostile targets are of a closed loop and always timed")
+	case c.Numbered && (c.Open || c.Untimed):
+		return fmt.Errorf("numbered calls are of a closed loop and always timed")
 	case !c.Open && len(c.Schedule) > 0:
 		return fmt.Errorf("a schedule is for an open loop")
 	}

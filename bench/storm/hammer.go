@@ -1,6 +1,7 @@
 package storm
 
 import (
+	"math"
 	"math/rand/v2"
 
 	"github.com/unknot/unknot/internal/mono"
@@ -28,18 +29,18 @@ func prepare() (ps [numCalls]prepared) {
 }
 
 //go:nosplit
-func (p *prepared) call(tag uintptr) unix.Errno {
-	_, _, e := unix.RawSyscall6(p.nr, p.args[0], p.args[1], p.args[2], p.args[3], p.args[4], Mark<<32|tag)
-	return e
+func (p *prepared) call(tag uintptr) (uintptr, unix.Errno) {
+	v, _, e := unix.RawSyscall6(p.nr, p.args[0], p.args[1], p.args[2], p.args[3], p.args[4], Mark<<32|tag)
+	return v, e
 }
 
 // enter is call as most of a Go program's calls are made: the scheduler knows. Where
 // it does not, the collector waits for the call, and interrupts it each 100 µs until
 // it ends. With handlers slower than that it hardly ever does: such a storm served 12
 // calls in a second, and would not halt.
-func (p *prepared) enter() unix.Errno {
-	_, _, e := unix.Syscall6(p.nr, p.args[0], p.args[1], p.args[2], p.args[3], p.args[4], Mark<<32)
-	return e
+func (p *prepared) enter(tag uintptr) (uintptr, unix.Errno) {
+	v, _, e := unix.Syscall6(p.nr, p.args[0], p.args[1], p.args[2], p.args[3], p.args[4], Mark<<32|tag)
+	return v, e
 }
 
 // count counts an outcome and, of a trip of at least 0 ns, its time.
@@ -71,19 +72,50 @@ type script struct {
 	clock  *mono.Line
 	limit  int // calls; 0: as many as it can
 	yields bool
+
+	numbered bool
+	seed     uint64
+	index    int // of the thread
 }
 
 //go:nosplit
-func (s *script) call(p *prepared) unix.Errno {
+func (s *script) call(p *prepared, tag uintptr) (uintptr, unix.Errno) {
 	if s.yields {
-		return p.enter()
+		return p.enter(tag)
 	}
-	return p.call(0)
+	return p.call(tag)
 }
 
-func newScript(c *Config, clock *mono.Line, r *rand.Rand) script {
+// numbered makes a call that has a number, and counts it, and a value that another call should have had.
+//
+//go:nosplit
+func (t *thread) numbered(s *script, p *prepared) unix.Errno {
+	tag := uint64(s.index)<<serialBits | t.made.Load()%(1<<serialBits)
+	t.made.add()
+	v, e := s.call(p, uintptr(tag))
+	if e == 0 && int64(v) != Answer(s.seed, tag) {
+		t.strayed.add()
+	}
+	return e
+}
+
+// serialBits of a number are of the thread's calls, those above of the thread.
+const serialBits = 18
+
+// Answer is the value that a supervisor has to return to a call of a [Config.Numbered] storm with that
+// seed, by the call's sixth argument.
+//
+//go:nosplit
+func Answer(seed, arg uint64) int64 { return int64(seed<<34>>2 | arg&math.MaxUint32) }
+
+// Number is the thread that made a call with that sixth argument, and which of its calls that is, modulo 1<<18.
+func Number(arg uint64) (thread, serial uint32) {
+	return uint32(arg) >> serialBits, uint32(arg) % (1 << serialBits)
+}
+
+func newScript(c *Config, index int, clock *mono.Line, r *rand.Rand) script {
 	ps := prepare()
-	s := script{clock: clock}
+	s := script{clock: clock, numbered: c.Numbered, seed: c.Seed, index: index}
 	deck := c.Mix.deck(1 << 10)
 	r.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 	if len(c.Mix.calls()) == 1 {
@@ -104,7 +136,12 @@ func (t *thread) closed(h *header, s *script) {
 	t.begin(last)
 	defer func() { t.end(last) }() // by the last clock reading: what comes after it is no call
 	for n := 1; h.stopAt.Load() == 0; n++ {
-		e := s.call(&s.calls[call])
+		var e unix.Errno
+		if s.numbered {
+			e = t.numbered(s, &s.calls[call])
+		} else {
+			_, e = s.call(&s.calls[call], 0)
+		}
 		end := s.clock.Now()
 		t.count(e, end-last)
 		last = end
@@ -147,7 +184,7 @@ func (t *thread) untimed(h *header, s *script) {
 	t.begin(mono.Now())
 	defer func() { t.end(mono.Now()) }()
 	for h.stopAt.Load() == 0 {
-		e := s.calls[0].call(0)
+		_, e := s.calls[0].call(0)
 		t.count(e, -1)
 		if e == unix.ENOSYS {
 			return
@@ -188,7 +225,7 @@ func (t *thread) open(h *header, calls []entry, ps *[numCalls]prepared) {
 		h.pass()
 		start := mono.Now()
 		t.idle.Add(start - last)
-		e := ps[c.call].call(uintptr(c.tag))
+		_, e := ps[c.call].call(uintptr(c.tag))
 		last = mono.Now()
 		t.count(e, last-start)
 		c.late.Store(b2i(late))

@@ -62,6 +62,9 @@ func (h Hostile) String() string { return hostileNames[h] }
 // replaces reports whether the targets live in processes that end and are replaced.
 func (h Hostile) replaces() bool { return h == Killed || h == Forked }
 
+// collected reports whether the target process makes garbage, and has it collected.
+func (h Hostile) collected() bool { return h == Preempted || h.replaces() }
+
 // Unknown is a Disturbed without bound.
 const Unknown = math.MaxUint64
 
@@ -102,7 +105,7 @@ func victim(arg string) error {
 	}
 	over := make(chan struct{}, c.Threads)
 	for i := c.First; i < c.First+c.Threads; i++ {
-		s := newScript(&c.Config, new(mono.Line), rand.New(rand.NewPCG(c.Seed+c.Life, uint64(i))))
+		s := newScript(&c.Config, i, new(mono.Line), rand.New(rand.NewPCG(c.Seed+c.Life, uint64(i))))
 		if c.Hostile == Forked {
 			s.limit = forkedCalls
 		}
@@ -223,7 +226,7 @@ func (s *shared) rage(c *childConfig) (waiting uint32) {
 				runtime.LockOSThread()
 				osthread.SleepExactly()
 			}
-			s.head.awaitStart()
+			s.head.awaitStart(c.Hostile.collected())
 			f()
 		}()
 	}
@@ -240,7 +243,7 @@ func (s *shared) rage(c *childConfig) (waiting uint32) {
 	}
 	ps := prepare()
 	for i := range s.hammers() {
-		sc, t := newScript(&c.Config, s.clock, rand.New(rand.NewPCG(c.Seed, uint64(i)))), &s.threads[i]
+		sc, t := newScript(&c.Config, i, s.clock, rand.New(rand.NewPCG(c.Seed, uint64(i)))), &s.threads[i]
 		loop := func() { t.closed(s.head, &sc) }
 		switch {
 		case c.Open:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
 )
 
 func TestHostileNames(t *testing.T) {
@@ -19,6 +20,55 @@ func TestHostileNames(t *testing.T) {
 	}
 	if h, err := ParseHostile("maim"); err == nil {
 		t.Errorf("maim is %v", h)
+	}
+}
+
+// TestPreemptedTargetsStart: their process collects its garbage before the storm, too, and many calls to draw are much of it.
+func TestPreemptedTargetsStart(t *testing.T) {
+	m, err := ParseMix("getppid,gettid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := begin(t, Config{Targets: 128, Mix: m, Hostile: Preempted})
+	defer func() { _ = s.Listener().Close() }()
+	s.Close()
+}
+
+// TestNumberedCallsKnowTheirAnswer: a value that another call should have had is counted, and so is what a thread has made.
+func TestNumberedCallsKnowTheirAnswer(t *testing.T) {
+	const seed = 1<<40 + 7
+	s := begin(t, Config{Targets: 1, Numbered: true, Seed: seed})
+	defer func() { _ = s.Listener().Close() }()
+	if err := s.Go(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(4) { // the last one is answered once the storm is halted
+		var n notify.Notif
+		for s.Listener().Recv(&n) != nil {
+		}
+		if thread, serial := Number(n.Data.Args[5]); thread != 0 || uint64(serial) != i || n.Data.Args[5]>>32 != Mark {
+			t.Errorf("call %d is number %d of thread %d, %#x", i, serial, thread, n.Data.Args[5])
+		}
+		if i == 3 {
+			s.shm.head.halt(1)
+		}
+		r := notify.Resp{ID: n.ID, Val: Answer(seed, n.Data.Args[5])}
+		if i == 1 {
+			r.Val++
+		}
+		if i == 2 {
+			r = notify.Resp{ID: n.ID, Error: -int32(unix.EPERM)}
+		}
+		if err := s.Listener().Send(&r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := s.Stop(testDeadline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (ThreadReport{Made: 4, Returned: 4, Strayed: 1}); len(r.Threads) != 1 || r.Threads[0] != want {
+		t.Errorf("%+v, want %+v", r.Threads, want)
 	}
 }
 

@@ -26,6 +26,7 @@ type thread struct {
 	ok                  tally
 	errnos              [errnos]tally
 	begun, ended, idle  atomic.Int64 // ns: when the loop began and ended; in it, without a call
+	made, strayed       tally        // of numbered calls: begun, and those with another's answer
 	roundTrip, failTrip hist.Hist
 	_                   [64]byte
 }

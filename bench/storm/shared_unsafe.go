@@ -44,11 +44,16 @@ const (
 	futexAny        = 1<<32 - 1
 )
 
-// awaitStart is how threads wait for start: in the kernel and nowhere else.
-func (h *header) awaitStart() {
+// awaitStart is how threads wait for start: in the kernel and nowhere else. Where there is a garbage collector it must be
+// able to stop them there, or it waits for the start, and the start for it.
+func (h *header) awaitStart(collected bool) {
 	h.waiting.Add(1)
+	wait := unix.RawSyscall6
+	if collected {
+		wait = unix.Syscall6
+	}
 	for h.started.Load() == 0 {
-		_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&h.started)), futexWait, 0, 0, 0, 0)
+		_, _, _ = wait(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&h.started)), futexWait, 0, 0, 0, 0)
 	}
 }
 

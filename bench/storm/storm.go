@@ -37,6 +37,15 @@ type Report struct {
 	// Disturbed is how many calls may have ended without their answer, because the
 	// targets are [Hostile]; [Unknown] if nobody counts them.
 	Disturbed uint64
+	// Threads is of [Config.Numbered] calls, else nil.
+	Threads []ThreadReport
+}
+
+// A ThreadReport is what a thread, with all that it was replaced by, saw of its numbered calls.
+type ThreadReport struct {
+	Made     uint64 // one that was killed in a call has made it, or was about to
+	Returned uint64 // with whatever answer
+	Strayed  uint64 // of these, with a value that was not theirs
 }
 
 // A Storm is a running target process.
@@ -126,7 +135,7 @@ func Start(ctx context.Context, c Config) (s *Storm, err error) {
 	if c.Hostile != Preempted {
 		cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1")
 	}
-	if c.Hostile != Preempted && !c.Hostile.replaces() { // which make garbage
+	if !c.Hostile.collected() {
 		cmd.Env = append(cmd.Env, "GOGC=off")
 	}
 	cmd.ExtraFiles = []*os.File{theirs, shmFile}
@@ -292,6 +301,14 @@ func (s *Storm) Halt(deadline time.Duration) (*Report, error) {
 		t.roundTrip.AddTo(r.RoundTrip)
 		t.failTrip.AddTo(r.FailTrip)
 		r.InFlight += t.inFlight(now)
+	}
+	if s.cfg.Numbered {
+		for i := range s.shm.hammers() {
+			var c Counts
+			t := &s.shm.threads[i]
+			t.addTo(&c)
+			r.Threads = append(r.Threads, ThreadReport{t.made.Load(), c.Calls(), t.strayed.Load()})
+		}
 	}
 	r.Disturbed = h.disturbed.Load()
 	if s.cfg.Open {

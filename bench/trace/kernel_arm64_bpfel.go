@@ -49,6 +49,7 @@ type kernelCounters struct {
 	Unjoined       uint64
 	Unwoken        uint64
 	Broken         uint64
+	Results        [20]uint64
 	Totals         [21]struct {
 		_   structs.HostLayout
 		Sum uint64

@@ -43,7 +43,29 @@ type Report struct {
 
 	Seen    uint64 // RECVs that returned a notification, followed (Config.Sample) or not
 	Elapsed time.Duration
+
+	// What the ioctls returned, followed or not. ID_VALID's successes are not counted.
+	Results [numIoctls][numResults]uint64
 }
+
+// The ioctls of Report.Results.
+const (
+	Recv = iota
+	Send
+	IDValid
+	AddFD
+	numIoctls
+)
+
+// What they return: success, ENOENT, EINTR or a restart, EINPROGRESS (which SEND does to a second answer), anything else.
+const (
+	Done = iota
+	Gone
+	Interrupted
+	Twice
+	Odd
+	numResults
+)
 
 // Rows of the kernel's histograms (enum stage of trace.bpf.c), a set for each
 // bank. Those of the stages follow.
@@ -138,6 +160,9 @@ func (t *Tracer) read(bank uint32) (*Report, error) {
 	r.Dispatched, r.Answered, r.Dropped = r.Wait.Count, r.Answer.Count, r.Drop.Count
 	r.Seen, r.Received, r.Stale, r.Retried, r.Unmatched = c.Seen, c.Received, c.Stale, c.Retried, c.Unmatched
 	r.Overflow, r.Awake, r.Broken = c.Overflow, c.Awake, c.Broken
+	for i, n := range c.Results {
+		r.Results[i/numResults][i%numResults] = n
+	}
 	r.Missed, r.Unjoined = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined+c.Unwoken
 	r.StaleTime = time.Duration(c.StaleNs)
 	return r, nil
@@ -184,6 +209,9 @@ func (t *Tracer) counters(bank uint32) (sum kernelCounters, err error) {
 		sum.Unjoined += c.Unjoined
 		sum.Unwoken += c.Unwoken
 		sum.Broken += c.Broken
+		for i, n := range c.Results {
+			sum.Results[i] += n
+		}
 		for row, t := range c.Totals {
 			sum.Totals[row].Sum += t.Sum
 			sum.Totals[row].Max = max(sum.Totals[row].Max, t.Max)
@@ -247,6 +275,11 @@ func (r *Report) Merge(o *Report) {
 	r.Broken += o.Broken
 	r.StaleTime += o.StaleTime
 	r.Seen += o.Seen
+	for i, row := range o.Results {
+		for k, n := range row {
+			r.Results[i][k] += n
+		}
+	}
 	r.Elapsed += o.Elapsed
 	if r.Slowest == nil || o.Slowest != nil && o.Slowest.Total() > r.Slowest.Total() {
 		r.Slowest = o.Slowest

@@ -279,6 +279,9 @@ func TestEveryKindOfAnswer(t *testing.T) {
 			if got != want {
 				t.Errorf("received, dispatched, answered, dropped, stale, retried, unmatched, overflow:\n got %d\nwant %d", got, want)
 			}
+			if want := [numIoctls][numResults]uint64{Recv: {Done: 9}, Send: {Done: 4, Gone: 5}, IDValid: {Gone: 2}, AddFD: {Done: 2}}; r.Results != want {
+				t.Errorf("RECV, SEND, ID_VALID, ADDFD returned %d, want %d", r.Results, want)
+			}
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/unknot/unknot/confine"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/notify"
+	"golang.org/x/sys/unix"
 )
 
 // serveSettings are serve's flags.
@@ -85,6 +87,8 @@ func serveContainers(cmd *cobra.Command, s *serveSettings) error {
 	if s.verbose {
 		level = slog.LevelDebug
 	}
+	// A log or records that nobody reads any more must not end who supervises.
+	signal.Ignore(unix.SIGPIPE)
 	log, err := daemon.NewLog(cmd.ErrOrStderr(), s.log, level)
 	if err != nil {
 		return serveError(err)

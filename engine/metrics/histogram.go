@@ -10,16 +10,17 @@ import (
 )
 
 const (
-	// widest is how much a fine bucket's bounds may differ.
-	widest = 1.05
+	// widest is how much a fine bucket's bounds may differ, and medium those of the buckets beside them up to mediumTo ns.
+	widest, medium = 1.05, 1.2
+	mediumTo       = 1 << 31
 	// The coarse bounds are powers of two from lowest to highest ns: 1 µs to 34 s.
 	lowest, highest = 1 << 10, 1 << 35
 	// schema is of the native buckets: 2^(1/16), 4.4% each.
 	schema = 4
 )
 
-// bounds are the buckets of package hist whose ends are classic bounds: powers of two, and from from to to as
-// many as it takes for none to be wider than widest.
+// bounds are the buckets of package hist whose ends are classic bounds: powers of two, and between from and to as
+// many as it takes for none to be wider than widest, beside that none wider than medium. With 0, 0 they are powers of two alone.
 func bounds(from, to time.Duration) (ends []int) {
 	last := int64(lowest) / 2
 	for i := hist.Index(lowest) - 1; i < hist.Buckets-1; i++ {
@@ -28,8 +29,12 @@ func bounds(from, to time.Duration) (ends []int) {
 			break
 		}
 		_, next := hist.Bounds(i + 1)
-		fine := end > int64(from) && last < int64(to) && float64(next) > widest*float64(last)
-		if end&(end-1) == 0 || fine {
+		width := medium
+		if end > int64(from) && last < int64(to) {
+			width = widest
+		}
+		narrow := to > 0 && end <= max(mediumTo, int64(to)) && float64(next) > width*float64(last)
+		if end&(end-1) == 0 || narrow {
 			ends = append(ends, i)
 			last = end
 		}

@@ -6,8 +6,9 @@
 // listeners and to the kinds of calls.
 //
 // Durations have classic buckets and native ones (exponential, schema 4) in one metric. Classic ones are no
-// wider than 5% where decisions are made ([Options.FineFrom]) and powers of two elsewhere; each bound is one of package
-// hist's, so that counts are exact. A count is of values below its bound, in whole nanoseconds.
+// wider than 5% where decisions are made ([Options.FineFrom]) and 20% from 1 µs to 2 s; by system call, listener or
+// receiver they are powers of two. Each bound is one of package hist's, so that counts are exact. A count is of
+// values below its bound, in whole nanoseconds.
 //
 // Every label's values are bounded in number: what is beyond is "other".
 package metrics
@@ -49,7 +50,8 @@ type Options struct {
 	// Labels are put on all of them, for instance to tell engines apart.
 	Labels prometheus.Labels
 	// FineFrom and FineTo bound where the classic buckets of the engine's histograms are no wider than 5%: put
-	// what you alert on in between. 0: DefaultFineFrom, DefaultFineTo; a factor of 100 is some 100 buckets.
+	// what you alert on in between. 0: DefaultFineFrom, DefaultFineTo; a factor of 100 is some 100 buckets. Beside that
+	// they are no wider than 20%, from 1 µs to 2 s.
 	FineFrom, FineTo time.Duration
 	// Syscall names a system call of an ABI (AUDIT_ARCH_*), for the label "syscall"; nil: by its number.
 	Syscall func(arch uint32, nr int32) string
@@ -79,7 +81,7 @@ type Collector struct {
 	wakeUp, confinement, healthy, procs, workers                                                            *prometheus.Desc
 	callReceived, callOutcomes, callWait, callService, callRoundTrip                                        *prometheus.Desc
 	sourceListeners, sourceReceived, sourceOutcomes, sourceDrops, sourceNow, sourceHigh, sourceCapacity     *prometheus.Desc
-	sourceWait, sourceService, sourceLimit, sourceLimitChanges                                              *prometheus.Desc
+	sourceWait, sourceService, sourceLimit, sourceLimitChanges, sourceTarget, sourceLimitService            *prometheus.Desc
 	all                                                                                                     []*prometheus.Desc
 	table                                                                                                   []Metric
 
@@ -196,6 +198,8 @@ func New(e *engine.Engine, o Options) *Collector {
 		c.sourceCapacity = desc("source_capacity", "Notifications that the rings of the listeners that the engine has can hold together; 0 where calls are not queued.", "source")
 		c.sourceLimit = desc("source_limit", "Notifications that may wait in the rings of that name together: what Config.WaitTarget has come to, or else the capacity.", "source")
 		c.sourceLimitChanges = desc("source_limit_changes_total", "How often that changed, by a wait target.", "source")
+		c.sourceTarget = desc("source_wait_target_seconds", "How long calls may wait (Config.WaitTarget): the longest of the listeners of that name; no series without one."+begins, "source")
+		c.sourceLimitService = desc("source_limit_service_seconds", "Service of a call while workers are busy, from which that limit is: the longest of the listeners of that name; 0 until it is known, no series without a wait target.", "source")
 		needs = "Options.Source, Config.BySource"
 		c.sourceWait = desc("source_wait_seconds", "Time from receive to dispatch to a handler, by listener."+begins, "source")
 		c.sourceService = desc("source_service_seconds", "Time from dispatch to the end of the answer, by listener.", "source")

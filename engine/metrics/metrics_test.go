@@ -243,9 +243,12 @@ func TestBounds(t *testing.T) {
 			if is := float64(end); last > float64(c.from) && last < float64(c.to) && is/last > widest {
 				t.Errorf("from %v to %v: %v to %v is wider than 5%%", c.from, c.to, time.Duration(last), time.Duration(end))
 			}
+			if is := float64(end); last >= lowest && last < mediumTo && is/last > medium {
+				t.Errorf("from %v to %v: %v to %v is wider than 20%%", c.from, c.to, time.Duration(last), time.Duration(end))
+			}
 			last = float64(end)
 		}
-		if len(ends) > 26+int(math.Log(float64(c.to)/float64(c.from))/math.Log(1.025)) || !slices.IsSorted(ends) {
+		if len(ends) > 26+4*21+int(math.Log(float64(c.to)/float64(c.from))/math.Log(1.025)) || !slices.IsSorted(ends) {
 			t.Errorf("from %v to %v: %d buckets", c.from, c.to, len(ends))
 		}
 		t.Logf("from %v to %v: %d buckets", c.from, c.to, len(ends))

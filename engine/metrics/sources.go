@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/unknot/unknot/engine"
 	"github.com/unknot/unknot/engine/hist"
@@ -26,6 +28,7 @@ type sourceFigures struct {
 	high, capacity int
 	limit          int
 	changes        uint64
+	target, busy   time.Duration
 	listeners      int
 	timed          bool
 	wait, service  hist.Snapshot
@@ -51,10 +54,12 @@ func (f *sourceFigures) add(s *engine.Source) {
 	f.listeners++
 	if o := s.Options(); !o.Inline {
 		f.capacity += o.Queue
+		f.target = max(f.target, o.WaitTarget)
 	}
 	l := s.Limit()
 	f.limit += l.Depth
 	f.changes += l.Changes
+	f.busy = max(f.busy, l.Service)
 	f.high = max(f.high, s.HighWater())
 	if l := s.Latencies(); l.Wait != nil {
 		f.timed = true
@@ -75,7 +80,7 @@ func (s *sources) update(all []*engine.Source, name func(*engine.Source) string)
 			if n := s.names[name]; n != nil {
 				n.gone.add(src)
 				n.gone.Queued, n.gone.Held, n.gone.InHandlers, n.gone.Detached = 0, 0, 0, 0
-				n.gone.listeners, n.gone.capacity, n.gone.limit = 0, 0, 0
+				n.gone.listeners, n.gone.capacity, n.gone.limit, n.gone.target, n.gone.busy = 0, 0, 0, 0, 0
 				n.live--
 			}
 			delete(s.known, src)
@@ -141,6 +146,10 @@ func (c *Collector) collectSources(to sink, all []*engine.Source) {
 		to.gauge(c.sourceHigh, uint64(f.high), name)
 		to.gauge(c.sourceLimit, uint64(f.limit), name)
 		to.counter(c.sourceLimitChanges, f.changes, name)
+		if f.target > 0 {
+			to <- prometheus.MustNewConstMetric(c.sourceTarget, prometheus.GaugeValue, f.target.Seconds(), name)
+			to <- prometheus.MustNewConstMetric(c.sourceLimitService, prometheus.GaugeValue, f.busy.Seconds(), name)
+		}
 		if f.timed {
 			for d, h := range map[*prometheus.Desc]*hist.Snapshot{c.sourceWait: &f.wait, c.sourceService: &f.service} {
 				to <- newHistogram(d, h, c.coarse, name)

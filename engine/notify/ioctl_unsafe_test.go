@@ -2,6 +2,7 @@ package notify
 
 import (
 	"errors"
+	"os"
 	"testing"
 	"unsafe"
 
@@ -45,6 +46,66 @@ func TestKernelRefusesWhatWeNeverSend(t *testing.T) {
 		t.Fatal(e)
 	}
 	g.Expect("-1 512") // ERESTARTSYS
+}
+
+// user_notification_fault_recv: a buffer that cannot be written leaves the notification to be received, also where the kernel finds
+// out only after it has taken the notification.
+func TestOracleFaultRecv(t *testing.T) {
+	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Munmap(page) }()
+	for _, flags := range targetFlags() {
+		g := startTarget(t, flags)
+		g.MustSay("call")
+		for name, buf := range map[string]unsafe.Pointer{"nowhere": nil, "read only": unsafe.Pointer(&page[0])} {
+			for range 2 {
+				g.pending()
+				e := unix.EINTR
+				for e == unix.EINTR {
+					_, e = rawIoctl(g.l, IoctlRecv, buf)
+				}
+				wantErr(t, "recv into a buffer that is "+name, opError(OpRecv, e), unix.EFAULT, Bug)
+			}
+		}
+		g.pending()
+		n := g.recv()
+		if err := errors.Join(g.l.IDValid(n.ID), g.l.Send(&Resp{ID: n.ID, Val: 7})); err != nil {
+			t.Error(err)
+		}
+		g.Expect("7 0")
+	}
+}
+
+// user_notification_addfd: the size in ADDFD's number is that of the struct. A smaller one is refused, a larger one taken if what
+// this kernel does not know is zero.
+func TestOracleAddFDSizes(t *testing.T) {
+	g := startTarget(t, 0)
+	n := g.call()
+	big := struct {
+		AddFD
+		more [4]uint64
+	}{AddFD: AddFD{ID: n.ID, SrcFD: uint32(g.l.FD())}}
+	sized := func(size uintptr) error {
+		_, e := rawIoctl(g.l, IoctlAddFD&^(0x3fff<<16)|size<<16, unsafe.Pointer(&big))
+		if e == 0 {
+			return nil
+		}
+		return opError(OpAddFD, e)
+	}
+	if err := sized(unsafe.Sizeof(big)); err != nil {
+		t.Errorf("a larger struct: %v", err)
+	}
+	wantErr(t, "a smaller struct", sized(16), unix.EINVAL, Bug)
+	big.more[3] = 1
+	if err := sized(unsafe.Sizeof(big)); !errors.Is(err, unix.E2BIG) {
+		t.Errorf("a larger struct with something in it: %v", err)
+	}
+	if err := g.l.Send(&Resp{ID: n.ID, Val: 7}); err != nil {
+		t.Error(err)
+	}
+	g.Expect("7 0")
 }
 
 // dontRestart installs the runtime's own action for sig, but without SA_RESTART.

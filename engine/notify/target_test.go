@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +27,8 @@ func TestMain(m *testing.M) {
 		"interrupt":    childInterrupt,
 		"refused":      childRefused,
 		"callers":      childCallers,
+		"no-listener":  childNoListener,
+		"receiver":     childReceiver,
 	})
 }
 
@@ -32,8 +36,9 @@ func TestMain(m *testing.M) {
 // installs it with the flags given as argument, passes the listener on, and
 // does what the lines that it hears say: "call" makes the trapped call and says
 // "VALUE ERRNO"; "calls N" makes N and says the same of the last; "link FD"
-// says what the descriptor is; "nofile N" sets its RLIMIT_NOFILE; "signals"
-// says how many SIGUSR1 it has handled.
+// says what the descriptor is; "nofile N" sets its RLIMIT_NOFILE; "signal"
+// says how many SIGUSR1 it has handled; "bequeath" starts a child, which is under the
+// filter too, and ends the thread: the next line ends the child.
 func target(c *testchild.Conn, args []string) error {
 	flags, err := strconv.ParseUint(args[0], 0, 32)
 	if err != nil {
@@ -42,6 +47,7 @@ func target(c *testchild.Conn, args []string) error {
 	usr1 := make(chan os.Signal, 16)
 	signal.Notify(usr1, unix.SIGUSR1)
 	handled := 0
+	var heir func() error
 	done := make(chan error)
 	osthread.Start(func() {
 		done <- func() error {
@@ -94,6 +100,19 @@ func target(c *testchild.Conn, args []string) error {
 					<-usr1
 					handled++
 					answer = strconv.Itoa(handled)
+				case "bequeath":
+					child := exec.Command("cat") // until its input ends; it does not ask for its parent
+					in, err := child.StdinPipe()
+					if err != nil {
+						return err
+					}
+					heir = func() error {
+						if _, err := c.Hear(); err != nil {
+							return err
+						}
+						return errors.Join(in.Close(), child.Wait())
+					}
+					return child.Start()
 				default:
 					return fmt.Errorf("told %q", line)
 				}
@@ -103,7 +122,10 @@ func target(c *testchild.Conn, args []string) error {
 			}
 		}()
 	})
-	return <-done
+	if err := <-done; err != nil || heir == nil {
+		return err
+	}
+	return heir()
 }
 
 // A tgt is a running target with its listener.
@@ -114,9 +136,11 @@ type tgt struct {
 	t   *testing.T
 }
 
-func startTarget(t *testing.T, flags InstallFlags) *tgt {
+func startTarget(t *testing.T, flags InstallFlags) *tgt { return startTargetAs(t, flags, nil) }
+
+func startTargetAs(t *testing.T, flags InstallFlags, sys *syscall.SysProcAttr) *tgt {
 	t.Helper()
-	c := testchild.Start(t, "target", fmt.Sprint(uint32(flags)))
+	c := testchild.StartWith(t, testchild.Options{Env: []string{"GODEBUG=asyncpreemptoff=1"}, Sys: sys}, "target", fmt.Sprint(uint32(flags)))
 	l, err := RecvListener(c.UnixConn)
 	if err != nil {
 		t.Fatal(err)

@@ -71,6 +71,10 @@ struct {
 	__type(value, struct hist);
 } hists SEC(".maps");
 
+/* What the ioctls return, each followed or not; but for ID_VALID's successes, which the programs do not look at. */
+enum result { DONE, GONE, INTERRUPTED, TWICE, ODD, RESULTS };
+#define IOCTLS 4 /* RECV, SEND, ID_VALID, ADDFD: the low byte of their numbers */
+
 struct counters {
 	/* of sys_enter */
 	__u64 released; /* calls on their way out: SEND entered */
@@ -92,6 +96,7 @@ struct counters {
 	__u64 unjoined; /* answers whose target was not known yet when it trapped */
 	__u64 unwoken;  /* answers that woke nobody: the target had not slept yet */
 	__u64 broken;   /* calls that a signal ended after their answer */
+	__u64 results[IOCTLS * RESULTS];
 
 	struct total totals[HISTS]; /* of hists, written as they are */
 };
@@ -430,6 +435,24 @@ INLINE bool exit_send(long ret)
 	return true;
 }
 
+INLINE void count_result(__u32 cmd, long ret)
+{
+	struct book b = book();
+	__u32 at = (cmd & 3) * RESULTS;
+
+	if (ret == -ENOENT)
+		at += GONE;
+	else if (ret == -EINTR || ret == -ERESTARTSYS)
+		at += INTERRUPTED;
+	else if (ret == -EINPROGRESS)
+		at += TWICE;
+	else if (ret < 0)
+		at += ODD;
+	asm volatile("" : "+r"(at)); /* as in record_wait */
+	if (b.counters && at < IOCTLS * RESULTS)
+		b.counters->results[at]++;
+}
+
 INLINE void on_exit(__u32 cmd, const void *arg, long ret, bool btf)
 {
 	if (cmd == NOTIF_ID_VALID && likely(!ret))
@@ -438,6 +461,7 @@ INLINE void on_exit(__u32 cmd, const void *arg, long ret, bool btf)
 		return;
 	if (!ours(btf))
 		return;
+	count_result(cmd, ret);
 	if (cmd != NOTIF_RECV) {
 		if (btf && stages && cmd == NOTIF_SEND && likely(exit_send(ret)))
 			return;

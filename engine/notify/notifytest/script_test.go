@@ -3,9 +3,11 @@
 package notifytest_test
 
 import (
+	"embed"
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -273,15 +275,20 @@ func version(release string) int {
 	return major<<16 | minor
 }
 
+// scriptFiles are in the program, which runs where no source is: scripts/kernels.sh.
+//
+//go:embed testdata/scripts
+var scriptFiles embed.FS
+
 // TestScripts runs the scripts on the fake and on the running kernel. The first line says for what filter they are.
 func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/scripts/*.txt")
+	files, err := fs.Glob(scriptFiles, "testdata/scripts/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			b, err := os.ReadFile(file)
+			b, err := scriptFiles.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -168,6 +168,7 @@ struct seccomp_notif {
 
 #define ENOENT 2
 #define EINTR 4
+#define EINPROGRESS 115
 
 /* include/linux/errno.h: a call that a signal interrupted, to be made again. */
 #define ERESTARTSYS 512

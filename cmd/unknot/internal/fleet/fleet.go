@@ -85,6 +85,9 @@ func (c *client) read(ctx context.Context) error {
 	if err := c.noResets(ctx); err != nil {
 		return err
 	}
+	if err := c.down(ctx); err != nil {
+		return err
+	}
 	buckets := map[string]map[string][]tune.Bucket{}
 	sums := map[string]map[string]float64{}
 	for _, name := range []string{service, wait} {
@@ -278,6 +281,15 @@ func (c *client) noResets(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("counters were reset in the range, by a restart of %s: %s", strings.Join(again, ", "), remedy)
+}
+
+// down names what Prometheus was to scrape and could not in all of the range, of the jobs that daemons are of.
+func (c *client) down(ctx context.Context) error {
+	vec, err := c.ask(ctx, fmt.Sprintf("max by (job, instance) (max_over_time(%s[%s])) == 0 and on (job) group by (job) (last_over_time(%s[%s]))", c.series("up"), c.span(), c.series(received), c.span()))
+	for _, s := range vec {
+		c.note("%s of job %s: no scrape succeeded in the range: its series are missing, and no answer is for it", s.Metric["instance"], s.Metric["job"])
+	}
+	return err
 }
 
 // buckets are a histogram's by node.

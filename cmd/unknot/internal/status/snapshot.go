@@ -39,9 +39,18 @@ type Source struct {
 	Queue     int             `json:"queue,omitempty"` // capacity; 0: inline
 	HighWater int             `json:"highWater"`
 	Counters  engine.Counters `json:"counters"`
+	Target    *WaitTarget     `json:"waitTarget,omitempty"`
 	// The histograms are nil without [engine.Config.BySource], and where there are more listeners than manyListeners.
 	Wait    *Histogram `json:"wait,omitempty"`
 	Service *Histogram `json:"service,omitempty"`
+}
+
+// A WaitTarget is one, and what it has come to.
+type WaitTarget struct {
+	Target  time.Duration `json:"target"`
+	Limit   int           `json:"limit"`   // calls that may wait now
+	Service time.Duration `json:"service"` // of a call while workers are busy; 0: not known yet
+	Changes uint64        `json:"changes"` // of the limit
 }
 
 // manyListeners are so many that the histograms of each would be megabytes each time.
@@ -152,6 +161,9 @@ func (o *observer) snapshot() *Snapshot {
 		is := Source{ID: id, Name: c.Source(src), HighWater: src.HighWater(), Counters: src.Counters()}
 		if opts := src.Options(); !opts.Inline {
 			is.Queue = opts.Queue
+			if l := src.Limit(); opts.WaitTarget > 0 {
+				is.Target = &WaitTarget{opts.WaitTarget, l.Depth, l.Service, l.Changes}
+			}
 		}
 		if len(all) <= manyListeners {
 			if l := src.Latencies(); l.Wait != nil {

@@ -219,6 +219,9 @@ func (v *View) rowHead(f *figures, width, room int) string {
 	if high {
 		text += fmt.Sprintf("%8s", "HIGH")
 	}
+	if f.targets {
+		return text + fmt.Sprintf("%9s%9s%9s%9s%9s%9s", "CALLS/S", "DROPS/S", "TARGET", "P99 WAIT", "SERVICE", "CHANGES")
+	}
 	return text + fmt.Sprintf("%9s%9s%9s%9s%9s%9s", "CALLS/S", "DROPS/S", "DROPPED", "P50 WAIT", "P99 WAIT", "P99 SVC")
 }
 
@@ -249,12 +252,23 @@ func (v *View) row(f *figures, r *row, width int) string {
 	if r.timed {
 		p50, p99, svc = v.duration(&r.wait, .5), v.duration(&r.wait, .99), v.duration(&r.service, .99)
 	}
+	if f.targets {
+		target, busy, changes := "none", "-", "-"
+		if r.target > 0 {
+			target, changes = v.time(float64(r.target)), count(float64(r.changes))
+		}
+		if r.busy > 0 {
+			busy = v.time(float64(r.busy))
+		}
+		return text + fmt.Sprintf("%9s%9s%9s%9s%9s%9s", count(f.rate(r.received)), count(f.rate(r.dropped)), target, p99, busy, changes)
+	}
 	return text + fmt.Sprintf("%9s%9s%9s%9s%9s%9s", count(f.rate(r.received)), count(f.rate(r.dropped)), count(float64(r.droppedEver)), p50, p99, svc)
 }
 
 // duration is a quantile, in at most seven characters.
-func (v *View) duration(h *hist.Snapshot, q float64) string {
-	ns := quantile(h, q)
+func (v *View) duration(h *hist.Snapshot, q float64) string { return v.time(quantile(h, q)) }
+
+func (v *View) time(ns float64) string {
 	micro := "us"
 	if v.Style.UTF8 {
 		micro = "µs"

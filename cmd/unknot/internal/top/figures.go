@@ -23,6 +23,7 @@ type figures struct {
 	drop     hist.Snapshot
 	high     int
 	rows     []row
+	targets  bool // some have a wait target
 	calls    []callRow
 	threads  []threadRow
 }
@@ -37,6 +38,8 @@ type row struct {
 	droppedEver       uint64
 	timed             bool
 	wait, service     hist.Snapshot
+	target, busy      time.Duration // wait target, and service while workers are busy: the longest of its listeners
+	changes           uint64        // of the limits, in all the time
 }
 
 type callRow struct {
@@ -150,7 +153,13 @@ func (f *figures) sources(was, is *status.Snapshot) {
 		n := minus(s.Counters, old.Counters)
 		r.listeners++
 		r.depth += s.Counters.Queued
-		r.capacity += uint64(s.Queue)
+		if t := s.Target; t != nil { // its limit is what the depth is held against
+			f.targets = true
+			r.capacity += uint64(t.Limit)
+			r.target, r.busy, r.changes = max(r.target, t.Target), max(r.busy, t.Service), r.changes+t.Changes
+		} else {
+			r.capacity += uint64(s.Queue)
+		}
 		r.high = max(r.high, s.HighWater)
 		f.high = max(f.high, s.HighWater)
 		r.received += n.Received

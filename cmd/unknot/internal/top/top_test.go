@@ -96,6 +96,26 @@ func TestFiguresOfAnInterval(t *testing.T) {
 	}
 }
 
+// TestWaitTargets: where a listener has one, what it has come to is shown, in 80 columns too.
+func TestWaitTargets(t *testing.T) {
+	a, b, c := source(1, "web", 1000), source(2, "web", 1000), source(3, "db", 10)
+	a.Target = &status.WaitTarget{Target: time.Millisecond, Limit: 12, Service: 50 * time.Microsecond, Changes: 3}
+	b.Target = &status.WaitTarget{Target: time.Millisecond, Limit: 5, Service: 200 * time.Microsecond, Changes: 4}
+	v := View{Is: snapshot(10, a, b, c), Style: Style{UTF8: true}}
+	frame := strings.Join(v.Frame(80, 24), "\n")
+	for _, want := range []string{
+		"LISTENER             DEPTH  CALLS/S  DROPS/S   TARGET P99 WAIT  SERVICE  CHANGES\n",
+		" web (2)              3/17      200       20      1ms   ",
+		"    200µs        7\n",
+		" db                   3/64        1     0.10     none   ",
+		"        -        -\n",
+	} {
+		if !strings.Contains(frame, want) {
+			t.Errorf("no %q in\n%s", want, frame)
+		}
+	}
+}
+
 func TestOrders(t *testing.T) {
 	was := snapshot(10, source(1, "b", 0), source(2, "c", 0), source(3, "a", 0))
 	is := snapshot(12, source(1, "b", 100), source(2, "c", 300), source(3, "a", 200))
