@@ -15,8 +15,8 @@ type scriptStep struct {
 	work Work
 }
 
-// ParseScript reads "50us+200us@1s+50us@2s": what handlers do at first, and what from which time on, as ParseWork reads each.
-func ParseScript(s string) (Work, error) {
+// parseScript reads "50us+200us@1s+50us@2s": what handlers do at first, and what from which time on, as ParseWork reads each.
+func parseScript(s string) (Work, error) {
 	first, rest, _ := strings.Cut(s, "+")
 	w, err := ParseWork(first)
 	if err != nil {

@@ -27,10 +27,10 @@ type Work struct {
 }
 
 // ParseWork reads "50us" (CPU time), "sleep:1ms" (blocked) or "spin:1us"; a ~ and
-// the coefficient of variation may follow: "50us~1". Steps may follow, see ParseScript.
+// the coefficient of variation may follow: "50us~1". Steps may follow, see parseScript.
 func ParseWork(s string) (Work, error) {
 	if strings.Contains(s, "+") {
-		return ParseScript(s)
+		return parseScript(s)
 	}
 	d, sleep := strings.CutPrefix(s, "sleep:")
 	d, spin := strings.CutPrefix(d, "spin:")

@@ -20,12 +20,12 @@ type Call uint8
 
 const (
 	Any     Call = iota // drawn from the storm's Mix
-	Getppid             // no arguments
+	getppid             // no arguments
 	Gettid              // no arguments
 	Openat              // a path
-	Statx               // a path and a buffer
-	Mkdirat             // a path
-	Connect             // a socket address
+	statx               // a path and a buffer
+	mkdirat             // a path
+	connect             // a socket address
 
 	numCalls
 )
@@ -41,12 +41,12 @@ var callInfo = [numCalls]struct {
 	args func() [5]uintptr
 	mem  int // the argument that points to what a supervisor has to read, or -1
 }{
-	Getppid: {"getppid", unix.SYS_GETPPID, noArgs, -1},
+	getppid: {"getppid", unix.SYS_GETPPID, noArgs, -1},
 	Gettid:  {"gettid", unix.SYS_GETTID, noArgs, -1},
 	Openat:  {"openat", unix.SYS_OPENAT, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), unix.O_RDONLY | unix.O_CLOEXEC} }, 1},
-	Statx:   {"statx", unix.SYS_STATX, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0, unix.STATX_BASIC_STATS, bufAddr()} }, 1},
-	Mkdirat: {"mkdirat", unix.SYS_MKDIRAT, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0o700} }, 1},
-	Connect: {"connect", unix.SYS_CONNECT, func() [5]uintptr { return [5]uintptr{^uintptr(0), sockAddr(), unix.SizeofSockaddrInet4} }, 1},
+	statx:   {"statx", unix.SYS_STATX, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0, unix.STATX_BASIC_STATS, bufAddr()} }, 1},
+	mkdirat: {"mkdirat", unix.SYS_MKDIRAT, func() [5]uintptr { return [5]uintptr{atCWD, pathAddr(), 0o700} }, 1},
+	connect: {"connect", unix.SYS_CONNECT, func() [5]uintptr { return [5]uintptr{^uintptr(0), sockAddr(), unix.SizeofSockaddrInet4} }, 1},
 }
 
 const atCWD = ^uintptr(-unix.AT_FDCWD - 1)
@@ -67,7 +67,7 @@ func memory(d *notify.Data) (addr uintptr, n int, ok bool) {
 	for c := range callInfo {
 		if i := &callInfo[c]; c > 0 && int32(i.nr) == d.NR && i.mem >= 0 {
 			n = len(path)
-			if Call(c) == Connect {
+			if Call(c) == connect {
 				n = unix.SizeofSockaddrInet4
 			}
 			return uintptr(d.Args[i.mem]), n, true
@@ -76,14 +76,14 @@ func memory(d *notify.Data) (addr uintptr, n int, ok bool) {
 	return 0, 0, false
 }
 
-// CallOf is the call of that number, or Getppid if targets do not make it.
+// CallOf is the call of that number, or that of getppid if targets do not make it.
 func CallOf(arch uint32, nr int32) Call {
-	for c := Getppid; c < numCalls; c++ {
+	for c := getppid; c < numCalls; c++ {
 		if arch == notify.NativeArch && callInfo[c].nr == uintptr(nr) {
 			return c
 		}
 	}
-	return Getppid
+	return getppid
 }
 
 // A Mix is the weights of the calls that targets make. The zero value is getppid
@@ -103,8 +103,8 @@ func ParseMix(s string) (m Mix, err error) {
 				return Mix{}, fmt.Errorf("calls %q: weight %q: want a whole number from 1 to %d", s, w, maxWeight)
 			}
 		}
-		c := slices.Index(callNames(), name) + int(Getppid)
-		if c < int(Getppid) {
+		c := slices.Index(callNames(), name) + int(getppid)
+		if c < int(getppid) {
 			return Mix{}, fmt.Errorf("calls %q: no call %q: there are %s", s, name, strings.Join(callNames(), ", "))
 		}
 		if m[c] != 0 {
@@ -117,7 +117,7 @@ func ParseMix(s string) (m Mix, err error) {
 
 // callNames lists the calls.
 func callNames() (names []string) {
-	for c := Getppid; c < numCalls; c++ {
+	for c := getppid; c < numCalls; c++ {
 		names = append(names, c.String())
 	}
 	return names
@@ -126,7 +126,7 @@ func callNames() (names []string) {
 // normal makes getppid alone the zero value.
 func (m Mix) normal() Mix {
 	alone := m
-	alone[Getppid] = 0
+	alone[getppid] = 0
 	if alone == (Mix{}) {
 		return Mix{}
 	}
@@ -146,7 +146,7 @@ func (m Mix) String() string {
 		}
 	}
 	if parts == nil {
-		return Getppid.String()
+		return getppid.String()
 	}
 	return strings.Join(parts, ",")
 }
@@ -169,7 +169,7 @@ func (m Mix) calls() (cs []Call) {
 		}
 	}
 	if cs == nil {
-		cs = []Call{Getppid}
+		cs = []Call{getppid}
 	}
 	return cs
 }
@@ -219,7 +219,7 @@ func filter(cs []Call) ([]unix.SockFilter, error) {
 	marked := false
 	for _, c := range cs {
 		nrs = append(nrs, int(callInfo[c].nr))
-		marked = marked || c != Getppid
+		marked = marked || c != getppid
 	}
 	trap, err := notify.TrapProgram(nrs...)
 	if err != nil || !marked {

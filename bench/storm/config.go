@@ -93,7 +93,7 @@ func (c *Config) check() error {
 // traps are the calls that the filter traps: those of the schedule, or of the mix
 // where it leaves the choice open, and getppid for Ring.
 func (c *Config) traps() []Call {
-	cs := append(c.Mix.calls(), Getppid)
+	cs := append(c.Mix.calls(), getppid)
 	for _, a := range c.Schedule {
 		if a.Call != Any {
 			cs = append(cs, a.Call)

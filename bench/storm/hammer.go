@@ -22,7 +22,7 @@ type prepared struct {
 }
 
 func prepare() (ps [numCalls]prepared) {
-	for c := Getppid; c < numCalls; c++ {
+	for c := getppid; c < numCalls; c++ {
 		ps[c] = prepared{callInfo[c].nr, callInfo[c].args()}
 	}
 	return ps

@@ -117,7 +117,7 @@ func TestTheScheduleIsMade(t *testing.T) {
 	for i := range 200 {
 		as = append(as, Arrival{At: time.Duration(i) * 200 * time.Microsecond, Call: Any, Tag: uint32(i)})
 	}
-	as[7].Call = Mkdirat // which the mix has not
+	as[7].Call = mkdirat // which the mix has not
 	mix, _ := ParseMix("openat:3,connect,getppid")
 	s := begin(t, Config{Targets: 8, Open: true, Schedule: as, Mix: mix, Seed: 3})
 	defer func() { _ = s.Listener().Close() }()
