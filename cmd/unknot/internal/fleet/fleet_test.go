@@ -311,7 +311,7 @@ func TestRealPrometheus(t *testing.T) {
 		defer c.Wait()
 	}
 	conf := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(conf, []byte(fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: unknot\n  static_configs:\n  - targets: [%q, %q]\n", addrs[0], addrs[1])), 0o644); err != nil {
+	if err := os.WriteFile(conf, []byte(fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: unknot\n  static_configs:\n  - targets: [%q, %q, 127.0.0.1:1]\n", addrs[0], addrs[1])), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -374,6 +374,9 @@ func TestRealPrometheus(t *testing.T) {
 	}
 	for _, s := range append(a.Asked, a.Notes...) {
 		t.Log(s)
+	}
+	if !strings.Contains(strings.Join(a.Notes, "\n"), "127.0.0.1:1 of job unknot: no scrape succeeded") {
+		t.Error("a daemon that is down is not named")
 	}
 	const target = 100 * time.Millisecond
 	var text strings.Builder
