@@ -76,6 +76,7 @@ var good = fake{
 	{"unknot_service_seconds_sum", is("7.2")},
 	{"unknot_wait_seconds_bucket", histogram("0.000001", "3000", "0.001", "6000", "+Inf", "6000")},
 	{"unknot_wait_seconds_sum", is("0.6")},
+	{"unknot_answer_seconds_sum", is("0.06")},
 	{"unknot_drops_total", is("60")},
 	{"unknot_workers", is("2")},
 	{"process_start_time_seconds", "[]"},
@@ -120,6 +121,9 @@ func TestRead(t *testing.T) {
 	}
 	if !strings.Contains(strings.Join(a.Notes, "\n"), "buckets no wider than") {
 		t.Errorf("the resolution is not stated: %q", a.Notes)
+	}
+	if !strings.Contains(strings.Join(a.Notes, "\n"), "some 10µs of the mean service of 1.2ms is the answer itself") {
+		t.Errorf("what a recording has not is not stated: %q", a.Notes)
 	}
 }
 
@@ -252,7 +256,7 @@ var kinds = []daemonKind{{4 * time.Millisecond, .5, 200}, {20 * time.Millisecond
 
 // daemonFor is longer than it takes; recordedFor is what is recorded, and what is asked of the series.
 // A p99 is of enough calls then.
-const daemonFor, recordedFor = 5 * time.Minute, 75 * time.Second
+const daemonFor, recordedFor = 4 * time.Minute, 60 * time.Second
 
 // daemonMain is a daemon with a status page under an open loop of calls.
 func daemonMain(args []string) {
