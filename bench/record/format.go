@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
-	"os"
 	"time"
 )
 
@@ -115,20 +114,6 @@ func (r *Recording) checkCall(c *Call, last int64) error {
 		return errors.New("a time before its receive without an arrival")
 	}
 	return nil
-}
-
-// ReadFile reads a recording from a file; see [read].
-func ReadFile(path string) (*Recording, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	r, err := read(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return r, nil
 }
 
 // read reads a recording, whole. Its errors say why it is none: [ErrEmpty], a

@@ -18,6 +18,8 @@ type Recording struct {
 	Syscalls []Syscall
 	Calls    []Call
 	Lost     Lost
+
+	atOnce int // of Join; 0: Threads
 }
 
 // A Syscall is a system call of one architecture.
@@ -82,6 +84,14 @@ type Lost struct {
 	Unmatched  uint64 // answered, and received before it began
 	Overrun    uint64 // finished faster than they were read
 	Missed     uint64 // that the kernel's programs could not follow
+}
+
+// Add adds what another recording lacks.
+func (l *Lost) Add(m Lost) {
+	l.Unfinished += m.Unfinished
+	l.Unmatched += m.Unmatched
+	l.Overrun += m.Overrun
+	l.Missed += m.Missed
 }
 
 // MaxCalls bounds a recording.

@@ -14,7 +14,8 @@ import (
 )
 
 func newRecordCmd() *cobra.Command {
-	c := record.Config{}
+	sampler := record.Sampler{}
+	c := &sampler.Config
 	out, dropErrno := "", "EINTR"
 	cmd := &cobra.Command{
 		Use:   "record -p pid -o file",
@@ -33,12 +34,19 @@ on a call, or where one thread receives and answers it. unknot's engine asks for
 one call in 64 and for those that waited long; Config.CheckAfter has it ask for all.
 Of other supervisors the service is unknown.
 
-Recording slows the supervisor: docs/recording.md says by how much.
+Recording slows the supervisor: docs/recording.md says by how much. With --every 1m
+--for 2s it is recorded for two seconds in each minute, at a moment that is drawn, for
+a day unless --duration is given: the file is samples, written one by one, and what was
+written stays whole whatever happens. --calls is then of all of them: a sample that has
+more than its share of what is left ends sooner. A supervisor that was restarted is found
+again by its program and arguments. "tune --from" takes the file as it is, and
+"bench --profile FILE#17" one of its samples.
 
 Exit codes: 0 the file is written, 1 nothing was recorded or it failed, 2 wrong
 usage.`,
-		Example: `  unknot record -p $(pidof supervisor) -o load.ukr --duration 30s`,
-		Args:    cobra.NoArgs,
+		Example: `  unknot record -p $(pidof supervisor) -o load.ukr --duration 30s
+  unknot record -p $(pidof supervisor) -o day.ukr --every 1m --for 2s`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case !cmd.Flags().Changed("pid"):
@@ -56,10 +64,19 @@ usage.`,
 			if c.DropErrno, ok = rules.Errno(dropErrno); !ok {
 				return usageErrorf("--drop-errno %q: want an errno's name, such as EINTR or EAGAIN", dropErrno)
 			}
+			sampled := cmd.Flags().Changed("every") || cmd.Flags().Changed("for")
+			if sampled {
+				if err := checkSamples(&sampler, out, cmd.Flags().Changed); err != nil {
+					return err
+				}
+			}
 			if err := checkOutput(out); err != nil {
 				return err
 			}
-			r, err := record.Record(cmd.Context(), c)
+			if sampled {
+				return recordSamples(cmd, &sampler, out)
+			}
+			r, err := record.Record(cmd.Context(), *c)
 			if errors.Is(err, record.ErrEmpty) {
 				return fmt.Errorf("nothing recorded, nothing written: process %d answered no notification meanwhile; -p wants the supervisor, whose targets make calls%s", c.PID, listenerHolders())
 			} else if err != nil {
@@ -82,8 +99,10 @@ usage.`,
 	fl := cmd.Flags()
 	fl.IntVarP(&c.PID, "pid", "p", 0, "`process` id of the supervisor")
 	fl.StringVarP(&out, "output", "o", "", "write the recording to this `file`")
-	fl.DurationVar(&c.Duration, "duration", 0, "end after this time; without it an interrupt ends it")
-	fl.IntVar(&c.MaxCalls, "calls", record.DefaultCalls, "end after so many calls, of some 12 bytes each")
+	fl.DurationVar(&c.Duration, "duration", 0, "end after this time; without it an interrupt ends it, and a day with --every")
+	fl.DurationVar(&sampler.Every, "every", 0, "take a sample in each such time, as 1m, with --for")
+	fl.DurationVar(&sampler.For, "for", 0, "how long a sample is, as 2s, with --every")
+	fl.IntVar(&c.MaxCalls, "calls", record.DefaultCalls, "end after so many calls, of some 13 bytes each; with --every 4194304 unless given")
 	fl.StringVar(&dropErrno, "drop-errno", dropErrno, "what the supervisor answers to calls that it drops, by `name`")
 	return cmd
 }

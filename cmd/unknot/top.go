@@ -39,7 +39,10 @@ how long they wait, by listener (container), system call and receive thread.
 
 Rates and quantiles are of the last interval, and "wait" begins when a call was
 received; how long it waited in the kernel before is in none of them. Depths are of
-the moment, DROPPED and HIGH of all the time. Listeners of one name are one line.
+the moment, DROPPED and HIGH of all the time. Listeners of one name are one line. Where
+one has a wait target, DEPTH is held against the limit in force instead of the capacity,
+and TARGET, SERVICE (of a call while workers are busy, from which the limit is) and
+CHANGES (of the limit, so far) take the place of other columns.
 
 Keys: q or Ctrl-C ends, s changes the order of listeners, j and k (or arrows, page up
 and down) scroll them, space asks at once.

@@ -56,8 +56,8 @@ what "unknot record" recorded of a supervisor. Handlers that compute share the
 machine's CPUs with the targets; handlers that sleep do not. Beside the capacity
 stands what --wait-target does without one.
 
-With several recordings, or --prometheus, nothing is stormed: the loads are other
-machines'. By simulation tune finds the capacity for each, the one for all, and
+With several recordings, one of samples (record --every), or --prometheus, nothing is
+stormed: the loads are other machines' or hours'. By simulation tune finds the capacity for each, the one for all, and
 what that costs those whom it does not fit. --prometheus takes the arrivals and
 services of "unknot serve" from the series that a Prometheus has of --status,
 by node; it prints its queries, and names what is missing.
@@ -70,6 +70,7 @@ usage, 3 the answer's prediction disagrees with what was measured.`,
   unknot tune --target wait-p99=2ms --rate 5000 --arrivals onoff:10ms:40ms --work 50us
   unknot tune --target wait-p99=2ms --from load.ukr
   unknot tune --target wait-p99=2ms --from monday.ukr --from sunday.ukr
+  unknot tune --target wait-p99=2ms --from day.ukr --from 'other.ukr#17'
   unknot tune --target wait-p99=2ms --prometheus http://localhost:9090 --range 6h`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -239,7 +240,11 @@ func parsePart(s string) (float64, error) {
 }
 
 func runTune(cmd *cobra.Command, f *tuneFlags) error {
-	if len(f.from) > 1 || f.changed("prometheus") {
+	sampled, err := f.sampled()
+	if err != nil {
+		return err
+	}
+	if len(f.from) > 1 || sampled || f.changed("prometheus") {
 		return f.tuneFleet(cmd)
 	}
 	for _, name := range []string{"range", "end", "by", "match"} {

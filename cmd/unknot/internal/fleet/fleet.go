@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/api"
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
+	"github.com/unknot/unknot/bench"
 	"github.com/unknot/unknot/cmd/unknot/internal/tune"
 )
 
@@ -49,6 +50,7 @@ const (
 	workers  = "unknot_workers"
 	service  = "unknot_service_seconds"
 	wait     = "unknot_wait_seconds"
+	answer   = "unknot_answer_seconds"
 )
 
 type client struct {
@@ -97,6 +99,10 @@ func (c *client) read(ctx context.Context) error {
 		if sums[name], err = c.byNode(ctx, fmt.Sprintf("sum by (%s) (increase(%s[%s]))", c.q.By, c.series(name+"_sum"), c.span())); err != nil {
 			return err
 		}
+	}
+	answers, err := c.byNode(ctx, fmt.Sprintf("sum by (%s) (increase(%s[%s]))", c.q.By, c.series(answer+"_sum"), c.span()))
+	if err != nil {
+		return err
 	}
 	dropped, err := c.byNode(ctx, fmt.Sprintf("sum by (%s) (increase(%s[%s]))", c.q.By, c.series(drops), c.span()))
 	if err != nil {
@@ -150,6 +156,10 @@ func (c *client) read(ctx context.Context) error {
 			var waits float64
 			n.Wait, waits = tune.FromBuckets(w, sums[wait][n.Name]/total(w)*1e9)
 			c.note("%s: service from buckets no wider than %.0f%%, wait %s", n.Name, 100*width, widths(waits))
+			if a, ok := answers[n.Name]; ok {
+				c.note("%s: some %s of the mean service of %s is the answer itself, the wake-up of the target, which a recording's service has not in it",
+					n.Name, bench.Duration(a/total(b)*1e9), bench.Duration(sum/total(b)*1e9))
+			}
 		} else {
 			lacks(wait + "_bucket")
 		}

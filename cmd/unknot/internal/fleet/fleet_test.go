@@ -76,6 +76,7 @@ var good = fake{
 	{"unknot_service_seconds_sum", is("7.2")},
 	{"unknot_wait_seconds_bucket", histogram("0.000001", "3000", "0.001", "6000", "+Inf", "6000")},
 	{"unknot_wait_seconds_sum", is("0.6")},
+	{"unknot_answer_seconds_sum", is("0.06")},
 	{"unknot_drops_total", is("60")},
 	{"unknot_workers", is("2")},
 	{"process_start_time_seconds", "[]"},
@@ -120,6 +121,9 @@ func TestRead(t *testing.T) {
 	}
 	if !strings.Contains(strings.Join(a.Notes, "\n"), "buckets no wider than") {
 		t.Errorf("the resolution is not stated: %q", a.Notes)
+	}
+	if !strings.Contains(strings.Join(a.Notes, "\n"), "some 10µs of the mean service of 1.2ms is the answer itself") {
+		t.Errorf("what a recording has not is not stated: %q", a.Notes)
 	}
 }
 
@@ -252,7 +256,7 @@ var kinds = []daemonKind{{4 * time.Millisecond, .5, 200}, {20 * time.Millisecond
 
 // daemonFor is longer than it takes; recordedFor is what is recorded, and what is asked of the series.
 // A p99 is of enough calls then.
-const daemonFor, recordedFor = 5 * time.Minute, 75 * time.Second
+const daemonFor, recordedFor = 4 * time.Minute, 60 * time.Second
 
 // daemonMain is a daemon with a status page under an open loop of calls.
 func daemonMain(args []string) {
@@ -311,7 +315,7 @@ func TestRealPrometheus(t *testing.T) {
 		defer c.Wait()
 	}
 	conf := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(conf, []byte(fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: unknot\n  static_configs:\n  - targets: [%q, %q]\n", addrs[0], addrs[1])), 0o644); err != nil {
+	if err := os.WriteFile(conf, []byte(fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: unknot\n  static_configs:\n  - targets: [%q, %q, 127.0.0.1:1]\n", addrs[0], addrs[1])), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -374,6 +378,9 @@ func TestRealPrometheus(t *testing.T) {
 	}
 	for _, s := range append(a.Asked, a.Notes...) {
 		t.Log(s)
+	}
+	if !strings.Contains(strings.Join(a.Notes, "\n"), "127.0.0.1:1 of job unknot: no scrape succeeded") {
+		t.Error("a daemon that is down is not named")
 	}
 	const target = 100 * time.Millisecond
 	var text strings.Builder

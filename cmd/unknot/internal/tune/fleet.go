@@ -37,7 +37,7 @@ type Rates []float64
 
 // Schedule implements [storm.Arrivals].
 func (r Rates) Schedule(d time.Duration, seed uint64) (as []storm.Arrival, err error) {
-	if n := r.mean() * d.Seconds(); !(n <= storm.MaxArrivals) {
+	if n := r.Rate() * d.Seconds(); !(n <= storm.MaxArrivals) {
 		return nil, fmt.Errorf("%.3g calls in %v: a schedule holds %d: shorten the storm", n, d, storm.MaxArrivals)
 	}
 	rng := rand.New(rand.NewPCG(seed, 0xf1ee7))
@@ -99,24 +99,27 @@ type Fleet struct {
 	Nodes    []NodeAnswer
 }
 
-// fleetCalls is how many calls of a node are simulated for each capacity.
-const fleetCalls = 30000
+// fleetCalls is how many calls of a node are simulated for each capacity, so that 300 lie above a p99, and longestFleet for
+// how long at most: a node of one call in a minute has fewer.
+const fleetCalls, longestFleet = 30000, 24 * time.Hour
 
 // TuneFleet finds, by simulation alone, the capacity for each node and the one for all: that with which most meet the target
 // and, of these, least is lost. Nothing is stormed: the loads are other machines', and their services have in them
 // what those cost.
-func TuneFleet(nodes []Node, waitP99 time.Duration, maxDrop float64, seed uint64) (*Fleet, error) {
-	f := &Fleet{WaitP99: waitP99, MaxDrop: maxDrop}
+func TuneFleet(nodes []Node, waitP99 time.Duration, maxDrop float64, seed uint64) (f *Fleet, err error) {
+	f = &Fleet{WaitP99: waitP99, MaxDrop: maxDrop}
 	ks := candidates(fleetTop)
 	table := make([]map[int]Candidate, len(nodes))
 	for i, n := range nodes {
 		table[i] = map[int]Candidate{}
+		var last Candidate
 		for _, k := range append([]int{targetAlone}, ks...) {
-			c, err := f.expect(n, k, seed)
-			if err != nil {
+			if last.Capacity > 0 && last.Drop == 0 { // more room changes nothing
+				last.Capacity = k
+			} else if last, err = f.expect(n, k, seed); err != nil {
 				return nil, fmt.Errorf("%s: %w", n.Name, err)
 			}
-			table[i][k] = c
+			table[i][k] = last
 		}
 		a := NodeAnswer{Node: n}
 		var some []Candidate
@@ -175,7 +178,7 @@ func (f *Fleet) expect(n Node, capacity int, seed uint64) (Candidate, error) {
 	if !n.Load.Arrivals.Open() {
 		rate = float64(n.Workers) / mean * 1e9
 	}
-	length := min(max(time.Duration(fleetCalls/max(rate, 1)*1e9), 200*time.Millisecond), time.Minute)
+	length := min(max(time.Duration(fleetCalls/max(rate, .1)*1e9), 200*time.Millisecond), longestFleet)
 	o, err := sim.Simulate(n.Load, set, Model{}, Run{Seed: seed, WarmUp: length / 10, Length: length})
 	if err != nil {
 		return Candidate{}, err

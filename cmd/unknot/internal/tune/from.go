@@ -41,14 +41,14 @@ func FromRecording(r *record.Recording, work *bench.Work) (l Load, notes []strin
 	}
 	f := r.Feedback()
 	if f.Loop == record.ClosedLoop {
-		l.Targets = r.Threads
+		l.Targets = r.AtOnce()
 		l.Arrivals = recordedThink(r)
-		note("threads waited for answers: a closed loop of %d threads", r.Threads)
+		note("threads waited for answers: a closed loop of %d threads", l.Targets)
 		return l, notes, nil
 	}
 	flight := r.InFlight()
-	if starved := float64(flight.Time[flight.Max]) / float64(r.Elapsed); flight.Max >= r.Threads && starved > mostStarved {
-		return Load{}, nil, refuse("generator-limited: all of the recording's %d threads had a call in flight for %.2g%% of the time, and it is no closed loop either: nobody can tell when calls would have come; record a lower load, or one of more threads", r.Threads, 100*starved)
+	if starved := float64(flight.Time[flight.Max]) / float64(r.Elapsed); flight.Max >= r.AtOnce() && starved > mostStarved {
+		return Load{}, nil, refuse("generator-limited: all of the recording's %d threads had a call in flight for %.2g%% of the time, and it is no closed loop either: nobody can tell when calls would have come; record a lower load, or one of more threads", r.AtOnce(), 100*starved)
 	}
 	if f.Loop == record.Unclear {
 		note("it is unclear whether calls waited for answers: they are made when they were, whatever the answers")
