@@ -181,7 +181,7 @@ var faults = map[string]fault{
 			return nil
 		},
 		handle: func(r engine.Request, call uint64) {
-			if call%16 == 0 { // the world is stopped, and started, each time
+			if call%64 == 0 { // the world is stopped, and started, each time
 				hoard = make([]byte, 1<<20)
 			}
 			_ = echo(r, call)
