@@ -18,7 +18,7 @@ import (
 // sampleOf is a second of calls that come by themselves, to handlers that sleep for so long.
 func sampleOf(minute int, rate float64, service time.Duration) *record.Recording {
 	r := rand.New(rand.NewPCG(1, uint64(minute)))
-	rec := &record.Recording{Start: time.Unix(1.7e9, 0).UTC().Add(time.Duration(minute) * time.Minute), Elapsed: time.Second, CPUs: 2, Syscalls: []record.Syscall{{notify.NativeArch, unix.SYS_GETPPID}}}
+	rec := &record.Recording{Start: time.Unix(1.7e9, 0).UTC().Add(time.Duration(minute) * time.Minute), Elapsed: time.Second, CPUs: 2, Syscalls: []record.Syscall{{Arch: notify.NativeArch, NR: unix.SYS_GETPPID}}}
 	for at := 0.; ; {
 		if at += r.ExpFloat64() / rate; at > .9 {
 			return rec
