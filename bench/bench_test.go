@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	// The keys of unknot bench, without which benchstat compares nothing across
 	// both. They end with us: more packages may follow.
 	hash, _ := Fingerprint()
-	fmt.Printf("machine: %s\nclock: %s\nloop: %s\n", hash, ClockEngine, LoopClosed)
+	fmt.Printf("machine: %s\nclock: %s\nloop: %s\n", hash, ClockEngine, loopClosed)
 	code := m.Run()
 	fmt.Print("machine:\nclock:\nloop:\n")
 	os.Exit(code)
@@ -88,11 +88,11 @@ func TestManyListeners(t *testing.T) {
 		s := spec(engine, path, 2)
 		s.Listeners = 3
 		r := onceThat(t, s, func(r *Result) bool { return r.Slowest() > 0 })
-		if len(r.Listeners) != s.Listeners {
-			t.Fatalf("%d listeners in the result", len(r.Listeners))
+		if len(r.listeners) != s.Listeners {
+			t.Fatalf("%d listeners in the result", len(r.listeners))
 		}
 		var sum, trips uint64
-		for _, l := range r.Listeners {
+		for _, l := range r.listeners {
 			if l.Targets.OK == 0 {
 				t.Error("a listener was not served")
 			}
@@ -117,7 +117,7 @@ func TestUnitsOfListeners(t *testing.T) {
 	if v := r.Slowest(); !math.IsNaN(v) {
 		t.Errorf("slowest of none: %v", v)
 	}
-	r.Listeners = []ListenerResult{
+	r.listeners = []listenerResult{
 		{storm.Counts{OK: 4000}, trip(50_000, 4000)},
 		{storm.Counts{OK: 8000}, trip(90_000, 8000)},
 		{storm.Counts{OK: 6000}, trip(20_000, 6000)},
@@ -125,7 +125,7 @@ func TestUnitsOfListeners(t *testing.T) {
 	if s, w := r.Slowest(), r.WorstTrip(.999); s != 2000 || w < 85_000 || w > 95_000 {
 		t.Errorf("slowest %v/s, worst p99.9 %v ns", s, w)
 	}
-	r.Listeners[2].RoundTrip = trip(20_000, 100)
+	r.listeners[2].RoundTrip = trip(20_000, 100)
 	if w := r.WorstTrip(.999); !math.IsNaN(w) {
 		t.Errorf("99.9%% of 100 calls: %v", w)
 	}

@@ -20,16 +20,16 @@ type Load struct {
 
 // The loops; every result says which.
 const (
-	LoopClosed = "closed" // each target calls again once it has its answer
+	loopClosed = "closed" // each target calls again once it has its answer
 	LoopOpen   = "open"   // calls have intended starts
 )
 
-// Loop is LoopClosed or LoopOpen.
+// Loop is loopClosed or LoopOpen.
 func (l Load) Loop() string {
 	if l.Arrivals != nil {
 		return LoopOpen
 	}
-	return LoopClosed
+	return loopClosed
 }
 
 // Config is the storm of l, with a schedule for d of it.

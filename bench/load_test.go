@@ -96,14 +96,14 @@ func TestTooFewTargetsVoidAnOpenLoop(t *testing.T) {
 
 func TestLittleFindsWhatIsLost(t *testing.T) {
 	for _, c := range []struct {
-		l  Little
+		l  little
 		ok bool
 	}{
-		{Little{16, 160000, 100e3}, true},
-		{Little{16, 160000, 101e3}, true},
-		{Little{16, 150000, 100e3}, false},
-		{Little{16, 170000, 100e3}, false},
-		{Little{0, 0, 0}, true},
+		{little{16, 160000, 100e3}, true},
+		{little{16, 160000, 101e3}, true},
+		{little{16, 150000, 100e3}, false},
+		{little{16, 170000, 100e3}, false},
+		{little{0, 0, 0}, true},
 	} {
 		if err := c.l.Check(); (err == nil) != c.ok {
 			t.Errorf("%v: %v", c.l, err)

@@ -30,9 +30,9 @@ type Result struct {
 	Corrected *hist.Snapshot
 	// Open is what an open loop's calls with an intended start in the window did, or nil.
 	Open   *storm.Window
-	Little Little // of the whole storm
-	// Listeners are the parts of each, where [Spec.Listeners] asks for them; else nil.
-	Listeners []ListenerResult
+	little little // of the whole storm
+	// listeners are the parts of each, where [Spec.Listeners] asks for them; else nil.
+	listeners []listenerResult
 	Wait      *hist.Snapshot // ns, receive → dispatch; by Clock
 	Clock     string         // ClockEngine, ClockTracepoints
 	OwnWait   *hist.Snapshot // the engine's own clock in the run that Wait is of
@@ -61,8 +61,8 @@ type Result struct {
 	}
 }
 
-// A ListenerResult is one listener's part of a Result.
-type ListenerResult struct {
+// A listenerResult is one listener's part of a Result.
+type listenerResult struct {
 	Targets   storm.Counts
 	RoundTrip *hist.Snapshot
 }
@@ -71,7 +71,7 @@ type ListenerResult struct {
 // are not told apart.
 func (r *Result) Slowest() float64 {
 	least := math.NaN()
-	for _, l := range r.Listeners {
+	for _, l := range r.listeners {
 		if v := float64(l.Targets.OK) / r.Elapsed.Seconds(); !(v >= least) {
 			least = v
 		}
@@ -83,7 +83,7 @@ func (r *Result) Slowest() float64 {
 // has too few calls for it.
 func (r *Result) WorstTrip(q float64) float64 {
 	worst := math.NaN()
-	for _, l := range r.Listeners {
+	for _, l := range r.listeners {
 		v := Percentile(l.RoundTrip, q)
 		if math.IsNaN(v) {
 			return v
@@ -125,7 +125,7 @@ func (r *Result) Check() error {
 	if t.OK != s.Served || t.Failed(unix.EINTR) != s.Dropped {
 		return fmt.Errorf("the engine counts %d served and %d dropped, its targets %v", s.Served, s.Dropped, t)
 	}
-	return r.Little.Check()
+	return r.little.Check()
 }
 
 // checkHostile holds the counts against each other where targets may die or be
@@ -291,7 +291,7 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 		after.counts[i].Sub(before.counts[i])
 		after.roundTrip[i].Sub(before.roundTrip[i])
 		if s.Listeners > 0 {
-			r.Listeners = append(r.Listeners, ListenerResult{after.counts[i], after.roundTrip[i]})
+			r.listeners = append(r.listeners, listenerResult{after.counts[i], after.roundTrip[i]})
 		}
 	}
 	r.Targets, r.RoundTrip = sumCounts(after.counts), sumTrips(after.roundTrip)
@@ -305,7 +305,7 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 		r.Wait.Sub(before.waits)
 	}
 	r.OwnWait = r.Wait
-	r.Corrected, r.Little = r.RoundTrip, newLittle(r.Whole.Stats, st.rung(), rep)
+	r.Corrected, r.little = r.RoundTrip, newLittle(r.Whole.Stats, st.rung(), rep)
 	if rep.Open != nil {
 		from := rep.Open.Origin() + int64(WarmUp)
 		var begun, end int64

@@ -223,8 +223,8 @@ type Loop uint8
 const (
 	// Unclear: too few calls, or it changed while it was recorded.
 	Unclear Loop = iota
-	// OpenLoop: calls come at the same rate however many are in flight.
-	OpenLoop
+	// openLoop: calls come at the same rate however many are in flight.
+	openLoop
 	// ClosedLoop: the more calls are in flight, the fewer come, because the
 	// threads that would make them wait for answers.
 	ClosedLoop
@@ -284,7 +284,7 @@ func (r *Recording) Feedback() Feedback {
 	case mean-t9*f.Err > .5:
 		f.Loop = ClosedLoop
 	case mean+t9*f.Err < .5:
-		f.Loop = OpenLoop
+		f.Loop = openLoop
 	}
 	return f
 }

@@ -87,9 +87,9 @@ func TestFeedbackTellsClosedFromOpenLoops(t *testing.T) {
 		{"16 threads that hardly think", closed(16, 2, 100, 10e3, 20000), ClosedLoop},
 		{"16 threads, half busy", closed(16, 2, 160e3, 10e3, 20000), ClosedLoop},
 		{"256 threads, overload", closed(256, 2, 100e3, 10e3, 50000), ClosedLoop},
-		{"poisson, light", open(20e3, 1, 2, 10e3, 20000), OpenLoop},
-		{"poisson, heavy", open(180e3, 1, 2, 10e3, 50000), OpenLoop},
-		{"bursts", open(50e3, 3, 2, 10e3, 50000), OpenLoop},
+		{"poisson, light", open(20e3, 1, 2, 10e3, 20000), openLoop},
+		{"poisson, heavy", open(180e3, 1, 2, 10e3, 50000), openLoop},
+		{"bursts", open(50e3, 3, 2, 10e3, 50000), openLoop},
 		{"few calls", open(50e3, 1, 2, 10e3, callsToTell-1), Unclear},
 	} {
 		if f := c.rec.Feedback(); f.Loop != c.want {

@@ -144,7 +144,7 @@ func TestRecordOfAQueue(t *testing.T) {
 	if p := v.Times.Quantile(.01); p < .96*float64(work) {
 		t.Errorf("1%% of the services are shorter than %v, handlers took %v", p, work)
 	}
-	if f := r.Feedback(); f.Loop == OpenLoop {
+	if f := r.Feedback(); f.Loop == openLoop {
 		t.Errorf("threads that wait for each answer are taken for an open loop: %+v", f)
 	}
 }

@@ -17,7 +17,7 @@ const MaxArrivals = 1 << 24
 // An Arrival is one call of an open loop.
 type Arrival struct {
 	At   time.Duration // the intended start, from [Storm.Go]
-	Call Call          // Any: drawn from the storm's Mix; [CallOf] has the others
+	Call Call          // 0: drawn from the storm's Mix; else [CallOf]
 	// Tag is the low half of the call's sixth argument, for the supervisor: the
 	// work that it shall do, say. getppid carries it too.
 	Tag uint32

@@ -19,7 +19,7 @@ import (
 type Call uint8
 
 const (
-	Any     Call = iota // drawn from the storm's Mix
+	anyCall Call = iota // drawn from the storm's Mix
 	getppid             // no arguments
 	Gettid              // no arguments
 	Openat              // a path
@@ -54,7 +54,7 @@ const atCWD = ^uintptr(-unix.AT_FDCWD - 1)
 func noArgs() [5]uintptr { return [5]uintptr{} }
 
 func (c Call) String() string {
-	if c == Any {
+	if c == anyCall {
 		return "any"
 	}
 	return callInfo[c].name

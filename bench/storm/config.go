@@ -95,7 +95,7 @@ func (c *Config) check() error {
 func (c *Config) traps() []Call {
 	cs := append(c.Mix.calls(), getppid)
 	for _, a := range c.Schedule {
-		if a.Call != Any {
+		if a.Call != anyCall {
 			cs = append(cs, a.Call)
 		}
 	}

@@ -115,7 +115,7 @@ func answer(t *testing.T, l *notify.Listener, n *notify.Notif) {
 func TestTheScheduleIsMade(t *testing.T) {
 	var as []Arrival
 	for i := range 200 {
-		as = append(as, Arrival{At: time.Duration(i) * 200 * time.Microsecond, Call: Any, Tag: uint32(i)})
+		as = append(as, Arrival{At: time.Duration(i) * 200 * time.Microsecond, Call: anyCall, Tag: uint32(i)})
 	}
 	as[7].Call = mkdirat // which the mix has not
 	mix, _ := ParseMix("openat:3,connect,getppid")

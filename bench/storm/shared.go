@@ -93,7 +93,7 @@ func (s *shared) hammers() []thread { return s.threads[:max(1, len(s.threads))-1
 func (s *shared) plan(c *Config) {
 	r := rand.New(rand.NewPCG(c.Seed, 0x63616c6c73))
 	for i, a := range c.Schedule {
-		if a.Call == Any {
+		if a.Call == anyCall {
 			a.Call = c.Mix.draw(r)
 		}
 		s.calls[i].at, s.calls[i].call, s.calls[i].tag = int64(a.At), uint32(a.Call), a.Tag
