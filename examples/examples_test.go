@@ -41,6 +41,9 @@ func TestReadme(t *testing.T) {
 }
 
 func TestExamples(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles the programs")
+	}
 	if err := notify.FeatureContinue.Probe(); err != nil {
 		t.Skip(err)
 	}

@@ -278,6 +278,9 @@ func TestModel(t *testing.T) {
 // into the ring, and at least one scenario must fail because of it. That takes minutes, so it is
 // one in six of them unless UNKNOT_MODEL says large or mutants.
 func TestModelMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles the ring with its mutants")
+	}
 	needGo(t)
 	mutants, err := mutantNames()
 	if err != nil || len(mutants) == 0 {

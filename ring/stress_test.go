@@ -27,6 +27,9 @@ func TestWithHooks(t *testing.T) {
 	if hooked {
 		t.Skip("this build has the hooks")
 	}
+	if testing.Short() {
+		t.Skip("compiles another build")
+	}
 	needGo(t)
 	t.Parallel()
 	cmd := exec.Command(goCommand(), "test", "-count=1", "-timeout=3m", "-tags", "ringchaos",

@@ -93,6 +93,9 @@ func TestCompareGoldens(t *testing.T) {
 
 // TestCompareHasBenchstatsMedians takes the numbers from both programs' texts.
 func TestCompareHasBenchstatsMedians(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles benchstat")
+	}
 	t.Parallel()
 	goTool, err := exec.LookPath("go")
 	if err != nil {

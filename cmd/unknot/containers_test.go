@@ -284,6 +284,9 @@ func (b *box) await(file, text string, times int) string {
 // The policies in the documentation do in containers what stands there: in new ones, in those that are detached, and in
 // what is executed in them later, while the policy changes under them.
 func TestPoliciesInContainers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts 40 containers")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("containers of these runtimes take root")
 	}

@@ -29,7 +29,12 @@ func readSettings(path string) ([]byte, error) {
 // decodeSettings decodes one YAML document, of the file path, into the struct that to points to. Keys
 // that are not there keep their values; unknown keys, wrong types and a second
 // document are refused. The error says which line of the file is wrong.
-func decodeSettings(path string, b []byte, to any) error {
+func decodeSettings(path string, b []byte, to any) (err error) {
+	defer func() { // the decoder panics at some tags
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: the decoder of YAML gives up on it (%v): leave out tags (!name)", path, p)
+		}
+	}()
 	// Decoding an empty document into a struct would clear it.
 	var content any
 	if err := yaml.Unmarshal(b, &content); err == nil && content == nil {

@@ -56,6 +56,9 @@ func patiently(so func() bool) bool {
 // while policies change, files are rotated, the disk fills up and clients misbehave. One daemon goes on all the time. Another
 // one is killed and replaced all the time. After each cycle all containers are gone, and both have to be as they were.
 func TestSoakServe(t *testing.T) {
+	if testing.Short() {
+		t.Skip("days of a daemon, in half a minute")
+	}
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		t.Skip(err)
 	}

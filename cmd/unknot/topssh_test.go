@@ -86,6 +86,9 @@ func sshTo(t *testing.T) (run func(env []string, command string) *exec.Cmd) {
 // TestTopOverSSH: it draws on a terminal at the other end, at 80x24, follows its size, and leaves it; with and without
 // colours; on a dumb terminal it prints.
 func TestTopOverSSH(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts an SSH server")
+	}
 	t.Parallel()
 	ssh := sshTo(t)
 	addr := "unix:" + filepath.Join(t.TempDir(), "s")

@@ -103,6 +103,9 @@ func (s *stranger) write(t *testing.T, name, requires, program string) {
 
 // TestSmallestUser: who imports the library gets x/sys and libseccomp-golang, and is asked for no newer Go than said.
 func TestSmallestUser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("downloads and compiles as somebody else")
+	}
 	t.Parallel()
 	s := newStranger(t)
 	s.write(t, "smallest", "\tgolang.org/x/sys v0.35.0\n\tgithub.com/seccomp/libseccomp-golang v0.11.1\n\tgithub.com/unknot/unknot "+s.version+"\n", `package main
