@@ -13,6 +13,7 @@ import (
 
 	"github.com/unknot/unknot/engine/notify"
 	"github.com/unknot/unknot/internal/osthread"
+	"github.com/unknot/unknot/internal/queuedlog"
 )
 
 // An Engine supervises the listeners that are added to it. Its methods may be
@@ -27,7 +28,7 @@ type Engine struct {
 	control    controller
 	deadlines  deadlines
 	life       lifecycle
-	log        logQueue
+	log        queuedlog.Queue
 }
 
 // A lifecycle is how far an engine is, and who must end before it is over.
@@ -73,7 +74,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	e := newEngine(cfg, cpus)
-	e.cfg.Logger = slog.New(queuedLog{cfg.Logger.Handler(), &e.log})
+	e.cfg.Logger = slog.New(e.log.Before(cfg.Logger.Handler()))
 	for range max(1, cfg.Receivers) {
 		if _, err := e.openReceiver(); err != nil {
 			e.closeReceivers()
@@ -143,7 +144,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		err = errors.Join(err, e.stop())
 	}
 	e.closeAll()
-	e.log.flush()
+	e.log.Flush()
 	return err
 }
 

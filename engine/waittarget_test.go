@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -78,11 +79,14 @@ func TestQuietListenerBesideOverload(t *testing.T) {
 	})
 	loud, quiet := startTarget(t, 96, 1<<30), startTarget(t, 1, calls)
 	over := mustAdd(t, e, loud)
+	var mu sync.Mutex // of what the quiet one's handler and the test have in common
 	var last int64
 	var between []int64 // the other's calls that were begun from one call to the next
 	s := mustAddWith(t, e, quiet, engine.SourceOptions{Handler: engine.HandlerFunc(func(r engine.Request) {
+		mu.Lock()
 		now := loudStarts.Load()
 		between, last = append(between, now-last), now
+		mu.Unlock()
 		sleep()
 		_ = r.Return(1)
 	})})
@@ -92,7 +96,9 @@ func TestQuietListenerBesideOverload(t *testing.T) {
 			t.Fatalf("no overload: %+v, %+v", over.Limit(), over.Counters())
 		}
 	}
+	mu.Lock()
 	last = loudStarts.Load()
+	mu.Unlock()
 	quiet.release()
 	if r := quiet.results(); r.OK != calls {
 		t.Errorf("the quiet target saw %+v", r)
@@ -100,6 +106,8 @@ func TestQuietListenerBesideOverload(t *testing.T) {
 	if n := s.Counters(); n.Dropped != 0 || n.Answered != calls {
 		t.Errorf("the quiet listener: %+v", n)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	slices.Sort(between)
 	got, depth := between[calls/2], over.Limit().Depth
 	t.Logf("between two calls of the quiet one %d of the other's began (median; most %d), whose depth is %d", got, between[calls-1], depth)

@@ -89,10 +89,11 @@ func serveContainers(cmd *cobra.Command, s *serveSettings) error {
 	}
 	// A log or records that nobody reads any more must not end who supervises.
 	signal.Ignore(unix.SIGPIPE)
-	log, err := daemon.NewLog(cmd.ErrOrStderr(), s.log, level)
+	log, flush, err := daemon.NewLog(cmd.ErrOrStderr(), s.log, level)
 	if err != nil {
 		return serveError(err)
 	}
+	defer flush()
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		return err
 	}

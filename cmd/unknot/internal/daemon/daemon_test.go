@@ -71,11 +71,12 @@ func serveMain(said string) int {
 		return 97
 	}
 	c := Config{Socket: o.Socket, LXC: o.LXC, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead}
-	log, err := NewLog(os.Stderr, "json", nil)
+	log, flush, err := NewLog(os.Stderr, "json", nil)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 97
 	}
+	defer flush()
 	c.Log = log
 	c.Again = func() *exec.Cmd {
 		return &exec.Cmd{Path: "/proc/self/exe", Args: os.Args, Stdout: os.Stdout, Stderr: os.Stderr}

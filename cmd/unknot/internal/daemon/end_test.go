@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -259,10 +261,30 @@ func TestPrivate(t *testing.T) {
 	}
 }
 
+// A log that stalls is not waited for. What comes while there is room is in it once it goes on.
+func TestLogStalls(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	log, flush, err := NewLog(w, "text", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		log.Info(fmt.Sprint("line ", i))
+	}
+	lines := bufio.NewScanner(r)
+	for i := 0; lines.Scan() && !strings.Contains(lines.Text(), "lines were lost"); i++ {
+		if !strings.Contains(lines.Text(), fmt.Sprintf("%q", fmt.Sprint("line ", i))) || i > 300 {
+			t.Fatalf("line %d: %s", i, lines.Text())
+		}
+	}
+	flush()
+}
+
 // A text that floods the log is written some times, then counted.
 func TestLog(t *testing.T) {
 	t.Parallel()
-	if _, err := NewLog(os.Stderr, "xml", nil); err == nil {
+	if _, _, err := NewLog(os.Stderr, "xml", nil); err == nil {
 		t.Error("xml is no format")
 	}
 	out := &lines{}

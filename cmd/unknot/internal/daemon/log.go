@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/unknot/unknot/internal/queuedlog"
 )
 
 // A line of one text may be logged logBurst times in logWindow; of the rest one line says how many there were.
@@ -16,8 +18,9 @@ const (
 )
 
 // NewLog returns a logger to w, as "text" or "json", that cannot be flooded: of lines with the same text, whatever their
-// attributes, at most 20 in 10 s are written, then one that says how many were not.
-func NewLog(w io.Writer, format string, level slog.Leveler) (*slog.Logger, error) {
+// attributes, at most 20 in 10 s are written, then one that says how many were not. Nobody waits for w: flush does, for a
+// second, at the end.
+func NewLog(w io.Writer, format string, level slog.Leveler) (log *slog.Logger, flush func(), err error) {
 	o := &slog.HandlerOptions{Level: level}
 	var h slog.Handler
 	switch format {
@@ -26,9 +29,10 @@ func NewLog(w io.Writer, format string, level slog.Leveler) (*slog.Logger, error
 	case "json":
 		h = slog.NewJSONHandler(w, o)
 	default:
-		return nil, usagef("--log %q: want text or json", format)
+		return nil, nil, usagef("--log %q: want text or json", format)
 	}
-	return slog.New(limit(h)), nil
+	q := &queuedlog.Queue{}
+	return slog.New(limit(q.Before(h))), q.Flush, nil
 }
 
 // A limiter is a handler that limits the lines of each text.
