@@ -65,7 +65,9 @@ func write(dir, rev string) (version string, err error) {
 		return "", err
 	}
 	if rev == "" {
-		// A commit of the files as they stand, which is on no branch.
+		// A commit of the files as they stand, which is on no branch. Of files that were written again as they
+		// were, stash would say that they have changed, and then fail, if the index were not refreshed.
+		_, _ = git("update-index", "-q", "--refresh")
 		if rev, err = git("stash", "create"); err == nil && rev == "" {
 			rev = "HEAD"
 		}
