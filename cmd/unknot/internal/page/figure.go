@@ -75,6 +75,9 @@ func addLines(p *plot.Plot, list []engine, medians map[engine]map[int]benchmath.
 			}
 			data.YErrors = append(data.YErrors, struct{ Low, High float64 }{(s.Center - low) / scale, (high - s.Center) / scale})
 		}
+		if data.XYs == nil {
+			continue
+		}
 		line, points, err := plotter.NewLinePoints(data.XYs)
 		if err != nil {
 			return err
@@ -94,11 +97,8 @@ func addLines(p *plot.Plot, list []engine, medians map[engine]map[int]benchmath.
 
 func numberTicks(medians map[engine]map[int]benchmath.Summary) plot.ConstantTicks {
 	var ticks plot.ConstantTicks
-	for _, of := range medians {
-		for _, x := range slices.Sorted(maps.Keys(of)) {
-			ticks = append(ticks, plot.Tick{Value: float64(x), Label: strconv.Itoa(x)})
-		}
-		break // all have the same
+	for _, x := range xsOf(medians) {
+		ticks = append(ticks, plot.Tick{Value: float64(x), Label: strconv.Itoa(x)})
 	}
 	return ticks
 }

@@ -85,9 +85,20 @@ nothing, so this is what the engines themselves cost.`)
 	return nil
 }
 
+// xsOf are all numbers of targets or listeners, also those that only some engines have.
+func xsOf(medians map[engine]map[int]benchmath.Summary) []int {
+	all := map[int]bool{}
+	for _, of := range medians {
+		for x := range of {
+			all[x] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
 // table has a row for each engine and a column for each number of targets or listeners.
 func table(b *bytes.Buffer, title string, list []engine, medians map[engine]map[int]benchmath.Summary, print func(float64) string) {
-	xs := slices.Sorted(maps.Keys(medians[list[0]]))
+	xs := xsOf(medians)
 	fmt.Fprintf(b, "| %s: |", title)
 	for _, x := range xs {
 		fmt.Fprintf(b, " %d |", x)
@@ -96,7 +107,11 @@ func table(b *bytes.Buffer, title string, list []engine, medians map[engine]map[
 	for _, e := range list {
 		fmt.Fprintf(b, "| %v |", e)
 		for _, x := range xs {
-			fmt.Fprintf(b, " %s |", print(medians[e][x].Center))
+			if m, ok := medians[e][x]; ok {
+				fmt.Fprintf(b, " %s |", print(m.Center))
+			} else {
+				b.WriteString(" – |")
+			}
 		}
 		b.WriteString("\n")
 	}
@@ -216,7 +231,8 @@ func (s *set) listeners(b *bytes.Buffer, _ string) error {
 	}
 	s.head(b, listeners, "Many listeners", `So many processes, each with a listener and a thread of its own that calls again as soon
 as it has its answer. The engines bare, chan and seed have a thread or goroutine for each
-listener, bare-pool one for each CPU; unknot has as many receive threads as CPUs.`)
+listener, bare-pool one for each CPU; unknot has as many receive threads as CPUs. A
+listener's p99.9 is shown where enough of its calls lie above it in each repetition.`)
 	return s.steps[listeners].tables(b, crowds,
 		shown{"calls served per second", servedUnit, whole},
 		shown{"of these the slowest listener's", slowUnit, whole},

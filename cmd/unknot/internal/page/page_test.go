@@ -271,6 +271,29 @@ func TestTheNewestIsShown(t *testing.T) {
 	}
 }
 
+// TestFewCalls: a percentile that a repetition has too few calls for is left out, and the rest is shown.
+func TestFewCalls(t *testing.T) {
+	tr := made()
+	few := regexp.MustCompile(`(?m)^(Benchmark\S*engine=chan/path=queue/listeners=4/.*) \S+ p999-roundtrip-ns`)
+	at := few.FindStringSubmatchIndex(tr["2026-01-02-abc.txt"])
+	if at == nil {
+		t.Fatal("no such result")
+	}
+	was := tr["2026-01-02-abc.txt"]
+	tr["2026-01-02-abc.txt"] = was[:at[3]] + was[at[1]:]
+	page := rendered(t, tr)["README.md"]
+	_, worst, _ := strings.Cut(page, "worst listener's p99.9")
+	for l := range strings.Lines(worst) {
+		if strings.HasPrefix(l, "| chan ") {
+			if strings.Count(l, "–") != 1 {
+				t.Error(l)
+			}
+			return
+		}
+	}
+	t.Errorf("chan is not in the table: %s", worst)
+}
+
 func TestUsage(t *testing.T) {
 	if err := run(nil, io.Discard); err == nil || !strings.Contains(err.Error(), "which results?") {
 		t.Error(err)

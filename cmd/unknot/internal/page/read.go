@@ -184,10 +184,16 @@ func (st *step) x() string {
 }
 
 // medians are the medians of unit, by x, of each of the engines, as benchstat has them. All
-// must have the same xs.
+// must have the same xs, but for a percentile of a single listener: where any repetition has too few calls
+// for one, there is none.
 func (st *step) medians(list []engine, unit string) (map[engine]map[int]benchmath.Summary, error) {
 	values := map[engine]map[int][]float64{}
 	xs := map[int]bool{}
+	type point struct {
+		engine
+		x int
+	}
+	few := map[point]bool{}
 	for _, r := range st.results {
 		e := engineOf(r.Name)
 		x, err := strconv.Atoi(part(r.Name, st.x()))
@@ -199,6 +205,10 @@ func (st *step) medians(list []engine, unit string) (map[engine]map[int]benchmat
 			values[e] = map[int][]float64{}
 		}
 		v, ok := r.Value(unit)
+		if !ok && unit == worstUnit {
+			few[point{e, x}] = true
+			continue
+		}
 		if !ok {
 			var have []string
 			for _, v := range r.Values {
@@ -219,6 +229,9 @@ func (st *step) medians(list []engine, unit string) (map[engine]map[int]benchmat
 		all[e] = map[int]benchmath.Summary{}
 		for x := range xs {
 			vs := values[e][x]
+			if few[point{e, x}] {
+				continue
+			}
 			if len(vs) == 0 {
 				return nil, fmt.Errorf("step %s has no %d %s of engine %v", st.name, x, st.x(), e)
 			}
