@@ -151,6 +151,8 @@ func drawTwo(st *step, list []engine, x, above, below, unit, y string) ([]byte, 
 	if err := addLines(bottom, list, times, 1e-6); err != nil {
 		return nil, err
 	}
+	// Where there are times of only some numbers the axes are the same.
+	bottom.X.Min, bottom.X.Max, bottom.X.Tick.Marker = top.X.Min, top.X.Max, top.X.Tick.Marker
 	top.Legend.Top = true
 	roomForLegend(top)
 	bottom.Legend = plot.NewLegend() // that of the upper one
