@@ -60,7 +60,7 @@ func TestSoak(t *testing.T) {
 	testgrowth.Flat(t, s.points, soakLimits, *soakFor > 0)
 	t.Logf("%d notifications in %v, of %d listeners, %d receivers: answered %d, dropped %d, stale %d, failed %d; gone before RECV %d; handlers panicked %d, late %d, without an answer %d, with two %d",
 		c.Received, time.Since(s.begun).Round(time.Second), c.Added, s.receivers, c.Answered, c.Dropped, c.Stale, c.Failed, c.Gone, c.Panicked, c.Late, c.Unanswered, c.DuplicateAnswers)
-	t.Logf("%d numbered calls, notified %d times: %d returned, 0 without an answer, 0 with another's; %d were killed, of which %d had been received; %d notifications were followed by another one of the same call",
+	t.Logf("%d numbered calls, notified %d times: %d returned, each with its own answer; %d were killed, of which %d had been received; %d notifications were followed by another one of the same call",
 		s.made, s.received, s.returned, s.made-s.returned, s.distinct-s.returned, s.received-s.distinct)
 }
 

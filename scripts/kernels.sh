@@ -27,7 +27,7 @@ cd "$(dirname "$0")/.."
 
 say() { echo "kernels: $*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '5,19s/^# \{0,3\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '6,20s/^# \{0,3\}//p' "$0" >&2; exit 2; }
 
 all=notify,notifytest,engine,confine,filter,trace,record,command
 suites=$all cpus=2 memory=3072 limit=600 short=-test.short args='' user='' command=''

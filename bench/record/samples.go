@@ -257,10 +257,10 @@ func (e *manyError) Error() string {
 // ReadFile reads the recording of a file. Of a file of samples it reads the one whose number, from 1 on, follows a # in path.
 func ReadFile(path string) (*Recording, error) {
 	number := 0
-	if name, after, ok := cutLast(path, "#"); ok {
+	if i := strings.LastIndexByte(path, '#'); i >= 0 {
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-			if n, err := strconv.Atoi(after); err == nil && n > 0 {
-				path, number = name, n
+			if n, err := strconv.Atoi(path[i+1:]); err == nil && n > 0 {
+				path, number = path[:i], n
 			}
 		}
 	}
@@ -288,13 +288,6 @@ func ReadFile(path string) (*Recording, error) {
 		return nil, &manyError{path, s.Len()}
 	}
 	return s.Read(max(number-1, 0))
-}
-
-func cutLast(s, sep string) (before, after string, ok bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 // Join makes samples one recording, as if each had begun where the one before ended. Threads of two samples count as

@@ -78,7 +78,7 @@ usage.`,
 			}
 			r, err := record.Record(cmd.Context(), *c)
 			if errors.Is(err, record.ErrEmpty) {
-				return fmt.Errorf("nothing recorded, nothing written: process %d answered no notification meanwhile; -p wants the supervisor, whose targets make calls%s", c.PID, listenerHolders())
+				return nothingRecorded(c.PID, "meanwhile")
 			} else if err != nil {
 				return err
 			}
@@ -107,14 +107,23 @@ usage.`,
 	return cmd
 }
 
+func nothingRecorded(pid int, when string) error {
+	return fmt.Errorf("nothing recorded, nothing written: process %d answered no notification %s; -p wants the supervisor, whose targets make calls%s", pid, when, listenerHolders())
+}
+
+// describeLost prints which calls are not in a recording, if any.
+func describeLost(w io.Writer, l record.Lost) {
+	if l != (record.Lost{}) {
+		fmt.Fprintf(w, "not in it  %d unfinished, %d received before, %d overrun, %d missed\n", l.Unfinished, l.Unmatched, l.Overrun, l.Missed)
+	}
+}
+
 // describeRecording prints what can be told from a recording.
 func describeRecording(w io.Writer, r *record.Recording) {
 	n := len(r.Calls)
 	fmt.Fprintf(w, "calls      %d in %v (%.0f/s): %d served, %d dropped, %d stale\n", n, r.Elapsed.Round(time.Millisecond), r.Rate(),
 		r.Count(record.Served), r.Count(record.Dropped), r.Count(record.Stale))
-	if l := r.Lost; l != (record.Lost{}) {
-		fmt.Fprintf(w, "not in it  %d unfinished, %d received before, %d overrun, %d missed\n", l.Unfinished, l.Unmatched, l.Overrun, l.Missed)
-	}
+	describeLost(w, r.Lost)
 	if t := r.Trapped(); t < n {
 		fmt.Fprintf(w, "arrivals   %d of %d calls by their receive, since their trap was not seen\n", n-t, n)
 	}

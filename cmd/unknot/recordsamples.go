@@ -114,7 +114,7 @@ func recordSamples(cmd *cobra.Command, s *record.Sampler, out string) (err error
 	case err != nil:
 		return err
 	case n.Taken == 0:
-		return fmt.Errorf("nothing recorded, nothing written: process %d answered no notification in %d samples; -p wants the supervisor, whose targets make calls%s", s.PID, n.Empty, listenerHolders())
+		return nothingRecorded(s.PID, fmt.Sprintf("in %d samples", n.Empty))
 	case unwritten > 0:
 		return fmt.Errorf("%d of %d samples could not be written: %w", unwritten, n.Taken, failure)
 	}
@@ -200,9 +200,7 @@ func (a *sampleSums) describe(w io.Writer, s *record.Sampler, n record.Sampled, 
 		}
 	}
 	fmt.Fprintf(w, "\ncalls      %d in %v: %d served, %d dropped, %d stale\n", a.calls, a.elapsed.Round(time.Millisecond), a.served, a.dropped, a.stale)
-	if a.lost != (record.Lost{}) {
-		fmt.Fprintf(w, "not in it  %d unfinished, %d received before, %d overrun, %d missed\n", a.lost.Unfinished, a.lost.Unmatched, a.lost.Overrun, a.lost.Missed)
-	}
+	describeLost(w, a.lost)
 	slices.Sort(a.rates)
 	fmt.Fprintf(w, "calls/s    by sample: %.0f to %.0f, median %.0f; most at %s\n", a.rates[0], a.rates[len(a.rates)-1], a.rates[len(a.rates)/2], a.busiest.Format(time.RFC3339))
 	fmt.Fprintf(w, "threads    at most %d in a sample\n", a.threads)

@@ -57,7 +57,7 @@ func (r Rates) String() string {
 	return fmt.Sprintf("poisson:%.0f..%.0f", slices.Min(r), slices.Max(r))
 }
 
-// mean is in calls per second.
+// Rate is the mean in calls per second.
 func (r Rates) Rate() float64 {
 	sum := 0.
 	for _, x := range r {
