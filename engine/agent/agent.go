@@ -38,7 +38,7 @@ type Config struct {
 	Path string
 	// Mode is the permission to connect; 0: DefaultMode, for the same user and root alone.
 	Mode fs.FileMode
-	// Listener is a socket that listens already: one of [Activated], or of a predecessor ([Take]). The
+	// Listener is a socket that listens already: one of [Activated], or of a predecessor ([Link.Take]). The
 	// agent owns it. Path and Mode then mean nothing.
 	Listener *net.UnixListener
 

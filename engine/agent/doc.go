@@ -23,6 +23,6 @@
 // notification's own is right.
 //
 // When the last copy of a listener is closed, all calls of its targets fail with ENOSYS, and there is no way back.
-// To replace an agent that runs, hand its listeners over ([Give], [Take]). To survive one that crashes, have
+// To replace an agent that runs, hand its listeners over ([Link.Give], [Link.Take]). To survive one that crashes, have
 // another process keep copies (a [Keeper]); a successor then answers what its predecessor held ([Recover]).
 package agent
