@@ -3,7 +3,7 @@
 # without KVM, so that it works anywhere. Prints a table kernel x suite; exit status 1
 # if a suite fails or does not end.
 #
-#   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-l] [-u] [-a ARGS] [-e COMMAND] [KERNEL...]
+#   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-l] [-u] [-w] [-a ARGS] [-e COMMAND] [KERNEL...]
 #
 #   KERNEL       5.10, 6.1, 6.12, newest, or the file of a kernel (5.10 6.1 6.12 unless told otherwise)
 #   -s SUITES    of notify, notifytest, engine, confine, filter, trace, record, command, with commas (all);
@@ -15,6 +15,7 @@
 #   -t SECONDS   what a boot with all its suites may take (600)
 #   -l           long: tests without -test.short
 #   -u           tests run as a normal user
+#   -w           also writes the table's rows into docs/kernels.md
 #   -a ARGS      more arguments for test binaries, as a shell reads them, such as -test.run=TestLoop
 #   -e COMMAND   runs that in the machine's shell instead of suites; unknot is on its PATH,
 #                and so are many and supervise, the yardsticks of bench/floor
@@ -27,11 +28,11 @@ cd "$(dirname "$0")/.."
 
 say() { echo "kernels: $*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '6,20s/^# \{0,3\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '6,21s/^# \{0,3\}//p' "$0" >&2; exit 2; }
 
 all=notify,notifytest,engine,confine,filter,trace,record,command
-suites=$all cpus=2 memory=3072 limit=600 short=-test.short args='' user='' command=''
-while getopts s:c:m:t:lua:e: flag; do
+suites=$all cpus=2 memory=3072 limit=600 short=-test.short args='' user='' command='' write=''
+while getopts s:c:m:t:luwa:e: flag; do
     case $flag in
     s) suites=$OPTARG ;;
     c) cpus=$OPTARG ;;
@@ -39,6 +40,7 @@ while getopts s:c:m:t:lua:e: flag; do
     t) limit=$OPTARG ;;
     l) short='' ;;
     u) user=yes ;;
+    w) write=docs/kernels.md ;;
     a) args=$OPTARG ;;
     e) command=$OPTARG suites=given ;;
     *) usage ;;
@@ -363,8 +365,19 @@ boot() {
     esac
 }
 
+# write_row KERNEL ROW puts the row in place of the kernel's former one, in the documentation's table for these suites.
+write_row() {
+    awk -v head="$head" -v key="| $1 (" -v row="$2" '
+        $0 == head { inside = 1 }
+        inside && index($0, key) == 1 { if (!done) print row; done = 1; next }
+        inside && $0 !~ /^\|/ { inside = 0; if (!done) print row; done = 1 }
+        { print }
+        END { exit !done }' "$write" >"$tmp/doc" || die "$write has no table with the head $head (flag -w)"
+    cp "$tmp/doc" "$write"
+}
+
 failed=0
-head='| kernel |' rule='|---|'
+head="| kernel, ${user:+normal user, }$cpus CPUs |" rule='|---|'
 for s in $suites; do head="$head $s |" rule="$rule---|"; done
 printf '%s\n%s\n' "$head" "$rule" >"$tmp/table"
 for k; do
@@ -376,7 +389,7 @@ for k; do
     : >"$log"
     boot "$name" "$file" "$log"
     release=$(tr -d '\r' <"$log" | sed -n 's/^@@ kernel \([^ ]*\) .*/\1/p')
-    row="| ${release:-$name} |"
+    row="| $name (${release:-did not boot}) |"
     for s in $suites; do
         status=$(tr -d '\r' <"$log" | sed -n "s/^@@ end $s \([0-9]*\) .*/\1/p")
         tr -d '\r' <"$log" | sed -n "/^@@ start $s\$/,/^@@ end $s /p" >"$tmp/part"
@@ -397,6 +410,7 @@ for k; do
         row="$row ${cell% } |"
     done
     echo "$row" >>"$tmp/table"
+    [ -z "$write" ] || write_row "$name" "$row"
     [ -z "$command" ] || tr -d '\r' <"$log" | sed -n '/^@@ start given$/,/^@@ end given/{/^@@/!p}'
     say "$name: log in $log"
 done

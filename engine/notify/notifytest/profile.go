@@ -13,6 +13,8 @@ type Profile struct {
 	AddFDSend bool
 	// WaitKillable: a filter may be installed with WAIT_KILLABLE_RECV (5.19).
 	WaitKillable bool
+	// OldestFirst: RECV hands out the oldest call (5.19). Before, the newest.
+	OldestFirst bool
 	// SyncWakeUp: there is NOTIF_SET_FLAGS (6.6). Else EINVAL.
 	SyncWakeUp bool
 	// RecvRestarts: a signal whose action restarts calls restarts RECV (6.6, where it sleeps on the wait queue). Before,
@@ -31,7 +33,7 @@ type Profile struct {
 var (
 	Linux5_0  = Profile{Name: "5.0"}
 	Linux5_10 = Profile{Name: "5.10", Continue: true, AddFD: true, Hangup: true}
-	Linux6_1  = with(Linux5_10, "6.1", func(p *Profile) { p.AddFDSend, p.WaitKillable = true, true })
+	Linux6_1  = with(Linux5_10, "6.1", func(p *Profile) { p.AddFDSend, p.WaitKillable, p.OldestFirst = true, true, true })
 	Linux6_6  = with(Linux6_1, "6.6", func(p *Profile) { p.SyncWakeUp, p.RecvRestarts = true, true })
 	Linux6_12 = with(Linux6_6, "6.12", func(p *Profile) { p.RecvEnds, p.ExitReleases = true, true })
 	Linux6_18 = with(Linux6_12, "6.18", func(p *Profile) { p.KillableReplied = true })

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -104,6 +105,9 @@ type real struct {
 
 func newReal(t *testing.T, flags notify.InstallFlags) *real {
 	t.Helper()
+	if err := osthread.AllowInterrupt(breaks); err != nil {
+		t.Fatal(err)
+	}
 	w := &real{t: t, flags: flags, tids: map[string]int{}, results: map[string]string{}}
 	w.Child = testchild.StartWith(t, testchild.Options{Env: []string{"GODEBUG=asyncpreemptoff=1"}}, "threads", fmt.Sprint(uint32(flags)))
 	var err error
@@ -171,10 +175,36 @@ func (w *real) call(name string) {
 	}
 }
 
+// recv is RECV on a thread of its own: where it sleeps, which the fake says by EAGAIN, the thread is taken out.
 func (w *real) recv() (n notify.Notif, err error) {
-	for {
-		if err = w.l.Recv(&n); notify.OutcomeOf(err) != notify.Retry {
+	var sleeps atomic.Bool
+	ids, done := make(chan int, 1), make(chan error, 1)
+	osthread.Start(func() {
+		ids <- unix.Gettid()
+		for {
+			if err := w.l.Recv(&n); notify.OutcomeOf(err) != notify.Retry {
+				done <- err
+				return
+			} else if sleeps.Load() {
+				done <- unix.EAGAIN
+				return
+			}
+		}
+	})
+	tid := <-ids
+	for looks := 0; ; time.Sleep(50 * time.Microsecond) {
+		select {
+		case err := <-done:
 			return n, err
+		default:
+		}
+		// A lock may have it sleep for a moment, so many looks in a row have to find it asleep.
+		call, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/syscall", tid))
+		if !strings.HasPrefix(string(call), strconv.Itoa(unix.SYS_IOCTL)+" ") {
+			looks = 0
+		} else if looks++; looks > 100 {
+			sleeps.Store(true)
+			_ = osthread.Interrupt(tid, breaks)
 		}
 	}
 }

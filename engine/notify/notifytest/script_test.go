@@ -33,7 +33,7 @@ var (
 // Threads are named a, b, c; notifications by what the script calls them.
 type world interface {
 	call(thread string)                    // returns when the call waits for its answer
-	recv() (notify.Notif, error)           // only when something is there to receive, or nobody is left
+	recv() (notify.Notif, error)           // EAGAIN where it would sleep
 	send(notify.Resp) error                //
 	valid(id uint64) error                 //
 	addFD(notify.AddFD) (int, error)       //
@@ -224,7 +224,6 @@ func newFake(p notifytest.Profile, flags notify.InstallFlags) *fake {
 var threadNames = []string{"a", "b", "c"}
 
 func (w *fake) call(t string)                         { w.threads[t].Start(notify.Data{NR: unix.SYS_GETPPID}) }
-func (w *fake) recv() (n notify.Notif, err error)     { return n, w.l.Recv(&n) }
 func (w *fake) send(r notify.Resp) error              { return w.l.Send(&r) }
 func (w *fake) valid(id uint64) error                 { return w.l.IDValid(id) }
 func (w *fake) addFD(a notify.AddFD) (int, error)     { return w.l.AddFD(&a) }
@@ -235,6 +234,13 @@ func (w *fake) signal(t string, restart bool)         { w.threads[t].Signal(rest
 func (w *fake) kill()                                 { w.p.Kill() }
 func (w *fake) close()                                { _ = w.l.Close() }
 func (w *fake) waits(t string) bool                   { _, waits := w.threads[t].Waiting(); return waits }
+func (w *fake) recv() (notify.Notif, error) {
+	n, e := w.f.TryRecv()
+	if e != 0 {
+		return n, e
+	}
+	return n, nil
+}
 func (w *fake) result(t string) string {
 	switch r := w.threads[t].Wait(); {
 	case r.Continued:

@@ -231,7 +231,11 @@ func (t *Thread) enter(d notify.Data) {
 		t.leave(completed)
 		return
 	}
-	f.list = append(f.list, n)
+	at := 0
+	if f.k.Profile.OldestFirst {
+		at = len(f.list)
+	}
+	f.list = slices.Insert(f.list, at, n)
 	f.requests++
 	f.k.spend(0)
 	f.k.trace(n, Trapped)
