@@ -68,9 +68,9 @@ results-page: ## render results/README.md and its figures from what was measured
 docs: build ## run the commands in the documentation and compare what they print
 	$(GO) run ./scripts/rundocs
 
-kernels: ## run tests on Debian's kernels 5.10, 6.1 and 6.12, emulated (KERNELS="6.1", SUITES=notify,engine, CPUS=4, AS=user)
-	@sh scripts/deps.sh kernels
-	@sh scripts/kernels.sh -c $(or $(CPUS),2) $(if $(SUITES),-s $(SUITES)) $(if $(AS),-u) $(KERNELS)
+kernels: ## run tests on Debian's kernels 5.10, 6.1 and 6.12, emulated (KERNELS="6.1", SUITES=notify,engine, CPUS=4, AS=user, ARCH=arm64)
+	@sh scripts/deps.sh kernels$(if $(filter arm64,$(ARCH)),-arm64)
+	@sh scripts/kernels.sh $(if $(ARCH),-A $(ARCH)) -c $(or $(CPUS),2) $(if $(SUITES),-s $(SUITES)) $(if $(AS),-u) $(KERNELS)
 
 systemd: ## run `unknot serve` under systemd as the first process of an emulated machine (KERNELS=6.12)
 	@sh scripts/deps.sh kernels

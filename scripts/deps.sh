@@ -4,7 +4,7 @@
 #
 #   scripts/deps.sh            Go, a C compiler, libseccomp's headers, pkg-config, git
 #   scripts/deps.sh generate   also clang and llvm of the version that bench/trace pins
-#   scripts/deps.sh kernels    also what scripts/kernels.sh emulates a machine with
+#   scripts/deps.sh kernels    also what scripts/kernels.sh emulates a machine with; kernels-arm64: one of arm64, on Debian
 #   scripts/deps.sh release    also, on Debian, what a release for arm64 with cgo takes; goes on where it cannot be had
 set -eu
 cd "$(dirname "$0")/.."
@@ -34,13 +34,17 @@ missing() {
         [ -e /usr/include/seccomp.h ] || echo seccomp
     fi
     have "${PKG_CONFIG:-pkg-config}" || echo pkgconfig
+    if [ "${1-}" = kernels-arm64 ]; then
+        have qemu-system-aarch64 || echo qemu-arm
+        have cpio || echo cpio
+    fi
     if [ "${1-}" = kernels ]; then
         have qemu-system-x86_64 || echo qemu
         # One that needs shared libraries is of no use there.
         if ! have busybox || ldd "$(command -v busybox)" >/dev/null 2>&1; then echo busybox; fi
         have cpio || echo cpio
     fi
-    if [ "${1-}" = release ] && [ "$(dpkg --print-architecture 2>/dev/null) $(. /etc/os-release && echo "$ID")" = "amd64 debian" ]; then
+    if { [ "${1-}" = release ] || [ "${1-}" = kernels-arm64 ]; } && [ "$(dpkg --print-architecture 2>/dev/null) $(. /etc/os-release && echo "$ID")" = "amd64 debian" ]; then
         echo '#include <seccomp.h>
               int main(void) { return seccomp_api_get() == 0; }' | aarch64-linux-gnu-gcc -static -x c -o /dev/null - -lseccomp 2>/dev/null || echo cross
     fi
@@ -72,6 +76,7 @@ packages() {
         apt:llvm) echo "llvm-$clang" ;;
         apt:cross) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross libseccomp-dev:arm64 ;;
         apt:qemu) echo qemu-system-x86 ;;
+        apt:qemu-arm) echo qemu-system-arm ;;
         apt:busybox) echo busybox-static ;;
         dnf:qemu) echo qemu-system-x86-core ;;
         apk:qemu) echo qemu-system-x86_64 ;;

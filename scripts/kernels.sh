@@ -3,7 +3,7 @@
 # without KVM, so that it works anywhere. Prints a table kernel x suite; exit status 1
 # if a suite fails or does not end.
 #
-#   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-l] [-u] [-w] [-a ARGS] [-e COMMAND] [KERNEL...]
+#   scripts/kernels.sh [-s SUITES] [-c CPUS] [-m MIB] [-t SECONDS] [-A ARCH] [-l] [-u] [-w] [-a ARGS] [-e COMMAND] [KERNEL...]
 #
 #   KERNEL       5.10, 6.1, 6.12, newest, or the file of a kernel (5.10 6.1 6.12 unless told otherwise)
 #   -s SUITES    of notify, notifytest, engine, confine, filter, trace, record, command, with commas (all);
@@ -13,6 +13,8 @@
 #   -c CPUS      of the emulated machine (2)
 #   -m MIB       its memory (3072)
 #   -t SECONDS   what a boot with all its suites may take (600)
+#   -A ARCH      amd64 or arm64 (amd64); arm64 has the kernels 5.10 and 6.1, and by default 6.1
+#                and the suites notify, notifytest, engine and confine
 #   -l           long: tests without -test.short
 #   -u           tests run as a normal user
 #   -w           also writes the table's rows into docs/kernels.md
@@ -28,16 +30,17 @@ cd "$(dirname "$0")/.."
 
 say() { echo "kernels: $*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '6,21s/^# \{0,3\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '6,23s/^# \{0,3\}//p' "$0" >&2; exit 2; }
 
 all=notify,notifytest,engine,confine,filter,trace,record,command
-suites=$all cpus=2 memory=3072 limit=600 short=-test.short args='' user='' command='' write=''
-while getopts s:c:m:t:luwa:e: flag; do
+suites='' cpus=2 arch=amd64 memory=3072 limit=600 short=-test.short args='' user='' command='' write=''
+while getopts s:c:m:t:A:luwa:e: flag; do
     case $flag in
     s) suites=$OPTARG ;;
     c) cpus=$OPTARG ;;
     m) memory=$OPTARG ;;
     t) limit=$OPTARG ;;
+    A) arch=$OPTARG ;;
     l) short='' ;;
     u) user=yes ;;
     w) write=docs/kernels.md ;;
@@ -47,7 +50,17 @@ while getopts s:c:m:t:luwa:e: flag; do
     esac
 done
 shift $((OPTIND - 1))
-[ $# -gt 0 ] || set -- 5.10 6.1 6.12
+case $arch in
+amd64)
+    [ $# -gt 0 ] || set -- 5.10 6.1 6.12
+    machine='' console=ttyS0 emulator=qemu-system-x86_64 brings=qemu-system-x86
+    suites=${suites:-$all} ;;
+arm64)
+    [ $# -gt 0 ] || set -- 6.1
+    machine='-machine virt' console=ttyAMA0 emulator=qemu-system-aarch64 brings=qemu-system-arm
+    suites=${suites:-notify,notifytest,engine,confine} ;;
+*) die "no processors $arch: there are amd64 and arm64 (flag -A)" ;;
+esac
 suites=$(echo "$suites" | tr , ' ')
 [ "$suites" != systemd ] || all=$all,systemd
 for s in $suites; do
@@ -64,13 +77,15 @@ for n in "$cpus" "$memory" "$limit"; do
 done
 for k; do
     case $k in
-    5.10 | 6.1 | 6.12 | newest) ;;
+    5.10 | 6.1) ;;
+    6.12 | newest) [ $arch = amd64 ] || die "no kernel $k for $arch: there are 5.10, 6.1, or name a file" ;;
     *) [ -f "$k" ] || die "no kernel $k: there are 5.10, 6.1, 6.12, newest, or name a file" ;;
     esac
 done
 
 # What is needed, all that is missing at once, with what brings it.
 cache=${UNKNOT_KERNELS:-${XDG_CACHE_HOME:-$HOME/.cache}/unknot-kernels}
+[ $arch = amd64 ] || cache=$cache/$arch
 mkdir -p "$cache" || die "cannot keep kernels in $cache: name another folder in UNKNOT_KERNELS"
 tmp=$(mktemp -d)
 qemu=''
@@ -88,18 +103,23 @@ lacks() {
 }
 [ "$(uname -m)" = x86_64 ] || lacks "this machine is $(uname -m)" "the kernels and the tests here are for x86_64; run it on such a machine"
 command -v go >/dev/null || lacks "no Go" "scripts/deps.sh says where to get it"
-command -v qemu-system-x86_64 >/dev/null || lacks "no qemu-system-x86_64" "install package qemu-system-x86 (Debian, Ubuntu), qemu-system-x86-core (Fedora), qemu-system-x86_64 (Alpine)"
+command -v "$emulator" >/dev/null || lacks "no $emulator" "install package $brings (Debian, Ubuntu), or what has that program elsewhere"
 command -v cpio >/dev/null || lacks "no cpio" "install package cpio"
 busybox=$(command -v busybox || true)
-if [ -z "$busybox" ]; then
+if [ $arch != amd64 ]; then
+    busybox=$cache/busybox # downloaded below
+elif [ -z "$busybox" ]; then
     lacks "no busybox" "install package busybox-static"
 elif ldd "$busybox" >/dev/null 2>&1; then
     lacks "$busybox needs shared libraries, which the emulated machine has not" "install package busybox-static"
 fi
 cc=$(go env CC 2>/dev/null || echo cc)
+[ $arch = amd64 ] || cc=aarch64-linux-gnu-gcc
 case $($cc -print-file-name=libseccomp.a 2>/dev/null) in
 /*) ;;
-*) lacks "no libseccomp.a (nothing static links without it)" "install package libseccomp-dev (libseccomp-static on Fedora and Alpine)" ;;
+*)
+    [ $arch = amd64 ] || lacks "no $cc that links libseccomp statically" "sh scripts/deps.sh release installs both"
+    [ $arch != amd64 ] || lacks "no libseccomp.a (nothing static links without it)" "install package libseccomp-dev (libseccomp-static on Fedora and Alpine)" ;;
 esac
 # disk asks for room on the file system of a folder, in MiB.
 disk() {
@@ -148,13 +168,13 @@ download() {
     [ -s "$1/list" ] || die "apt knows no Debian mirror here (or was never updated: apt-get update): name one in UNKNOT_DEBIAN, or put the kernel there as $cache/vmlinuz-$2"
     mkdir -p "$1/state/lists/partial" "$1/archives/partial"
     # shellcheck disable=SC2089 # no option has a space
-    own="-o Dir::Etc::sourcelist=$1/list -o Dir::Etc::sourceparts=/dev/null -o Dir::State=$1/state -o Dir::State::lists=$1/state/lists -o Dir::Cache=$1 -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User="
+    own="-o APT::Architecture=$arch -o Dir::Etc::sourcelist=$1/list -o Dir::Etc::sourceparts=/dev/null -o Dir::State=$1/state -o Dir::State::lists=$1/state/lists -o Dir::Cache=$1 -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User="
     say "$2: reading the lists of $suite"
     # shellcheck disable=SC2086,SC2090
     apt-get $own -qq update >"$1/update.log" 2>&1 || true # an archive that has gone fails alone
     # From 7 on the image is in linux-binary, and linux-image pulls it in.
     # shellcheck disable=SC2086,SC2090
-    package=$(apt-cache $own search --names-only "^linux-(image|binary)-${version}.*-cloud-amd64(-unsigned)?\$" |
+    package=$(apt-cache $own search --names-only "^linux-(image|binary)-${version}.*-cloud-$arch(-unsigned)?\$" |
         awk '{ print $1 }' | sort -t - -k 3V,3 -k 4V,4 -k 2r,2 | awk '
         # The newest release; of that one the binary, and signed, where there are several.
         { bare = $0; sub(/-unsigned$/, "", bare); sub(/^linux-(image|binary)-/, "", bare)
@@ -170,6 +190,13 @@ download() {
     # shellcheck disable=SC2086,SC2090
     (cd "$1" && apt-get $own -qq download "$package") || die "could not download $package: try again, or put the kernel there as $cache/vmlinuz-$2"
     dpkg-deb -x "$1"/*.deb "$1/x"
+    if [ ! -e "$busybox" ]; then
+        rm "$1"/*.deb
+        # shellcheck disable=SC2086,SC2090
+        (cd "$1" && apt-get $own -qq download "busybox-static:$arch") || die "could not download busybox-static: put a static busybox for $arch there as $busybox"
+        dpkg-deb -x "$1"/*.deb "$1/busybox"
+        cp "$1"/busybox/bin/busybox "$busybox"
+    fi
     for f in "$1"/x/boot/vmlinuz-* "$1"/x/usr/lib/modules/*/vmlinuz "$1"/x/lib/modules/*/vmlinuz; do
         if [ -f "$f" ]; then
             cp "$f" "$cache/vmlinuz-$2.part"
@@ -183,7 +210,7 @@ download() {
 for k; do
     case $k in
     5.10 | 6.1 | 6.12 | newest)
-        if [ ! -f "$cache/vmlinuz-$k" ]; then
+        if [ ! -f "$cache/vmlinuz-$k" ] || [ ! -e "$busybox" ]; then
             mkdir "$tmp/apt-$k"
             download "$tmp/apt-$k" "$k"
             rm -rf "$tmp/apt-$k"
@@ -224,7 +251,7 @@ mkdir -p "$root/bin"
 cp "$busybox" "$root/bin/busybox"
 printf 'root:x:0:0:root:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
-export CGO_ENABLED=1
+export CGO_ENABLED=1 GOARCH=$arch CC="$cc"
 static() { # static WHAT... builds without shared libraries
     go "$@" || die "the build above failed; see CONTRIBUTING.md for what it needs"
 }
@@ -335,8 +362,9 @@ fi
 boot() {
     # One thread of the host emulates all CPUs in turn: with one for each, CPUs of 6.1
     # were seen to stall for minutes.
-    timeout "$limit" qemu-system-x86_64 -accel tcg,thread=single -cpu max -smp "$cpus" -m "$memory" \
-        -kernel "$2" -initrd "$tmp/initramfs" -append "console=ttyS0 quiet panic=-1 $options" \
+    # shellcheck disable=SC2086 # options
+    timeout "$limit" $emulator $machine -accel tcg,thread=single -cpu max -smp "$cpus" -m "$memory" \
+        -kernel "$2" -initrd "$tmp/initramfs" -append "console=$console quiet panic=-1 $options" \
         -display none -monitor none -serial "file:$3" -no-reboot -net none </dev/null >"$3.qemu" 2>&1 &
     qemu=$!
     told=0
@@ -377,7 +405,7 @@ write_row() {
 }
 
 failed=0
-head="| kernel, ${user:+normal user, }$cpus CPUs |" rule='|---|'
+head="| kernel, $([ $arch = amd64 ] || echo "$arch, ")${user:+normal user, }$cpus CPUs |" rule='|---|'
 for s in $suites; do head="$head $s |" rule="$rule---|"; done
 printf '%s\n%s\n' "$head" "$rule" >"$tmp/table"
 for k; do
