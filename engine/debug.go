@@ -88,8 +88,12 @@ func (rx *receiver) cpuTime() time.Duration {
 func (d Debug) String() string {
 	var b strings.Builder
 	for i, r := range d.Receivers {
-		fmt.Fprintf(&b, "receiver %d: thread %d, CPU %d (home %d: %s), %d listeners, plan %s; received %d, wait p99 %v\n",
-			i, r.TID, r.CPU, r.Home, r.HomeWhy, len(r.Listeners), r.Plan, r.Counters.Received, time.Duration(r.Latencies.Wait.Quantile(.99)))
+		fmt.Fprintf(&b, "receiver %d: thread %d, CPU %d (home %d: %s), %d listeners, plan %s; received %d",
+			i, r.TID, r.CPU, r.Home, r.HomeWhy, len(r.Listeners), r.Plan, r.Counters.Received)
+		if w := r.Latencies.Wait; w.Count > 0 {
+			fmt.Fprintf(&b, ", wait p99 %v", time.Duration(w.Quantile(.99)))
+		}
+		b.WriteByte('\n')
 		for _, l := range r.Listeners {
 			if l.Received > 0 {
 				fmt.Fprintf(&b, "  listener %d: received %d, outstanding %d, queued %d, %.0f/s", l.FD, l.Received, l.Outstanding, l.Queued, l.Rate)
