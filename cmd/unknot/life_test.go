@@ -192,7 +192,6 @@ func TestRunWaitsForDescendants(t *testing.T) {
 	}
 }
 
-// TestRunAsPID1 of a pid namespace.
 // TestRunReturnsWithItsCommand: what the command leaves is supervised by a process
 // that goes on in the background, and killed with that one.
 func TestRunReturnsWithItsCommand(t *testing.T) {
@@ -212,6 +211,7 @@ func TestRunReturnsWithItsCommand(t *testing.T) {
 	ends(t, r, "")
 }
 
+// TestRunAsPID1 of a pid namespace.
 func TestRunAsPID1(t *testing.T) {
 	unshare, err := exec.LookPath("unshare")
 	if err != nil || exec.Command(unshare, "--pid", "--fork", "--mount-proc", "true").Run() != nil {
