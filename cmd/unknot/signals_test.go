@@ -166,7 +166,7 @@ func TestRunLosesNoSignalAtItsStart(t *testing.T) {
 	window := time.Since(start) * 2
 	l.send(marker, false)
 	waited(t, l.cmd)
-	moments := 21
+	moments := 14
 	if *long {
 		moments = 60
 	}

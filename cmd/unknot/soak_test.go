@@ -37,11 +37,11 @@ var (
 // patiently waits for what must happen, and counts no time in which all of this was stopped. A long soak is one of the many
 // that a machine has to do.
 func patiently(so func() bool) bool {
-	last, left, pause := time.Now(), hung, 5*time.Millisecond
+	last, left := time.Now(), hung
 	if *soakFor > 0 {
-		left, pause = 10*hung, 20*time.Millisecond
+		left *= 4
 	}
-	for ; left > 0; time.Sleep(pause) {
+	for ; left > 0; time.Sleep(20 * time.Millisecond) {
 		if so() {
 			return true
 		}
@@ -221,7 +221,7 @@ func newSoak(t *testing.T, steady bool) *soak {
 	if s.client, err = status.NewClient("unix:" + dir + "/status"); err != nil {
 		t.Fatal(err)
 	}
-	s.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	s.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", dir+"/status")
 	}}}
 	s.beats()
@@ -729,8 +729,8 @@ func (s *soak) real() {
 // residents begins the containers that are there for the whole of each cycle.
 func (s *soak) residents() (calm, inline, nervous, waits *soakChild) {
 	return s.begin(soakSpec{ID: "calm", Threads: 2, Calls: soakMix, Pause: 5 * time.Millisecond}),
-		s.begin(soakSpec{ID: "inline", Threads: 2, Calls: []string{"continue", "errno"}, Pause: time.Millisecond}),
-		s.begin(soakSpec{ID: "nervous", Threads: 3, Calls: soakMix, Pause: 3 * time.Millisecond, Signals: true}),
+		s.begin(soakSpec{ID: "inline", Threads: 2, Calls: []string{"continue", "errno"}, Pause: 3 * time.Millisecond}),
+		s.begin(soakSpec{ID: "nervous", Threads: 3, Calls: soakMix, Pause: 5 * time.Millisecond, Signals: true}),
 		s.begin(soakSpec{ID: "waits", Threads: 1, Calls: []string{"never opens", "log"}, Pause: 20 * time.Millisecond})
 }
 
@@ -787,7 +787,8 @@ func (s *soak) steady() *soakReport {
 	return total
 }
 
-// storms are containers that call as fast as they can, more threads than the queue holds. One is killed in it.
+// storms are containers that call as fast as they can, more threads than the queue holds. One is killed in it. Calls are
+// dropped in them.
 func (s *soak) storms(total *soakReport) {
 	s.t.Helper()
 	for _, storm := range []struct {
@@ -795,8 +796,13 @@ func (s *soak) storms(total *soakReport) {
 		calls []string
 		dies  bool
 	}{{"killed", soakMix, true}, {"storm", soakMix, false}, {"inline storm", []string{"continue", "errno"}, false}} {
+		const dropped = `unknot_notifications_total{outcome="dropped"}`
+		before := s.until("there are counts", func(map[string]float64) bool { return true })[dropped]
 		c := s.begin(soakSpec{ID: storm.id, Threads: 8, Calls: storm.calls})
 		time.Sleep(s.step / 2)
+		if storm.id != "inline storm" { // which waits in no queue
+			s.until("a call is dropped", func(m map[string]float64) bool { return m[dropped] > before })
+		}
 		if storm.dies {
 			c.dies()
 			s.counts["killed containers"]++
