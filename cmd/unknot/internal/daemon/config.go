@@ -38,6 +38,7 @@ type Config struct {
 
 	handler   engine.Handler // instead of the policy, in tests
 	deadAfter time.Duration  // 0: deadAfter
+	sameWish  time.Duration  // 0: sameWish
 }
 
 // Keep says who keeps copies of listeners.

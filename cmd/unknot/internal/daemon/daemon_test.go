@@ -28,7 +28,7 @@ import (
 const serveEnv = "UNKNOT_TEST_SERVE"
 
 // lifetime bounds every process of a test, daemons that nobody's child are too.
-var lifetime = 100 * time.Second
+var lifetime = 10 * time.Minute
 
 func TestMain(m *testing.M) {
 	if said := os.Getenv(serveEnv); said != "" {
@@ -45,6 +45,7 @@ type serveConfig struct {
 	Stuck  bool // handlers of calls with argument 99 never return
 	Real   bool // the policy answers
 	Dead   time.Duration
+	Wish   time.Duration
 }
 
 // A settings is what of a Config can be told.
@@ -54,13 +55,13 @@ type settings struct {
 	Keep                               Keep
 	Drain                              time.Duration
 	Hold, Stuck, Real                  bool
-	Dead                               time.Duration
+	Dead, Wish                         time.Duration
 }
 
 // told is a configuration as the environment tells it.
 func (c serveConfig) told() (string, error) {
 	f := c.Config
-	b, err := json.Marshal(settings{f.Socket, f.LXC, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Real, c.Dead})
+	b, err := json.Marshal(settings{f.Socket, f.LXC, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Real, c.Dead, c.Wish})
 	return string(b), err
 }
 
@@ -70,7 +71,7 @@ func serveMain(said string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 97
 	}
-	c := Config{Socket: o.Socket, LXC: o.LXC, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead}
+	c := Config{Socket: o.Socket, LXC: o.LXC, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead, sameWish: o.Wish}
 	log, flush, err := NewLog(os.Stderr, "json", nil)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -146,7 +147,7 @@ func (l *lines) String() string {
 }
 
 // patient is for what must happen; only a failure takes as long.
-var patient = 30 * time.Second
+var patient = 2 * time.Minute
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
@@ -165,7 +166,7 @@ func home(t *testing.T) (c Config) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c = Config{Socket: filepath.Join(dir, "s"), Policy: filepath.Join(dir, "policy.yaml"), Keep: KeepKeeper, Drain: 5 * time.Second}
+	c = Config{Socket: filepath.Join(dir, "s"), Policy: filepath.Join(dir, "policy.yaml"), Keep: KeepKeeper, Drain: time.Minute}
 	writePolicy(t, c)
 	return c
 }
@@ -193,7 +194,7 @@ func startWith(t *testing.T, c serveConfig, env []string, change func(*exec.Cmd)
 	s.cmd = exec.Command("/proc/self/exe")
 	s.cmd.Env = append(append(os.Environ(), serveEnv+"="+said, "GORACE=atexit_sleep_ms=0"), env...)
 	s.cmd.Stderr = s.log
-	s.cmd.WaitDelay = 20 * time.Second // then the log ends, and a daemon that outlives its keeper dies of the next line (SIGPIPE)
+	s.cmd.WaitDelay = lifetime // then the log ends, and a daemon that outlives its keeper dies of the next line (SIGPIPE)
 	change(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

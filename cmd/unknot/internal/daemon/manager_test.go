@@ -146,6 +146,22 @@ func (b *boss) has(line string) (n int) {
 	return n
 }
 
+// sync waits until the boss has heard all that was said.
+func (b *boss) sync() {
+	b.t.Helper()
+	c, err := net.Dial("unixgram", b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer c.Close()
+	const word = "SYNC=1"
+	n := b.has(word)
+	if _, err := c.Write([]byte(word)); err != nil {
+		b.t.Fatal(err)
+	}
+	eventually(b.t, "the boss hears", func() bool { return b.has(word) > n })
+}
+
 // start starts a service with what is stored, and sockets of its own before.
 func (b *boss) start(c serveConfig, sockets ...*os.File) *server {
 	b.t.Helper()
