@@ -10,7 +10,7 @@ long() { # PACKAGE TESTS, by pattern
 }
 long ./cmd/unknot '^(TestActionGates|TestColumns|TestPlanted|TestPoliciesIn|TestRunInheritance|TestRunLoses)'
 long ./bench/compare '^(TestPower|TestErrorRates)'
-long ./cmd/unknot/internal/daemon '^TestStoppedForLong'
+long ./cmd/unknot/internal/daemon '^Test(StoppedForLong|Kill|Upgrade|ServiceManagerKeeps|Systemd$)'
 long ./cmd/unknot/internal/tune/sim '^Test(ClosedForms|WaitTargetIs)'
 UNKNOT_MODEL=mutants go test -timeout 60m -run '^TestModelMutants' ./ring || failed=1
 go test -timeout 60m ./confine -run Scenarios -for 5s || failed=1

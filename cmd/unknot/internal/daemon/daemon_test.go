@@ -87,7 +87,7 @@ func serveMain(said string) int {
 		if o.Stuck && d.Args[0] == 99 {
 			select {}
 		}
-		if o.Hold && d.Args[0]%64 == 0 {
+		if o.Hold && d.Args[0]%8 == 0 {
 			time.Sleep(time.Millisecond)
 		}
 		_ = r.Return(int64(d.Args[0]) + 1000)
@@ -269,13 +269,13 @@ func (s *server) signal(sig os.Signal) {
 
 // childContainers are some containers: each is a thread with a filter, whose listener goes to the socket, and makes calls until
 // it is told to stop. One of them says so when it makes the call that it was told to make, and when that has returned. At the
-// end the child says what became of all, and the longest call in µs. With a third argument, a pause after each call, it is the policy
-// that answers.
+// end the child says what became of all, and the longest call in µs. A third argument is a pause after each call; with a fourth
+// one it is the policy that answers.
 func childContainers(c *testchild.Conn, args []string) error {
 	n, _ := strconv.Atoi(args[1])
 	var pause time.Duration
-	real := len(args) > 2
-	if real {
+	real := len(args) > 3
+	if len(args) > 2 {
 		var err error
 		if pause, err = time.ParseDuration(args[2]); err != nil {
 			return err
@@ -397,6 +397,9 @@ func handIn(path, id string, l *notify.Listener) (*net.UnixConn, error) {
 	}
 	return u, nil
 }
+
+// often is a pause that leaves others a CPU.
+const often = "300us"
 
 // A load is containers that call all the time.
 type load struct {

@@ -33,7 +33,7 @@ func TestStop(t *testing.T) {
 				}
 				s := start(t, serveConfig{Config: c, Stuck: true, Wish: wish})
 				pid := s.serving(1)
-				load := startLoad(t, c.Socket, 1)
+				load := startLoad(t, c.Socket, 1, often)
 				load.goesOn(10)
 				load.MustSay("call 99") // whose handler never returns
 				load.Expect("calling 99")
@@ -79,7 +79,7 @@ func TestReload(t *testing.T) {
 	c.Audit = filepath.Join(filepath.Dir(c.Socket), "audit")
 	s := start(t, serveConfig{Config: c})
 	pid := s.serving(1)
-	load := startLoad(t, c.Socket, 1)
+	load := startLoad(t, c.Socket, 1, often)
 	s.signal(unix.SIGHUP)
 	s.says("policy reloaded", 1)
 	if err := os.Rename(c.Audit, c.Audit+".1"); err != nil {

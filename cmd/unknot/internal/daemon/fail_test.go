@@ -24,7 +24,7 @@ func TestHang(t *testing.T) {
 	}
 	s := start(t, serveConfig{Config: c, Stuck: true, Dead: 5 * time.Second})
 	s.serving(1)
-	load := startLoad(t, c.Socket, 1)
+	load := startLoad(t, c.Socket, 1, often)
 	load.goesOn(10)
 	load.MustSay("call 99")
 	load.Expect("calling 99")
@@ -59,7 +59,7 @@ func TestStoppedForLong(t *testing.T) {
 	const dead = 15 * time.Second // within which a busy machine lets it say that it is well
 	s := start(t, serveConfig{Config: c, Dead: dead})
 	pid := s.serving(1)
-	load := startLoad(t, c.Socket, 1)
+	load := startLoad(t, c.Socket, 1, often)
 	load.goesOn(10)
 	for range 2 {
 		s.signal(unix.SIGSTOP)
@@ -92,7 +92,7 @@ func TestHangUnderManager(t *testing.T) {
 	s := b.start(serveConfig{Config: c, Stuck: true})
 	s.serving(1)
 	eventually(t, "the watchdog is fed", func() bool { return b.has("WATCHDOG=1") > 2 })
-	load := startLoad(t, c.Socket, 1)
+	load := startLoad(t, c.Socket, 1, often)
 	load.MustSay("call 99")
 	load.Expect("calling 99")
 	s.says("not well", 2)
@@ -119,10 +119,10 @@ func TestHandOverWithAStuckHandler(t *testing.T) {
 	c.Drain = 3 * time.Second // which is for those of the others, too, on a busy machine
 	s := start(t, serveConfig{Config: c, Stuck: true})
 	s.serving(1)
-	stuck := startLoad(t, c.Socket, 1)
+	stuck := startLoad(t, c.Socket, 1, often)
 	stuck.MustSay("call 99")
 	stuck.Expect("calling 99")
-	load := startLoad(t, c.Socket, 2)
+	load := startLoad(t, c.Socket, 2, often)
 	load.goesOn(100)
 	c.TakeOver = true
 	next := start(t, serveConfig{Config: c})
@@ -166,7 +166,7 @@ func TestHandOverThatFails(t *testing.T) {
 			c.Keep = keep
 			s := start(t, serveConfig{Config: c})
 			pid := s.serving(1)
-			load := startLoad(t, c.Socket, 3)
+			load := startLoad(t, c.Socket, 3, often)
 			load.goesOn(100)
 
 			conn, err := net.Dial("unixpacket", c.Socket+linkSuffix)
@@ -198,7 +198,7 @@ func TestHandOverThatFails(t *testing.T) {
 				}
 			}
 			load.goesOn(100)
-			after := startLoad(t, c.Socket, 1) // clients are taken
+			after := startLoad(t, c.Socket, 1, often) // clients are taken
 			after.goesOn(10)
 			after.right(0)
 			load.right(s.log.held())

@@ -197,10 +197,10 @@ func TestServiceManagerKeeps(t *testing.T) {
 	b := newBoss(t, 100)
 	s := b.start(serveConfig{Config: c, Hold: true})
 	s.serving(1)
-	load := startLoad(t, c.Socket, 4)
+	load := startLoad(t, c.Socket, 4, often)
 	eventually(t, "listeners and journals are stored", func() bool { return b.stored(listenerPrefix) == 8 })
 	held := 0
-	for i := range rounds {
+	for i := range rounds() {
 		load.goesOn(300)
 		if i%2 == 0 {
 			s.signal(unix.SIGKILL)
@@ -231,8 +231,8 @@ func TestServiceManagerKeeps(t *testing.T) {
 	eventually(t, "the watchdog is fed", func() bool { return b.has("WATCHDOG=1") > 10 })
 	s.signal(unix.SIGHUP)
 	s.says("policy reloaded", 1)
-	eventually(t, "the manager hears of the reload", func() bool { return b.has("RELOADING=1") == 1 && b.has("READY=1") == rounds+2 })
-	if b.has("STOPPING=1") != rounds/2 {
+	eventually(t, "the manager hears of the reload", func() bool { return b.has("RELOADING=1") == 1 && b.has("READY=1") == rounds()+2 })
+	if b.has("STOPPING=1") != rounds()/2 {
 		t.Errorf("STOPPING=1 was said %d times", b.has("STOPPING=1"))
 	}
 }
@@ -257,7 +257,7 @@ func TestActivation(t *testing.T) {
 			b := newBoss(t, 100)
 			for range 2 {
 				s := b.start(serveConfig{Config: c}, f)
-				load := startLoad(t, c.Socket, 1)
+				load := startLoad(t, c.Socket, 1, often)
 				load.goesOn(10)
 				load.right(0)
 				s.signal(unix.SIGTERM)
@@ -289,7 +289,7 @@ func TestServiceManagerWithoutRoom(t *testing.T) {
 		b := newBoss(t, max)
 		s := b.start(serveConfig{Config: c})
 		s.serving(1)
-		load := startLoad(t, c.Socket, 2)
+		load := startLoad(t, c.Socket, 2, often)
 		load.goesOn(10)
 		s.says(says, 1)
 		load.right(0)
