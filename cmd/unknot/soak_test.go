@@ -30,7 +30,7 @@ import (
 )
 
 var (
-	soakFor     = flag.Duration("soak", 0, "how long TestSoakServe goes on; 0: for a few seconds")
+	soakFor     = flag.Duration("soak", 0, "how long TestSoakServe goes on; 0: for one cycle, with -long two")
 	soakProgram = flag.String("soak-program", "", "the unknot that TestSoakServe soaks; otherwise the test's own")
 )
 
@@ -54,7 +54,8 @@ func patiently(so func() bool) bool {
 
 // TestSoakServe is days of a daemon in a short time: containers come, call, storm, are interrupted, stopped and killed, and go,
 // while policies change, files are rotated, the disk fills up and clients misbehave. One daemon goes on all the time. Another
-// one is killed and replaced all the time. After each cycle all containers are gone, and both have to be as they were.
+// one is killed and replaced all the time. After each cycle all containers are gone, and both have to be as they were: it
+// takes two to see.
 func TestSoakServe(t *testing.T) {
 	if testing.Short() {
 		t.Skip("days of a daemon, in half a minute")
@@ -260,7 +261,10 @@ func (s *soak) beats() {
 
 // more reports whether there is a next cycle.
 func (s *soak) more(n int) bool {
-	if *soakFor == 0 {
+	switch {
+	case *soakFor == 0 && !*long:
+		return n < 1
+	case *soakFor == 0:
 		return n < 2
 	}
 	return n < 4 || time.Since(s.begun) < *soakFor

@@ -727,7 +727,7 @@ func (d *daemon) openAudit() error {
 		}
 		to, d.out = f, f
 	}
-	d.audit = rules.NewAudit(to, rules.AuditOptions{Logger: d.Log})
+	d.audit = rules.NewAudit(to, rules.AuditOptions{Logger: d.Log, Buffer: d.records})
 	return nil
 }
 

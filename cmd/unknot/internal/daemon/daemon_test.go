@@ -46,6 +46,7 @@ type serveConfig struct {
 	Real   bool // the policy answers
 	Dead   time.Duration
 	Wish   time.Duration
+	Memory int // for records
 }
 
 // A settings is what of a Config can be told.
@@ -56,12 +57,13 @@ type settings struct {
 	Drain                              time.Duration
 	Hold, Stuck, Real                  bool
 	Dead, Wish                         time.Duration
+	Memory                             int
 }
 
 // told is a configuration as the environment tells it.
 func (c serveConfig) told() (string, error) {
 	f := c.Config
-	b, err := json.Marshal(settings{f.Socket, f.LXC, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Real, c.Dead, c.Wish})
+	b, err := json.Marshal(settings{f.Socket, f.LXC, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Real, c.Dead, c.Wish, c.Memory})
 	return string(b), err
 }
 
@@ -71,7 +73,7 @@ func serveMain(said string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 97
 	}
-	c := Config{Socket: o.Socket, LXC: o.LXC, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead, sameWish: o.Wish}
+	c := Config{Socket: o.Socket, LXC: o.LXC, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead, sameWish: o.Wish, records: o.Memory}
 	log, flush, err := NewLog(os.Stderr, "json", nil)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
