@@ -204,7 +204,7 @@ func TestRunReturnsWithItsCommand(t *testing.T) {
 
 	r = followed(t, shell(t, `export MARK=ours$$
 		"$U" run --quiet --wait=command -- sh -c 'setsid sleep 600 & echo command'
-		for p in $(cd /proc && echo [0-9]*); do tr '\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q "^unknot run-rest" && grep -q "MARK=$MARK" /proc/$p/environ && echo $p; done >rests
+		for f in $(grep -la "MARK=$MARK" /proc/[0-9]*/environ 2>/dev/null); do p=${f%/environ}; tr '\0' ' ' <$p/cmdline | grep -q "^unknot run-rest" && echo ${p#/proc/}; done >rests
 		echo returned $(wc -l <rests); read -r _ <&0; kill -KILL $(cat rests)`))
 	hears(t, r, "command")
 	hears(t, r, "returned 1")
