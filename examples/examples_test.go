@@ -68,7 +68,7 @@ func TestExamples(t *testing.T) {
 			if _, err := exec.LookPath(c.args[1]); err != nil {
 				t.Skip(err)
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, filepath.Join(bin, c.args[0]), c.args[1:]...)
 			out, _ := cmd.CombinedOutput()
@@ -121,7 +121,7 @@ func container(path string) error {
 func underAgent(t *testing.T, agent string) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "socket")
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	daemon := exec.CommandContext(ctx, agent, "-socketfile", socket)
 	daemon.Cancel = func() error { return daemon.Process.Signal(unix.SIGTERM) }

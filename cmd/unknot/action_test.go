@@ -26,7 +26,7 @@ func action(t *testing.T, dir, script string, env ...string) outcome {
 		t.Fatal(err)
 	}
 	c := exec.CommandContext(t.Context(), "bash", path)
-	c.Dir, c.WaitDelay = dir, time.Second
+	c.Dir, c.WaitDelay = dir, hung
 	c.Env = append(append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GORACE=atexit_sleep_ms=0"), env...)
 	timer := time.AfterFunc(10*time.Minute, func() { _ = c.Process.Kill() })
 	defer timer.Stop()

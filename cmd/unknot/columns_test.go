@@ -14,7 +14,7 @@ import (
 )
 
 // TestColumnsOfBenchstat holds compare's medians of recorded results against those
-// of `benchstat -col /engine`, which has the engines beside each other.
+// of `benchstat -col /engine`, which has the engines beside each other: the newest, with -long all.
 func TestColumnsOfBenchstat(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles benchstat")
@@ -27,6 +27,9 @@ func TestColumnsOfBenchstat(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "results", "*", "[0-9]*.txt"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no results are recorded: %v", err)
+	}
+	if !*long {
+		files = files[len(files)-1:]
 	}
 	for _, file := range files {
 		theirs := benchstatColumns(t, root, file)

@@ -45,7 +45,7 @@ var differences = []difference{
 var notStarted = []string{"limit_as_100m", "limit_as_4g", "limit_data_64m"}
 
 // TestRunInheritance compares what a process has that was started bare and below run, after each of many set-ups: by
-// one user in one place, in turn; with -long by all of them everywhere.
+// one user in one place, every other one and in turn; with -long all by all of them everywhere.
 func TestRunInheritance(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts 200 processes; what it finds is a matter of C and of the kernel")
@@ -80,14 +80,14 @@ func TestRunInheritance(t *testing.T) {
 				if err := errors.Join(os.Mkdir(h.dir, 0o777), os.Chmod(h.dir, 0o777)); err != nil {
 					t.Fatal(err)
 				}
-				every := 4
+				every := 8
 				if *long {
 					every = 1
 				} else if os.Getuid() != 0 {
-					every = 2 // there is no root
+					every = 4 // there is no root
 				}
 				for i, setup := range setups {
-					if i%every != (2*k+l)%every {
+					if i%every != (4*k+2*l)%every {
 						continue
 					}
 					bare, status, said := h.facts(t, probe, "with", setup, probe, "facts", h.file(), "x")

@@ -192,7 +192,6 @@ func TestRunWaitsForDescendants(t *testing.T) {
 	}
 }
 
-// TestRunAsPID1 of a pid namespace.
 // TestRunReturnsWithItsCommand: what the command leaves is supervised by a process
 // that goes on in the background, and killed with that one.
 func TestRunReturnsWithItsCommand(t *testing.T) {
@@ -205,13 +204,14 @@ func TestRunReturnsWithItsCommand(t *testing.T) {
 
 	r = followed(t, shell(t, `export MARK=ours$$
 		"$U" run --quiet --wait=command -- sh -c 'setsid sleep 600 & echo command'
-		for p in $(cd /proc && echo [0-9]*); do tr '\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q "^unknot run-rest" && grep -q "MARK=$MARK" /proc/$p/environ && echo $p; done >rests
+		for f in $(grep -la "MARK=$MARK" /proc/[0-9]*/environ 2>/dev/null); do p=${f%/environ}; tr '\0' ' ' <$p/cmdline | grep -q "^unknot run-rest" && echo ${p#/proc/}; done >rests
 		echo returned $(wc -l <rests); read -r _ <&0; kill -KILL $(cat rests)`))
 	hears(t, r, "command")
 	hears(t, r, "returned 1")
 	ends(t, r, "")
 }
 
+// TestRunAsPID1 of a pid namespace.
 func TestRunAsPID1(t *testing.T) {
 	unshare, err := exec.LookPath("unshare")
 	if err != nil || exec.Command(unshare, "--pid", "--fork", "--mount-proc", "true").Run() != nil {

@@ -12,6 +12,31 @@ import (
 	"golang.org/x/perf/benchfmt"
 )
 
+// TestListsAreCombined: every list with every other; a batch is at most the queue.
+func TestListsAreCombined(t *testing.T) {
+	var f benchFlags
+	fl := pflag.NewFlagSet("bench", pflag.ContinueOnError)
+	f.register(fl)
+	if err := fl.Parse(strings.Fields("--engine unknot,seed --path queue --targets 2 --work 0,10us,sleep:10us --workers 1,3 --queue 4,8 --drop-batch 1,16")); err != nil {
+		t.Fatal(err)
+	}
+	specs, err := f.plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range specs {
+		names = append(names, s.Name())
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	all := strings.Join(names, "\n")
+	if len(names) != 48 || !strings.Contains(all, "/engine=seed/path=queue/targets=2/work=sleep:10µs/queue=4/workers=3/batch=4/") ||
+		!strings.Contains(all, "/engine=unknot/path=queue/targets=2/work=10µs/queue=8/workers=1/batch=1/") {
+		t.Errorf("%d names:\n%s", len(names), all)
+	}
+}
+
 // TestGoTestHasTheSameNames: `go test -bench . ./bench` and `unknot bench` call the
 // same storms by the same names and in the same package, so that benchstat works
 // across both.

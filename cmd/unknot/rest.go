@@ -89,12 +89,12 @@ func handOver(e *confinedEngine, src *engine.Source, p *launch.Process, s *runSe
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	l, err := e.Release(ctx, src)
 	if err == nil {
 		if err = notify.SendListener(conn, l); err == nil {
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 			var ready [1]byte
 			if _, err = conn.Read(ready[:]); err == nil {
 				return nil, l.Close()

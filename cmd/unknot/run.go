@@ -584,8 +584,25 @@ func waitForRest(w io.Writer, src *engine.Source, p *launch.Process, name string
 		case <-hurry:
 			return
 		case <-note.C:
+			if nothingIsLeft(gone, p) || over(hurry) {
+				continue // the kernel tells of it in a moment, or it came just now
+			}
 			fmt.Fprintf(w, "unknot: %s has ended, some of its processes have not: still supervising them (interrupt to stop)\n", name)
 		}
+	}
+}
+
+// nothingIsLeft reports whether the last of the command's processes has ended, though the kernel may not have told yet.
+func nothingIsLeft(gone <-chan struct{}, p *launch.Process) bool {
+	return over(gone) || p.Orphans() == nil && over(p.Alone())
+}
+
+func over(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -41,7 +41,7 @@ func unknot(t *testing.T, args ...string) *exec.Cmd {
 	ignoreNothing()
 	c := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
 	c.Env = append(os.Environ(), unknotEnv+"=1", "GORACE=atexit_sleep_ms=0")
-	c.WaitDelay = time.Second
+	c.WaitDelay = hung
 	timer := time.AfterFunc(2*hung, func() { _ = c.Process.Kill() })
 	t.Cleanup(func() { timer.Stop() })
 	return c
@@ -266,7 +266,7 @@ func TestAnInterruptedBenchLeavesWholeFiles(t *testing.T) {
 // storms hold the write end of our pipe, so end of file says that none is left.
 func TestTargetsEndWhenTheSupervisorIsKilled(t *testing.T) {
 	t.Parallel()
-	c := unknot(t, "bench", "--engine", "unknot", "--path", "queue", "--targets", "32", "--duration", "25s", "--count", "1", "--trace", "off")
+	c := unknot(t, "bench", "--engine", "unknot", "--path", "queue", "--targets", "32", "--duration", "10m", "--count", "1", "--trace", "off")
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +278,7 @@ func TestTargetsEndWhenTheSupervisorIsKilled(t *testing.T) {
 	}
 	_ = w.Close()
 	children := filepath.Join("/proc", strconv.Itoa(c.Process.Pid), "task")
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(hung); ; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the bench started no storm")
 		}
@@ -298,7 +298,7 @@ func TestTargetsEndWhenTheSupervisorIsKilled(t *testing.T) {
 	if err := c.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := r.SetReadDeadline(time.Now().Add(hung)); err != nil {
 		t.Fatal(err)
 	}
 	said := make([]byte, 1000)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -54,7 +56,10 @@ func mainWithoutPrivileges() {
 //	exits CODE program [argument ...]
 //		runs a program and compares its exit status; 128 + N is signal N
 //	signals SIGNAL FILE CODE program [argument ...]
-//		the same, and sends it the signal once FILE exists
+//		the same, and sends it the signal once FILE exists and has something in it
+//	storms UNIT program [argument ...]
+//		exits 0 program, again until each benchmark that it prints has a value in UNIT:
+//		during a short storm a busy machine may let nobody call
 //	like stdout|stderr|FILE FILE
 //		compares, where … in the second stands for anything
 //
@@ -86,8 +91,11 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("no condition %q", c)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":   func(ts *testscript.TestScript, _ bool, args []string) { runScripted(ts, 0, "", args) },
+			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+				runScripted(ts, 0, "", args, ts.Stdout(), ts.Stderr())
+			},
 			"signals": scriptedSignal,
+			"storms":  scriptedStorms,
 			"like":    scriptedLike,
 		},
 	})
@@ -101,12 +109,30 @@ func scriptedSignal(ts *testscript.TestScript, _ bool, args []string) {
 	if sig == 0 {
 		ts.Fatalf("no signal %s", args[0])
 	}
-	runScripted(ts, sig, ts.MkAbs(args[1]), args[2:])
+	runScripted(ts, sig, ts.MkAbs(args[1]), args[2:], ts.Stdout(), ts.Stderr())
+}
+
+func scriptedStorms(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: storms UNIT program [argument ...]")
+	}
+	for whole := false; !whole; {
+		var stdout, stderr strings.Builder
+		runScripted(ts, 0, "", append([]string{"0"}, args[1:]...), &stdout, &stderr)
+		whole = true
+		for line := range strings.Lines(stdout.String()) {
+			whole = whole && (!strings.HasPrefix(line, "Benchmark") || strings.Contains(line, " "+args[0]))
+		}
+		if whole {
+			fmt.Fprint(ts.Stdout(), stdout.String())
+			fmt.Fprint(ts.Stderr(), stderr.String())
+		}
+	}
 }
 
 // runScripted runs a program without a terminal, whose signals it would take
 // for meant for its children too, and with a deadline.
-func runScripted(ts *testscript.TestScript, sig syscall.Signal, when string, args []string) {
+func runScripted(ts *testscript.TestScript, sig syscall.Signal, when string, args []string, stdout, stderr io.Writer) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: exits CODE program [argument ...]")
 	}
@@ -121,17 +147,17 @@ func runScripted(ts *testscript.TestScript, sig syscall.Signal, when string, arg
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WORK", "GODEBUG"} {
 		c.Env = append(c.Env, name+"="+ts.Getenv(name))
 	}
-	c.Stdout, c.Stderr = ts.Stdout(), ts.Stderr()
+	c.Stdout, c.Stderr = stdout, stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	c.WaitDelay = time.Second
+	c.WaitDelay = hung
 	ts.Check(c.Start())
 	if sig != 0 {
 		for {
-			if _, err := os.Stat(when); err == nil {
+			if info, err := os.Stat(when); err == nil && info.Size() > 0 {
 				break
 			}
 			if ctx.Err() != nil {
-				ts.Fatalf("%v: %s did not come into being", args[1:], when)
+				ts.Fatalf("%v: nothing comes into %s", args[1:], when)
 			}
 			time.Sleep(5 * time.Millisecond)
 		}

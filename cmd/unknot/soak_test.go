@@ -30,18 +30,18 @@ import (
 )
 
 var (
-	soakFor     = flag.Duration("soak", 0, "how long TestSoakServe goes on; 0: for a few seconds")
+	soakFor     = flag.Duration("soak", 0, "how long TestSoakServe goes on; 0: for one cycle, with -long two")
 	soakProgram = flag.String("soak-program", "", "the unknot that TestSoakServe soaks; otherwise the test's own")
 )
 
 // patiently waits for what must happen, and counts no time in which all of this was stopped. A long soak is one of the many
 // that a machine has to do.
 func patiently(so func() bool) bool {
-	last, left, pause := time.Now(), hung, 5*time.Millisecond
+	last, left := time.Now(), hung
 	if *soakFor > 0 {
-		left, pause = 10*hung, 20*time.Millisecond
+		left *= 4
 	}
-	for ; left > 0; time.Sleep(pause) {
+	for ; left > 0; time.Sleep(20 * time.Millisecond) {
 		if so() {
 			return true
 		}
@@ -54,7 +54,8 @@ func patiently(so func() bool) bool {
 
 // TestSoakServe is days of a daemon in a short time: containers come, call, storm, are interrupted, stopped and killed, and go,
 // while policies change, files are rotated, the disk fills up and clients misbehave. One daemon goes on all the time. Another
-// one is killed and replaced all the time. After each cycle all containers are gone, and both have to be as they were.
+// one is killed and replaced all the time. After each cycle all containers are gone, and both have to be as they were: it
+// takes two to see.
 func TestSoakServe(t *testing.T) {
 	if testing.Short() {
 		t.Skip("days of a daemon, in half a minute")
@@ -221,7 +222,7 @@ func newSoak(t *testing.T, steady bool) *soak {
 	if s.client, err = status.NewClient("unix:" + dir + "/status"); err != nil {
 		t.Fatal(err)
 	}
-	s.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	s.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", dir+"/status")
 	}}}
 	s.beats()
@@ -260,7 +261,10 @@ func (s *soak) beats() {
 
 // more reports whether there is a next cycle.
 func (s *soak) more(n int) bool {
-	if *soakFor == 0 {
+	switch {
+	case *soakFor == 0 && !*long:
+		return n < 1
+	case *soakFor == 0:
 		return n < 2
 	}
 	return n < 4 || time.Since(s.begun) < *soakFor
@@ -729,8 +733,8 @@ func (s *soak) real() {
 // residents begins the containers that are there for the whole of each cycle.
 func (s *soak) residents() (calm, inline, nervous, waits *soakChild) {
 	return s.begin(soakSpec{ID: "calm", Threads: 2, Calls: soakMix, Pause: 5 * time.Millisecond}),
-		s.begin(soakSpec{ID: "inline", Threads: 2, Calls: []string{"continue", "errno"}, Pause: time.Millisecond}),
-		s.begin(soakSpec{ID: "nervous", Threads: 3, Calls: soakMix, Pause: 3 * time.Millisecond, Signals: true}),
+		s.begin(soakSpec{ID: "inline", Threads: 2, Calls: []string{"continue", "errno"}, Pause: 3 * time.Millisecond}),
+		s.begin(soakSpec{ID: "nervous", Threads: 3, Calls: soakMix, Pause: 5 * time.Millisecond, Signals: true}),
 		s.begin(soakSpec{ID: "waits", Threads: 1, Calls: []string{"never opens", "log"}, Pause: 20 * time.Millisecond})
 }
 
@@ -787,7 +791,8 @@ func (s *soak) steady() *soakReport {
 	return total
 }
 
-// storms are containers that call as fast as they can, more threads than the queue holds. One is killed in it.
+// storms are containers that call as fast as they can, more threads than the queue holds. One is killed in it. Calls are
+// dropped in them.
 func (s *soak) storms(total *soakReport) {
 	s.t.Helper()
 	for _, storm := range []struct {
@@ -795,8 +800,13 @@ func (s *soak) storms(total *soakReport) {
 		calls []string
 		dies  bool
 	}{{"killed", soakMix, true}, {"storm", soakMix, false}, {"inline storm", []string{"continue", "errno"}, false}} {
+		const dropped = `unknot_notifications_total{outcome="dropped"}`
+		before := s.until("there are counts", func(map[string]float64) bool { return true })[dropped]
 		c := s.begin(soakSpec{ID: storm.id, Threads: 8, Calls: storm.calls})
 		time.Sleep(s.step / 2)
+		if storm.id != "inline storm" { // which waits in no queue
+			s.until("a call is dropped", func(m map[string]float64) bool { return m[dropped] > before })
+		}
 		if storm.dies {
 			c.dies()
 			s.counts["killed containers"]++

@@ -78,7 +78,7 @@ type crowd struct {
 }
 
 // startCrowd starts a daemon with a queue that is too short for a container, and the container.
-func startCrowd(t *testing.T, c Config, change func(*exec.Cmd)) *crowd {
+func startCrowd(t *testing.T, c Config, memory int, change func(*exec.Cmd)) *crowd {
 	t.Helper()
 	if err := notify.FeatureNotify.Probe(); err != nil {
 		t.Skip(err)
@@ -88,7 +88,7 @@ func startCrowd(t *testing.T, c Config, change func(*exec.Cmd)) *crowd {
 	}
 	d := &crowd{status: filepath.Join(filepath.Dir(c.Socket), "status")}
 	c.Status = "unix:" + d.status
-	d.s = startWith(t, serveConfig{Config: c, Real: true}, nil, change)
+	d.s = startWith(t, serveConfig{Config: c, Real: true, Memory: memory}, nil, change)
 	d.s.serving(1)
 	child := testchild.StartWith(t, testchild.Options{Env: []string{"GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=2"}, Deadline: lifetime}, "crowd", c.Socket)
 	child.Expect("ready")
@@ -176,7 +176,7 @@ func TestAuditRotated(t *testing.T) {
 	t.Parallel()
 	c := home(t)
 	c.Audit = filepath.Join(filepath.Dir(c.Socket), "audit")
-	d := startCrowd(t, c, func(*exec.Cmd) {})
+	d := startCrowd(t, c, 0, func(*exec.Cmd) {})
 	const times = 5
 	for i := range times {
 		d.goesOn(200)
@@ -223,9 +223,9 @@ func TestAuditFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Audit = disk + "/audit"
-	const size = 16 << 20
-	d := startCrowd(t, c, func(cmd *exec.Cmd) {
-		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `mount -t tmpfs -o size=16m none "$1" && exec "$0"`, exe, disk}
+	const size = 2 << 20
+	d := startCrowd(t, c, 1<<18, func(cmd *exec.Cmd) {
+		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `mount -t tmpfs -o size=2m none "$1" && exec "$0"`, exe, disk}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	})
 	// The disk is there as long as somebody has a file of it.

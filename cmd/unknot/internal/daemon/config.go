@@ -37,7 +37,9 @@ type Config struct {
 	Again func() *exec.Cmd
 
 	handler   engine.Handler // instead of the policy, in tests
+	records   int            // 0: rules.DefaultBuffer
 	deadAfter time.Duration  // 0: deadAfter
+	sameWish  time.Duration  // 0: sameWish
 }
 
 // Keep says who keeps copies of listeners.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -655,7 +656,7 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 		for {
 			select {
 			case s := <-signals:
-				if s != unix.SIGHUP && time.Since(first) > sameWish {
+				if s != unix.SIGHUP && time.Since(first) > cmp.Or(d.sameWish, sameWish) {
 					d.Log.Warn("hurried: handlers are not waited for any more")
 					cancel()
 					return
@@ -726,7 +727,7 @@ func (d *daemon) openAudit() error {
 		}
 		to, d.out = f, f
 	}
-	d.audit = rules.NewAudit(to, rules.AuditOptions{Logger: d.Log})
+	d.audit = rules.NewAudit(to, rules.AuditOptions{Logger: d.Log, Buffer: d.records})
 	return nil
 }
 

@@ -28,7 +28,7 @@ import (
 const serveEnv = "UNKNOT_TEST_SERVE"
 
 // lifetime bounds every process of a test, daemons that nobody's child are too.
-var lifetime = 100 * time.Second
+var lifetime = 10 * time.Minute
 
 func TestMain(m *testing.M) {
 	if said := os.Getenv(serveEnv); said != "" {
@@ -45,6 +45,8 @@ type serveConfig struct {
 	Stuck  bool // handlers of calls with argument 99 never return
 	Real   bool // the policy answers
 	Dead   time.Duration
+	Wish   time.Duration
+	Memory int // for records
 }
 
 // A settings is what of a Config can be told.
@@ -54,13 +56,14 @@ type settings struct {
 	Keep                               Keep
 	Drain                              time.Duration
 	Hold, Stuck, Real                  bool
-	Dead                               time.Duration
+	Dead, Wish                         time.Duration
+	Memory                             int
 }
 
 // told is a configuration as the environment tells it.
 func (c serveConfig) told() (string, error) {
 	f := c.Config
-	b, err := json.Marshal(settings{f.Socket, f.LXC, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Real, c.Dead})
+	b, err := json.Marshal(settings{f.Socket, f.LXC, f.Policy, f.Audit, f.Status, f.TakeOver, f.Keep, f.Drain, c.Hold, c.Stuck, c.Real, c.Dead, c.Wish, c.Memory})
 	return string(b), err
 }
 
@@ -70,7 +73,7 @@ func serveMain(said string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 97
 	}
-	c := Config{Socket: o.Socket, LXC: o.LXC, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead}
+	c := Config{Socket: o.Socket, LXC: o.LXC, Policy: o.Policy, Audit: o.Audit, Status: o.Status, TakeOver: o.TakeOver, Keep: o.Keep, Drain: o.Drain, deadAfter: o.Dead, sameWish: o.Wish, records: o.Memory}
 	log, flush, err := NewLog(os.Stderr, "json", nil)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -86,7 +89,7 @@ func serveMain(said string) int {
 		if o.Stuck && d.Args[0] == 99 {
 			select {}
 		}
-		if o.Hold && d.Args[0]%64 == 0 {
+		if o.Hold && d.Args[0]%8 == 0 {
 			time.Sleep(time.Millisecond)
 		}
 		_ = r.Return(int64(d.Args[0]) + 1000)
@@ -146,7 +149,7 @@ func (l *lines) String() string {
 }
 
 // patient is for what must happen; only a failure takes as long.
-var patient = 30 * time.Second
+var patient = 2 * time.Minute
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
@@ -165,7 +168,7 @@ func home(t *testing.T) (c Config) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c = Config{Socket: filepath.Join(dir, "s"), Policy: filepath.Join(dir, "policy.yaml"), Keep: KeepKeeper, Drain: 5 * time.Second}
+	c = Config{Socket: filepath.Join(dir, "s"), Policy: filepath.Join(dir, "policy.yaml"), Keep: KeepKeeper, Drain: time.Minute}
 	writePolicy(t, c)
 	return c
 }
@@ -193,7 +196,7 @@ func startWith(t *testing.T, c serveConfig, env []string, change func(*exec.Cmd)
 	s.cmd = exec.Command("/proc/self/exe")
 	s.cmd.Env = append(append(os.Environ(), serveEnv+"="+said, "GORACE=atexit_sleep_ms=0"), env...)
 	s.cmd.Stderr = s.log
-	s.cmd.WaitDelay = 20 * time.Second // then the log ends, and a daemon that outlives its keeper dies of the next line (SIGPIPE)
+	s.cmd.WaitDelay = lifetime // then the log ends, and a daemon that outlives its keeper dies of the next line (SIGPIPE)
 	change(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -268,13 +271,13 @@ func (s *server) signal(sig os.Signal) {
 
 // childContainers are some containers: each is a thread with a filter, whose listener goes to the socket, and makes calls until
 // it is told to stop. One of them says so when it makes the call that it was told to make, and when that has returned. At the
-// end the child says what became of all, and the longest call in µs. With a third argument, a pause after each call, it is the policy
-// that answers.
+// end the child says what became of all, and the longest call in µs. A third argument is a pause after each call; with a fourth
+// one it is the policy that answers.
 func childContainers(c *testchild.Conn, args []string) error {
 	n, _ := strconv.Atoi(args[1])
 	var pause time.Duration
-	real := len(args) > 2
-	if real {
+	real := len(args) > 3
+	if len(args) > 2 {
 		var err error
 		if pause, err = time.ParseDuration(args[2]); err != nil {
 			return err
@@ -396,6 +399,9 @@ func handIn(path, id string, l *notify.Listener) (*net.UnixConn, error) {
 	}
 	return u, nil
 }
+
+// often is a pause that leaves others a CPU.
+const often = "300us"
 
 // A load is containers that call all the time.
 type load struct {

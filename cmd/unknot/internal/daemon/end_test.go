@@ -26,13 +26,14 @@ func TestStop(t *testing.T) {
 			t.Run(fmt.Sprint(keep, " hurry ", hurry), func(t *testing.T) {
 				c := home(t)
 				c.Keep = keep
-				c.Drain = 2 * sameWish
+				c.Drain = time.Second
+				wish := lifetime // so that another signal is always the same wish
 				if hurry {
-					c.Drain = lifetime
+					c.Drain, wish = lifetime, time.Millisecond
 				}
-				s := start(t, serveConfig{Config: c, Stuck: true})
+				s := start(t, serveConfig{Config: c, Stuck: true, Wish: wish})
 				pid := s.serving(1)
-				load := startLoad(t, c.Socket, 1)
+				load := startLoad(t, c.Socket, 1, often)
 				load.goesOn(10)
 				load.MustSay("call 99") // whose handler never returns
 				load.Expect("calling 99")
@@ -46,16 +47,15 @@ func TestStop(t *testing.T) {
 					}
 				}
 				s.signal(unix.SIGTERM)
-				s.signal(unix.SIGTERM) // the same wish
 				s.says("stopping", 1)
 				if hurry {
 					select {
 					case <-s.done:
 						t.Error("it did not wait for the handler")
-					case <-time.After(2 * sameWish):
+					case <-time.After(50 * wish):
 					}
-					s.signal(unix.SIGTERM)
 				}
+				s.signal(unix.SIGTERM)
 				if code := s.end(); code != 0 {
 					t.Errorf("exit status %d: %s", code, s.log)
 				}
@@ -79,7 +79,7 @@ func TestReload(t *testing.T) {
 	c.Audit = filepath.Join(filepath.Dir(c.Socket), "audit")
 	s := start(t, serveConfig{Config: c})
 	pid := s.serving(1)
-	load := startLoad(t, c.Socket, 1)
+	load := startLoad(t, c.Socket, 1, often)
 	s.signal(unix.SIGHUP)
 	s.says("policy reloaded", 1)
 	if err := os.Rename(c.Audit, c.Audit+".1"); err != nil {

@@ -176,7 +176,7 @@ func (k *keeper) one() (unix.WaitStatus, error) {
 		// What it gave us and we have not taken yet is all that there is of a container's listener.
 		select {
 		case <-kept:
-		case <-time.After(keepFor):
+		case <-time.After(takeFor):
 			cancel()
 			<-kept
 		}
@@ -188,6 +188,10 @@ const (
 	beatEvery = 5 * time.Second
 	deadAfter = 30 * time.Second
 )
+
+// takeFor bounds how long what a dead daemon has sent is waited for. Its end of the link is closed by then, so only
+// a process that has a copy of it makes the wait last.
+const takeFor = time.Minute
 
 // What a daemon writes: once that it serves, and that it is well.
 const (
@@ -234,7 +238,13 @@ func (k *keeper) wait(cmd *exec.Cmd, beat <-chan struct{}, over func()) (status 
 		case <-beat:
 			again()
 		case <-well.C:
-			if time.Since(since) > dead+dead/6 { // we were stopped ourselves, and so was the daemon, if all of the container was
+			select {
+			case <-beat: // which came first, to one who was not looking
+				again()
+				continue
+			default:
+			}
+			if stopped(time.Since(since), dead) {
 				again()
 				continue
 			}
@@ -246,6 +256,10 @@ func (k *keeper) wait(cmd *exec.Cmd, beat <-chan struct{}, over func()) (status 
 		}
 	}
 }
+
+// stopped reports whether who waited for dead, and saw its end so late, did not run meanwhile. Nor did the daemon then, if all
+// of the container was stopped.
+func stopped(waited, dead time.Duration) bool { return waited > dead+dead/6 }
 
 // linkOf makes a link of one end of a socket pair.
 func linkOf(f *os.File) (*agent.Link, error) {

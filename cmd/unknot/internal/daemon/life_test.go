@@ -8,7 +8,12 @@ import (
 )
 
 // rounds is how often each test does what it is about.
-const rounds = 10
+func rounds() int {
+	if *long {
+		return 10
+	}
+	return 4
+}
 
 // Daemons are killed under load: their keeper starts another one each time, and no call fails but those that were held.
 func TestKillTheDaemon(t *testing.T) {
@@ -16,8 +21,8 @@ func TestKillTheDaemon(t *testing.T) {
 	c := home(t)
 	s := start(t, serveConfig{Config: c, Hold: true})
 	pid := s.serving(1)
-	load := startLoad(t, c.Socket, 4)
-	for i := range rounds {
+	load := startLoad(t, c.Socket, 4, often)
+	for i := range rounds() {
 		load.goesOn(300)
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -38,7 +43,7 @@ func TestKillTheKeeper(t *testing.T) {
 	c := home(t)
 	s := start(t, serveConfig{Config: c, Hold: true})
 	s.serving(1)
-	load := startLoad(t, c.Socket, 2)
+	load := startLoad(t, c.Socket, 2, often)
 	load.goesOn(10) // the keeper has its listeners
 	s.signal(unix.SIGKILL)
 	s.says("the keeper is gone", 1)
@@ -63,12 +68,12 @@ func TestUpgrade(t *testing.T) {
 	c.TakeOver = true // the first one finds nobody
 	s := start(t, serveConfig{Config: c, Hold: true})
 	s.serving(1)
-	load := startLoad(t, c.Socket, 4)
+	load := startLoad(t, c.Socket, 4, often)
 	loads := []*load2{}
-	for range rounds {
+	for range rounds() {
 		load.goesOn(300)
 		next := start(t, serveConfig{Config: c, Hold: true})
-		loads = append(loads, &load2{startLoad(t, c.Socket, 1)})
+		loads = append(loads, &load2{startLoad(t, c.Socket, 1, often)})
 		next.serving(1)
 		if code := s.end(); code != 0 {
 			t.Errorf("exit status %d", code)

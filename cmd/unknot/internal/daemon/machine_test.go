@@ -106,7 +106,7 @@ func TestSystemdItself(t *testing.T) {
 	if s := b.property("ActiveState"); s != "inactive" {
 		t.Errorf("before the first client the service is %s", s)
 	}
-	early := startLoad(t, socket, 1, pause)
+	early := startLoad(t, socket, 1, pause, "policy")
 	early.goesOn(10)
 	b.stored(2)
 	t.Logf("%s, started by its socket", strings.Split(b.must("--version"), "\n")[0])
@@ -147,7 +147,7 @@ func TestSystemdItself(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			b := machineBoss{t}
 			before := b.held()
-			load := startLoad(t, socket, 4, pause)
+			load := startLoad(t, socket, 4, pause, "policy")
 			b.stored(10)
 			begun := time.Now()
 			for range c.times {

@@ -146,6 +146,22 @@ func (b *boss) has(line string) (n int) {
 	return n
 }
 
+// sync waits until the boss has heard all that was said.
+func (b *boss) sync() {
+	b.t.Helper()
+	c, err := net.Dial("unixgram", b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer c.Close()
+	const word = "SYNC=1"
+	n := b.has(word)
+	if _, err := c.Write([]byte(word)); err != nil {
+		b.t.Fatal(err)
+	}
+	eventually(b.t, "the boss hears", func() bool { return b.has(word) > n })
+}
+
 // start starts a service with what is stored, and sockets of its own before.
 func (b *boss) start(c serveConfig, sockets ...*os.File) *server {
 	b.t.Helper()
@@ -181,10 +197,10 @@ func TestServiceManagerKeeps(t *testing.T) {
 	b := newBoss(t, 100)
 	s := b.start(serveConfig{Config: c, Hold: true})
 	s.serving(1)
-	load := startLoad(t, c.Socket, 4)
+	load := startLoad(t, c.Socket, 4, often)
 	eventually(t, "listeners and journals are stored", func() bool { return b.stored(listenerPrefix) == 8 })
 	held := 0
-	for i := range rounds {
+	for i := range rounds() {
 		load.goesOn(300)
 		if i%2 == 0 {
 			s.signal(unix.SIGKILL)
@@ -215,8 +231,8 @@ func TestServiceManagerKeeps(t *testing.T) {
 	eventually(t, "the watchdog is fed", func() bool { return b.has("WATCHDOG=1") > 10 })
 	s.signal(unix.SIGHUP)
 	s.says("policy reloaded", 1)
-	eventually(t, "the manager hears of the reload", func() bool { return b.has("RELOADING=1") == 1 && b.has("READY=1") == rounds+2 })
-	if b.has("STOPPING=1") != rounds/2 {
+	eventually(t, "the manager hears of the reload", func() bool { return b.has("RELOADING=1") == 1 && b.has("READY=1") == rounds()+2 })
+	if b.has("STOPPING=1") != rounds()/2 {
 		t.Errorf("STOPPING=1 was said %d times", b.has("STOPPING=1"))
 	}
 }
@@ -241,7 +257,7 @@ func TestActivation(t *testing.T) {
 			b := newBoss(t, 100)
 			for range 2 {
 				s := b.start(serveConfig{Config: c}, f)
-				load := startLoad(t, c.Socket, 1)
+				load := startLoad(t, c.Socket, 1, often)
 				load.goesOn(10)
 				load.right(0)
 				s.signal(unix.SIGTERM)
@@ -273,7 +289,7 @@ func TestServiceManagerWithoutRoom(t *testing.T) {
 		b := newBoss(t, max)
 		s := b.start(serveConfig{Config: c})
 		s.serving(1)
-		load := startLoad(t, c.Socket, 2)
+		load := startLoad(t, c.Socket, 2, often)
 		load.goesOn(10)
 		s.says(says, 1)
 		load.right(0)

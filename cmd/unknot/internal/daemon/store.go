@@ -237,4 +237,4 @@ func listenerOf(fds []int) (*notify.Listener, error) {
 }
 
 // keepFor bounds how long a container's start waits for its listener's copy to be kept.
-const keepFor = 3 * time.Second
+const keepFor = 10 * time.Second

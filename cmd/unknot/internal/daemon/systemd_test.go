@@ -170,7 +170,7 @@ func TestSystemd(t *testing.T) {
 		}
 	}()
 	b.must("start", "unknot.socket")
-	early := startLoad(t, c.Socket, 1) // by which the service is started
+	early := startLoad(t, c.Socket, 1, often) // by which the service is started
 	early.goesOn(10)
 	stored := func() string { return b.property("NFileDescriptorStore") }
 	if n := stored(); n != "2" {
@@ -188,8 +188,8 @@ func TestSystemd(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			before := heldBy(t, b.dir+"/serve.log")
-			load := startLoad(t, c.Socket, 4)
-			for range 5 {
+			load := startLoad(t, c.Socket, 4, often)
+			for range rounds() / 2 {
 				load.goesOn(300)
 				do()
 			}

@@ -325,6 +325,11 @@ rules:
   do: open
   log: true
 - calls: openat
+  where: {path: DIR/x}
+  deadline: 10m
+  do: open
+  log: true
+- calls: openat
   do: open
   log: true
 `, "DIR", dir), nil, "openat")
