@@ -12,5 +12,5 @@ long ./cmd/unknot '^(TestActionGates|TestPlanted|TestRunInheritance|TestRunLoses
 long ./bench/compare '^(TestPower|TestErrorRates)'
 long ./cmd/unknot/internal/tune/sim '^Test(ClosedForms|WaitTargetIs)'
 UNKNOT_MODEL=night go test -timeout 60m -run '^TestModel' ./ring || failed=1
-go test -timeout 60m ./confine -run Scenarios -for 5s || failed=1
+go test -timeout 60m ./confine -run 'Scenarios|Engine|Violations|Agree' -for 5s || failed=1
 exit $failed
