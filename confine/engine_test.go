@@ -31,6 +31,7 @@ func confinedEngine(c Config, ec engine.Config) (*engine.Engine, <-chan *Status,
 	if c.Signals == Strict {
 		ec.Interrupt = engine.NoInterrupt // no signal reaches the thread
 	}
+	ec.StopTimeout = time.Minute // a worker may stand still
 	ec.Cookies = plan.Cookies()
 	ec.PrivateFiles = c.Level == Private
 	ec.ThreadHook = func(th engine.Thread) error {
