@@ -226,7 +226,7 @@ func TestEveryKindOfAnswer(t *testing.T) {
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
 			g := newTargets(t, 9, 1, true)
-			tr := newTracer(t, Config{TGID: os.Getpid()}, v)
+			tr := newTracer(t, Config{TGID: os.Getpid(), Results: true}, v)
 			if err := g.release(); err != nil {
 				t.Fatal(err)
 			}
