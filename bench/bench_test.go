@@ -277,6 +277,9 @@ func TestOverloadDropsOnEveryQueue(t *testing.T) {
 // the tracepoints' may be longer by what the receive thread waits for a CPU after its
 // RECV has returned, which its own clock cannot see: a few handlers.
 func TestTheTwoClocksAgree(t *testing.T) {
+	if testing.Short() {
+		t.Skip("storms twice for each of many")
+	}
 	if err := trace.Probe(); err != nil {
 		t.Skip(err)
 	}
@@ -323,6 +326,9 @@ func TestTheTwoClocksAgree(t *testing.T) {
 // TestTheTwoClocksAgreeByReceiver: with several receivers the waits are kept apart, by
 // the tracepoints and by the engine; each call is in the row of the thread that received it.
 func TestTheTwoClocksAgreeByReceiver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("storms twice for each of many")
+	}
 	if err := trace.Probe(); err != nil {
 		t.Skip(err)
 	}

@@ -258,6 +258,9 @@ func needGo(t *testing.T) {
 
 // TestModel runs the ring's own source under every schedule of each scenario of the size that is asked for.
 func TestModel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles the ring with its model")
+	}
 	needGo(t)
 	names, err := runModel(t, "ring", "list", modelSize())
 	if err != nil || names == "" {

@@ -118,6 +118,9 @@ var long = flag.Bool("long", false, "simulate as many comparisons as the documen
 // TestPowerAndFalseAlarms is where the figures in the package documentation
 // come from (-long -v prints them). It is deterministic.
 func TestPowerAndFalseAlarms(t *testing.T) {
+	if testing.Short() {
+		t.Skip("simulates for seconds")
+	}
 	t.Parallel()
 	n, effects := 100, []float64{0, .05, .10}
 	if *long {

@@ -752,7 +752,7 @@ func TestStartsLeaveNothing(t *testing.T) {
 		return len(list), runtime.NumGoroutine()
 	}
 	files, goroutines := count()
-	starts(100)
+	starts(40)
 	for end := time.Now().Add(hung); ; time.Sleep(time.Millisecond) {
 		f, g := count()
 		if f <= files+2 && g <= goroutines+2 { // the engine retires the last sources later
