@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	storm.Main()
 	testlisteners.Main()
 	flag.Parse()
+	hangDeadline = testDeadline
 	if flag.Lookup("test.bench").Value.String() == "" {
 		os.Exit(m.Run())
 	}
@@ -36,6 +37,9 @@ func TestMain(m *testing.M) {
 	fmt.Print("machine:\nclock:\nloop:\n")
 	os.Exit(code)
 }
+
+// testDeadline is for what must happen, on a machine where a thread may stand still for seconds.
+const testDeadline = 2 * time.Minute
 
 func spec(engine, path string, targets int) Spec {
 	return Spec{Engine: engine, Path: path, Targets: targets, Workers: 2, Queue: 64, DropBatch: 8}
@@ -68,7 +72,7 @@ func TestEveryEngineServesAndLosesNothing(t *testing.T) {
 // wait for the CPU for longer than the shortest of these storms.
 func onceThat(t *testing.T, s Spec, did func(*Result) bool) (r *Result) {
 	t.Helper()
-	for d := 60 * time.Millisecond; d <= 4*time.Second; d *= 2 {
+	for d := 60 * time.Millisecond; d <= time.Minute; d *= 2 {
 		var err error
 		if r, err = Once(t.Context(), s, d, false); err != nil {
 			t.Fatal(err)
@@ -175,7 +179,7 @@ func TestWhatIsDividedIsOfOneWindow(t *testing.T) {
 		s := spec(engine, path, 16)
 		s.Queue, s.DropBatch = 4, 4
 		var r *Result
-		for range 20 {
+		for end := time.Now().Add(testDeadline); time.Now().Before(end); {
 			var err error
 			if r, err = Once(t.Context(), s, WarmUp/5, false); err != nil {
 				t.Fatal(err)
@@ -193,7 +197,7 @@ func TestWhatIsDividedIsOfOneWindow(t *testing.T) {
 // blocked in RECV: no target makes a call, and nothing says so.
 func TestStopWithTargetsThatLive(t *testing.T) {
 	each(t, func(t *testing.T, engine, path string) {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), testDeadline)
 		defer cancel()
 		st, err := storm.Start(ctx, storm.Config{Targets: 2})
 		if err != nil {
@@ -273,6 +277,9 @@ func TestOverloadDropsOnEveryQueue(t *testing.T) {
 // the tracepoints' may be longer by what the receive thread waits for a CPU after its
 // RECV has returned, which its own clock cannot see: a few handlers.
 func TestTheTwoClocksAgree(t *testing.T) {
+	if testing.Short() {
+		t.Skip("storms twice for each of many")
+	}
 	if err := trace.Probe(); err != nil {
 		t.Skip(err)
 	}
@@ -284,8 +291,8 @@ func TestTheTwoClocksAgree(t *testing.T) {
 			s := spec(engine, path, 16)
 			s.Work.Time = work
 			agree, near := false, false
-			for try := 0; try < 20 && !agree; try++ {
-				r, err := Once(t.Context(), s, 200*time.Millisecond, true)
+			for end := time.Now().Add(testDeadline); !agree && time.Now().Before(end); {
+				r, err := Once(t.Context(), s, 100*time.Millisecond, true)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -295,7 +302,11 @@ func TestTheTwoClocksAgree(t *testing.T) {
 					}
 					return
 				}
-				if r.Clock != ClockTracepoints || r.Wait.Count == 0 || r.OwnWait.Count == 0 {
+				if r.Clock != ClockTracepoints {
+					t.Log("the tracer missed some")
+					continue
+				}
+				if r.Wait.Count == 0 || r.OwnWait.Count == 0 {
 					t.Fatalf("clock %s, %d waits, %d by the engine", r.Clock, r.Wait.Count, r.OwnWait.Count)
 				}
 				a, b := r.Wait.Quantile(.5), r.OwnWait.Quantile(.5)
@@ -315,19 +326,26 @@ func TestTheTwoClocksAgree(t *testing.T) {
 // TestTheTwoClocksAgreeByReceiver: with several receivers the waits are kept apart, by
 // the tracepoints and by the engine; each call is in the row of the thread that received it.
 func TestTheTwoClocksAgreeByReceiver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("storms twice for each of many")
+	}
 	if err := trace.Probe(); err != nil {
 		t.Skip(err)
 	}
 	s := spec("unknot", PathQueue, 1)
 	s.Listeners = 16
 	agree := false
-	for try := 0; try < 20 && !agree; try++ {
+	for end := time.Now().Add(testDeadline); !agree && time.Now().Before(end); {
 		r, err := Once(t.Context(), s, 200*time.Millisecond, true)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Lost != 0 || r.Clock != ClockTracepoints {
-			t.Fatalf("clock %s, %d lost", r.Clock, r.Lost)
+		if r.Lost != 0 {
+			t.Fatalf("%d lost", r.Lost)
+		}
+		if r.Clock != ClockTracepoints {
+			t.Log("the tracer missed some")
+			continue
 		}
 		if len(r.ReceiverWaits) != len(r.OwnReceiverWaits) {
 			t.Fatalf("%d receivers by the tracepoints, %d by the engine", len(r.ReceiverWaits), len(r.OwnReceiverWaits))
@@ -387,10 +405,7 @@ func TestWorkIsDone(t *testing.T) {
 }
 
 func TestResultsAreReadable(t *testing.T) {
-	r, err := Once(t.Context(), spec("bare", PathInline, 1), 20*time.Millisecond, false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := onceThat(t, spec("bare", PathInline, 1), func(r *Result) bool { return !math.IsNaN(Percentile(r.RoundTrip, .5)) })
 	var b bytes.Buffer
 	w, err := NewWriter(&b, []string{"a comment"}, [][2]string{{"goos", "linux"}})
 	if err != nil {

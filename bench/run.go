@@ -213,7 +213,7 @@ func once(ctx context.Context, s Spec, d time.Duration, tr *trace.Tracer) (*Resu
 	}
 	// A bound on everything: no repetition takes longer, whatever goes wrong. An
 	// interrupt ends the storm in order, not by killing it under its supervisor.
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+WarmUp+s.Stall+5*hangDeadline)
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), d+WarmUp+s.Stall+max(5*hangDeadline, time.Minute))
 	defer cancel()
 	st, err := startStorms(bound, s, d)
 	if err != nil {

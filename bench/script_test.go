@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,12 +17,19 @@ func TestParts(t *testing.T) {
 	if s.Work, err = ParseWork("sleep:300us+sleep:3ms@300ms+sleep:300us@600ms"); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Once(context.Background(), s, 900*time.Millisecond, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Check(); err != nil {
-		t.Fatal(err)
+	var r *Result
+	// Where the machine stalls, nothing may happen in a part that is not late; then another storm has its say.
+	idle := func(p *Result) bool { return !p.late && (p.Targets.OK == 0 || p.Wait.Count == 0) }
+	for end := time.Now().Add(testDeadline); ; {
+		if r, err = Once(context.Background(), s, 900*time.Millisecond, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Check(); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(r.Parts, idle) || time.Now().After(end) {
+			break
+		}
 	}
 	if len(r.Parts) != 3 {
 		t.Fatalf("%d parts", len(r.Parts))

@@ -49,7 +49,7 @@ func TestSessionRotatesAndDrawsAnew(t *testing.T) {
 
 func TestSessionKeepsWhatIsVoid(t *testing.T) {
 	s := spec("bare", PathInline, 1)
-	s.Load.Arrivals = storm.Process{Kind: storm.Constant, Rate: 1e6} // which one thread cannot make
+	s.Load.Arrivals = storm.Process{Kind: storm.Constant, Rate: 4e5} // which one thread cannot make
 	session := Session{Specs: []Spec{s}, Rounds: 3, Length: 20 * time.Millisecond}
 	for r, err := range session.Run(t.Context()) {
 		if r == nil || r.Void() == nil || err == nil || !strings.HasPrefix(err.Error(), "void: "+s.Name()) {

@@ -82,7 +82,7 @@ type soak struct {
 
 func newSoak(t *testing.T) *soak {
 	s := &soak{t: t, begun: time.Now(), rand: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))}
-	tracer, err := trace.Start(trace.Config{TGID: os.Getpid()})
+	tracer, err := trace.Start(trace.Config{TGID: os.Getpid(), Results: true})
 	var missing *trace.UnavailableError
 	switch {
 	case errors.As(err, &missing):
@@ -99,7 +99,7 @@ func newSoak(t *testing.T) *soak {
 	}
 	s.handler = &soakHandler{limits: limits}
 	s.e, err = engine.New(engine.Config{
-		Handler: s.handler, Workers: 4, Queue: 16, DefaultErrno: unix.EAGAIN,
+		Handler: s.handler, Workers: 4, Queue: 16, DefaultErrno: unix.EAGAIN, StopTimeout: soakHang,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ func newUnknot(s Spec) (Supervisor, error) {
 		}),
 		Inline: s.Path == PathInline, Queue: s.Queue, Workers: s.Workers, DropBatch: s.DropBatch,
 		Policy: s.Policy, Pace: s.Pace, CheckAfter: s.CheckAfter, RaisePriority: s.RaisePriority, WaitTarget: s.WaitTarget,
+		StopTimeout: hangDeadline, // Stop's context is of that
 	}
 	if s.Confine != nil {
 		if err := s.Confine.Confine(&cfg); err != nil {

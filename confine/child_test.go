@@ -49,7 +49,7 @@ func (o order) String() string {
 // start runs the role in a child whose runtime preempts as usual.
 func (o order) start(t testing.TB, role string, env ...string) *testchild.Child {
 	t.Helper()
-	return testchild.StartWith(t, testchild.Options{Env: env, Quiet: true, Deadline: 30*time.Second + 2*o.For}, role, o.String())
+	return testchild.StartWith(t, testchild.Options{Env: env, Quiet: true, Deadline: 3*time.Minute + 2*o.For}, role, o.String())
 }
 
 // A rig is, in a child, a confined thread and what it serves.
@@ -149,7 +149,7 @@ func (r *rig) run(f func() error) (*Status, <-chan error, error) {
 
 // gone waits until the thread has ended: not its goroutine, the thread.
 func gone(tid int) error {
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", tid)); err != nil {
 			return nil
 		}

@@ -31,6 +31,7 @@ func confinedEngine(c Config, ec engine.Config) (*engine.Engine, <-chan *Status,
 	if c.Signals == Strict {
 		ec.Interrupt = engine.NoInterrupt // no signal reaches the thread
 	}
+	ec.StopTimeout = time.Minute // a worker may stand still
 	ec.Cookies = plan.Cookies()
 	ec.PrivateFiles = c.Level == Private
 	ec.ThreadHook = func(th engine.Thread) error {
@@ -86,7 +87,7 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 			}
 			confined := <-status
 			time.Sleep(o.For)
-			for deadline := time.Now().Add(20 * time.Second); e.Counters().Answered < 1000 && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(time.Minute); e.Counters().Answered < 1000 && time.Now().Before(deadline); {
 				time.Sleep(time.Millisecond)
 			}
 			proof, err := evidence(confined)
@@ -282,12 +283,11 @@ var engineStories = map[string]func(*testchild.Conn, order) error{
 		if _, err := e.Add(st.listener); err != nil {
 			return err
 		}
-		stop := runEngine(e)
+		runEngine(e)
 		if err := st.begin(); err != nil {
 			return err
 		}
-		time.Sleep(10 * time.Second)
-		return stop()
+		select {}
 	},
 }
 
@@ -367,9 +367,9 @@ func childEngine(c *testchild.Conn, args []string) error {
 }
 
 func TestEngine(t *testing.T) {
-	starts, times := "descriptors before and after", 1000
-	if testing.Short() {
-		times = 100 // an emulated machine takes 30 ms for each
+	starts, times := "descriptors before and after", 100
+	if thorough() {
+		times = 1000
 	}
 	for _, e := range []struct {
 		order

@@ -34,8 +34,13 @@ func live(t *testing.T, o order, env ...string) string {
 
 var (
 	without = flag.String("without", "", "leave this rule out of TestScenarios, to find what needs it")
-	long    = flag.Duration("for", 300*time.Millisecond, "how long scenarios without an end of their own go on")
+	long    = flag.Duration("for", shortly, "how long scenarios without an end of their own go on; for longer, other tests do more as well")
 )
+
+const shortly = 150 * time.Millisecond
+
+// thorough says that the tests may take minutes.
+func thorough() bool { return *long > shortly }
 
 func TestScenarios(t *testing.T) {
 	for name, s := range scenarios {

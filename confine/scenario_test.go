@@ -49,7 +49,7 @@ var scenarios = map[string]scenario{
 		return err
 	}, beside: func(r *rig) error {
 		b := make([]byte, 7)
-		for range 20000 {
+		for range 60_000 {
 			if n, _ := r.log.ReadAt(b, 0); n == len(b) && string(b) == "a line\n" {
 				return nil
 			}
@@ -321,7 +321,7 @@ func busyThreads(n int) (stop func()) {
 
 // grow makes the heap grow beyond what is mapped and reserved for it.
 func grow(*rig) error {
-	for range 40 {
+	for range 24 { // an arena is 64 MiB
 		b := make([]byte, 4<<20)
 		for i := 0; i < len(b); i += 4096 {
 			b[i] = 1

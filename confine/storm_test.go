@@ -138,9 +138,9 @@ func (s *storm) begin() error {
 	return err
 }
 
-// hears waits until the child says what, at most 20 s.
+// hears waits until the child says what, at most a minute.
 func (s *storm) hears(what byte) error {
-	if err := s.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := s.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	for {
@@ -161,14 +161,14 @@ func (s *storm) rages() error { return s.hears('.') }
 // orphaned waits until each thread has seen that nobody serves it.
 func (s *storm) orphaned() error { return s.hears('E') }
 
-// stop ends the storm and returns what it saw. A call that has no answer makes that fail after 10 s.
+// stop ends the storm and returns what it saw. A call that has no answer makes that fail after a minute.
 func (s *storm) stop() (rep stormReport, err error) {
 	defer s.cmd.Wait()
 	defer s.cmd.Process.Kill()
 	if err := s.begin(); err != nil {
 		return rep, err
 	}
-	if err := s.conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := s.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return rep, err
 	}
 	var b [256]byte

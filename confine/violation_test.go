@@ -216,7 +216,10 @@ func childViolation(c *testchild.Conn, args []string) error {
 
 func TestViolations(t *testing.T) {
 	for _, level := range []Level{Private, Shared} {
-		for _, v := range violations {
+		for i, v := range violations {
+			if level == Shared && v.shared == "" && i%4 != 0 && !thorough() {
+				continue // as at the other level
+			}
 			t.Run(level.String()+"/"+v.name, func(t *testing.T) {
 				t.Parallel()
 				if v.name == "int $0x80" && testchild.Start(t, "int80").Wait() != 0 {

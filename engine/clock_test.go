@@ -21,7 +21,7 @@ func TestTheKeeperAdjustsTheClock(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- e.Run(ctx) }()
-	for end := time.Now().Add(20 * time.Second); !clock.Counts(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !clock.Counts(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Error("calls are still timed by the kernel's clock")
 			break

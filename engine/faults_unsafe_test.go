@@ -397,7 +397,7 @@ func superviseFaulty(c *testchild.Conn, args []string) error {
 		listeners = append(listeners, l)
 	}
 	cfg := engine.Config{
-		Inline: args[1] == "inline", Workers: 2, Queue: 8, DefaultErrno: faultDefault,
+		Inline: args[1] == "inline", Workers: 2, Queue: 8, DefaultErrno: faultDefault, StopTimeout: testDeadline,
 		Handler: engine.HandlerFunc(func(r engine.Request) {
 			if call := r.Data().Args[0]; f.handle != nil {
 				f.handle(r, call)

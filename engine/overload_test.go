@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -142,40 +143,47 @@ func TestQuietListenerLosesNothing(t *testing.T) {
 // One worker does all the work while requests are short. When it is held up, the
 // others are called.
 func TestLoneWorkerIsRelieved(t *testing.T) {
-	var n atomic.Int64
+	var hold, held atomic.Bool
 	enough := make(chan struct{})
 	e, stop := start(t, engine.Config{
 		Handler: engine.HandlerFunc(func(r engine.Request) {
-			if n.Add(1) == 20000 {
+			if hold.CompareAndSwap(true, false) {
+				held.Store(true)
 				<-enough
 			}
 			_ = r.Return(1)
 		}),
 		Queue: 64, Workers: 2,
 	})
-	c := startTarget(t, 4, 10000)
+	c := startTarget(t, 4, endless)
 	mustAdd(t, e, c)
 	c.release()
-	for end := time.Now().Add(testDeadline); e.Counters().Answered < 30000-1; time.Sleep(time.Millisecond) {
+	// One worker does all, or this machine has no such plan.
+	await(t, func() bool { return strings.Contains(plans(e)[0], "near") || e.Counters().Answered > 20_000 })
+	hold.Store(true)
+	await(t, held.Load)
+	seen := e.Counters().Answered
+	for end := time.Now().Add(testDeadline); e.Counters().Answered < seen+5000; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("one handler blocks, and with it all: %+v", e.Counters())
 		}
 	}
 	close(enough)
-	if r := c.results(); r.OK != 40000 {
-		t.Errorf("target saw %+v", r)
-	}
+	c.enough()
+	r := c.results()
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	checkBalance(t, e)
+	if got := checkBalance(t, e); uint64(r.OK) != got.Answered || got.Answered != got.Received {
+		t.Errorf("target saw %+v, counters %+v", r, got)
+	}
 }
 
 // A receive thread that blocks in RECV must still see what others want of it.
 func TestBlockedReceiveIsInterrupted(t *testing.T) {
 	for name, cfg := range paths(engine.HandlerFunc(func(r engine.Request) { _ = r.Return(1) })) {
 		t.Run(name, func(t *testing.T) {
-			for range often(20) {
+			for range often(5) {
 				e, stop := start(t, cfg)
 				c := startTarget(t, 1, 300) // enough to leave epoll
 				mustAdd(t, e, c)

@@ -388,6 +388,11 @@ func TestGo(t *testing.T) {
 				case 2:
 					runtime.Goexit()
 				case 3:
+				case 5: // until there is another one
+					for end := time.Now().Add(testDeadline); high.Load() < 2 && time.Now().Before(end); {
+						runtime.Gosched()
+					}
+					_ = r.Return(1)
 				case 4:
 					if p := r.Detach(); later.CompareAndSwap(0, 1) {
 						go func() { _ = p.Return(1) }()

@@ -39,18 +39,16 @@ func TestProcsFollowHandlers(t *testing.T) {
 				_ = r.Return(1)
 			})
 			e, stop := start(t, c.cfg)
-			target := startTarget(t, 16, 300)
+			target := startTarget(t, 16, endless)
 			mustAdd(t, e, target)
 			target.release()
 			most := 0
-			for over := false; !over; {
-				select {
-				case <-target.out:
-					over = true
-				case <-time.After(time.Millisecond):
-				}
+			// As long as there is something to wait for, and for some windows of what is observed.
+			for end := time.Now().Add(testDeadline); (most != c.adds && most != c.or || e.Counters().Answered < 3000) && time.Now().Before(end); time.Sleep(time.Millisecond) {
 				most = max(most, int(e.Counters().Procs))
 			}
+			target.enough()
+			target.results()
 			if most != c.adds && most != c.or {
 				t.Errorf("%d Ps were added, want %d or %d", most, c.adds, c.or)
 			}
@@ -72,17 +70,14 @@ func TestProcsOfSomebodyElse(t *testing.T) {
 		time.Sleep(100 * time.Microsecond)
 		_ = r.Return(1)
 	})})
-	target := startTarget(t, 16, 300)
+	target := startTarget(t, 16, endless)
 	mustAdd(t, e, target)
 	target.release()
-	for e.Counters().Procs == 0 {
-		select {
-		case <-target.out:
-			t.Fatal("no Ps were added")
-		case <-time.After(time.Millisecond):
-		}
-	}
+	await(t, func() bool { return e.Counters().Procs != 0 })
 	runtime.GOMAXPROCS(had + 7)
+	seen := e.Counters().Answered
+	await(t, func() bool { return e.Counters().Answered > seen+1000 })
+	target.enough()
 	target.results()
 	if err := stop(); err != nil {
 		t.Error(err)

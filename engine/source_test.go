@@ -242,14 +242,16 @@ func TestLateAndDetachedGiveTheirShareBack(t *testing.T) {
 	for _, late := range []bool{true, false} {
 		release := make(chan struct{})
 		cfg := engine.Config{Workers: 2, Receivers: 1, DefaultErrno: unix.EPERM}
-		if late {
-			cfg.HandlerDeadline = 5 * time.Millisecond
+		limits, err := engine.NewLimits(5*time.Millisecond, unix.EPERM) // of those alone that shall be late
+		if err != nil {
+			t.Fatal(err)
 		}
 		cfg.Handler = engine.HandlerFunc(func(r engine.Request) {
 			switch {
 			case r.Data().Args[0]%2 == 0:
 				_ = r.Return(1)
 			case late:
+				r.Limit(limits)
 				<-release
 			default:
 				p := r.Detach()

@@ -4,12 +4,12 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/unknot/unknot/engine"
+	"github.com/unknot/unknot/engine/notify"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,6 +59,26 @@ func TestWaitTargetBoundsTheDepth(t *testing.T) {
 	}
 }
 
+// behind is the handler of a listener with one caller. It counts the other's calls that began between the receipt of a call,
+// on the receive thread, and its handler, however long its target took to make it.
+type behind struct {
+	starts   *atomic.Int64
+	work     func()
+	received int64
+	calls    []int64
+}
+
+func (b *behind) Inlines(*engine.Source, *notify.Data) bool {
+	b.received = b.starts.Load()
+	return false
+}
+
+func (b *behind) Handle(r engine.Request) {
+	b.calls = append(b.calls, b.starts.Load()-b.received)
+	b.work()
+	_ = r.Return(1)
+}
+
 // TestQuietListenerBesideOverload: a listener with one caller beside one of many, whose wait target has its calls dropped, is
 // served in turn, behind none of the other's backlog; it loses none.
 func TestQuietListenerBesideOverload(t *testing.T) {
@@ -79,26 +99,14 @@ func TestQuietListenerBesideOverload(t *testing.T) {
 	})
 	loud, quiet := startTarget(t, 96, 1<<30), startTarget(t, 1, calls)
 	over := mustAdd(t, e, loud)
-	var mu sync.Mutex // of what the quiet one's handler and the test have in common
-	var last int64
-	var between []int64 // the other's calls that were begun from one call to the next
-	s := mustAddWith(t, e, quiet, engine.SourceOptions{Handler: engine.HandlerFunc(func(r engine.Request) {
-		mu.Lock()
-		now := loudStarts.Load()
-		between, last = append(between, now-last), now
-		mu.Unlock()
-		sleep()
-		_ = r.Return(1)
-	})})
+	q := &behind{starts: &loudStarts, work: sleep}
+	s := mustAddWith(t, e, quiet, engine.SourceOptions{Handler: q})
 	loud.release()
 	for end := time.Now().Add(testDeadline); over.Limit().Changes == 0 || over.Counters().Dropped < 100; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no overload: %+v, %+v", over.Limit(), over.Counters())
 		}
 	}
-	mu.Lock()
-	last = loudStarts.Load()
-	mu.Unlock()
 	quiet.release()
 	if r := quiet.results(); r.OK != calls {
 		t.Errorf("the quiet target saw %+v", r)
@@ -106,13 +114,11 @@ func TestQuietListenerBesideOverload(t *testing.T) {
 	if n := s.Counters(); n.Dropped != 0 || n.Answered != calls {
 		t.Errorf("the quiet listener: %+v", n)
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	slices.Sort(between)
-	got, depth := between[calls/2], over.Limit().Depth
-	t.Logf("between two calls of the quiet one %d of the other's began (median; most %d), whose depth is %d", got, between[calls-1], depth)
-	if got > 4 { // each of two workers has one in hand, and may take one more while the quiet target comes back
-		t.Errorf("between two calls of the quiet listener %d of the other's began, whose depth is %d", got, depth)
+	slices.Sort(q.calls)
+	got, depth := q.calls[calls/2], over.Limit().Depth
+	t.Logf("a call of the quiet one was behind %d of the other's (median; most %d), whose depth is %d", got, q.calls[calls-1], depth)
+	if got > 4 { // each of two workers has one in hand, and may take one more
+		t.Errorf("a call of the quiet listener was behind %d of the other's, whose depth is %d", got, depth)
 	}
 	_ = loud.cmd.Process.Kill()
 	if err := stop(); err != nil {

@@ -17,7 +17,7 @@ import (
 // A scenario is a small program over rings of one set.
 type scenario struct {
 	name    string
-	large   bool
+	size    int // who runs it: an index of sizes
 	caps    []int
 	opts    []Option
 	start   uint64 // first position
@@ -68,13 +68,17 @@ var (
 	rationed = []Option{SingleProducer(), Rationed(1)}
 )
 
+// sizes are those of scenarios: seconds in all, a minute each at most, and minutes each.
+var sizes = []string{"quick", "night", "large"}
+
+const night, large = 1, 2
+
 var scenarios = []scenario{
 	// One producer. Without Close, a lost wake-up shows as a ring that is not
 	// empty when nobody can go on.
 	{name: "drop", caps: []int{2}, opts: single, threads: programs("p2 d1 d2 p1", "t1 t2")},
 	{name: "chain", caps: []int{2}, opts: single, threads: programs("p2", "w1", "w1")},
 	{name: "futex", caps: []int{1}, opts: single, threads: programs("p1 d1 p1", "W1f")},
-	{name: "quantum", caps: []int{3}, opts: []Option{SingleProducer(), EvictAtLeast(2)}, threads: programs("p3 d1 d1", "t1 t2", "t1")},
 	{name: "wrap", caps: []int{3}, opts: single, start: ^uint64(1), threads: programs("p2 d2 d1 p1", "W2")},
 	{name: "len", caps: []int{1}, opts: single, threads: programs("p1 d1 d1", "t1 t1", "L L")},
 	// Several producers exclude each other.
@@ -100,40 +104,41 @@ var scenarios = []scenario{
 	// Batches that are given back. Who has one must, or others sleep for good.
 	{name: "ration", caps: []int{2}, opts: rationed, threads: programs("p2", "w1 r", "w1 r")},
 	{name: "rationempty", caps: []int{1}, opts: rationed, threads: programs("p1 p1", "t1", "w1 r")},
-	{name: "rationraised", caps: []int{2}, opts: rationed, threads: programs("p2 s2", "w1", "w1")},
-	// The longest of those that are always run come last, so that mutants are caught by others.
+	// Longer ones come later, so that mutants are caught by others.
 	{name: "set2", caps: []int{1, 1}, opts: single, threads: programs("p1 p1'", "w1", "w1")},
 	{name: "futex2", caps: []int{2}, opts: single, threads: programs("p2", "W1f", "W1")},
-	{name: "mixed", caps: []int{2}, opts: single, threads: programs("p1 d2", "W1", "t2 t1")},
-	{name: "close", caps: []int{2}, opts: single, threads: programs("p1 c", "W1", "W1")},
-	{name: "producers", caps: []int{1}, threads: programs("d1 p1", "d1", "W1")},
-	{name: "lightset", caps: []int{1, 1}, opts: light, threads: programs("p1 d1", "p1'", "W1")},
-	{name: "lightpark", caps: []int{2}, opts: light, threads: programs("p1 p1 d1", "W1", "t1")},
-	{name: "park", caps: []int{2}, opts: single, threads: programs("p2 d1", "W1", "W2")},
+	{name: "quantum", caps: []int{3}, opts: []Option{SingleProducer(), EvictAtLeast(2)}, threads: programs("p3 d1 d1", "t1 t2", "t1")},
+	{name: "rationraised", caps: []int{2}, opts: rationed, threads: programs("p2 s2", "w1", "w1")},
+	{name: "mixed", size: night, caps: []int{2}, opts: single, threads: programs("p1 d2", "W1", "t2 t1")},
+	{name: "close", size: night, caps: []int{2}, opts: single, threads: programs("p1 c", "W1", "W1")},
+	{name: "producers", size: night, caps: []int{1}, threads: programs("d1 p1", "d1", "W1")},
+	{name: "lightset", size: night, caps: []int{1, 1}, opts: light, threads: programs("p1 d1", "p1'", "W1")},
+	{name: "lightpark", size: night, caps: []int{2}, opts: light, threads: programs("p1 p1 d1", "W1", "t1")},
+	{name: "park", size: night, caps: []int{2}, opts: single, threads: programs("p2 d1", "W1", "W2")},
 
-	{name: "ration2", large: true, caps: []int{2}, opts: rationed, threads: programs("p1 p1", "w1 r w1 r", "w1 r")},
-	{name: "rationset", large: true, caps: []int{1, 1}, opts: rationed, threads: programs("p1 p1'", "w1 r", "w1 r w1 r")},
-	{name: "rationclose", large: true, caps: []int{2}, opts: rationed, threads: programs("p2 c", "w1 r w1", "w1 r w1")},
-	{name: "park3", large: true, caps: []int{2}, opts: single, threads: programs("p2 d1", "W1", "W1", "W2")},
-	{name: "park5", large: true, caps: []int{2}, opts: single, threads: programs("p1 p2 d1 d2", "W1", "W2")},
-	{name: "mixed3", large: true, caps: []int{2}, opts: single, threads: programs("p2 d1 d2", "W1", "t2 t1")},
-	{name: "close3", large: true, caps: []int{2}, opts: single, threads: programs("p2 d1 c", "W1", "W1")},
-	{name: "futex3", large: true, caps: []int{1}, opts: single, threads: programs("p1 d1 p1", "W1f", "W1")},
-	{name: "producers3", large: true, caps: []int{2}, threads: programs("d1 p2", "p1 d2", "W1")},
-	{name: "set22", large: true, caps: []int{1, 1}, opts: single, threads: programs("p1", "p1'", "W1", "W1")},
-	{name: "set3", large: true, caps: []int{1, 2}, opts: single, threads: programs("p1 d1", "p1' d1'", "W1", "W1")},
-	{name: "room3", large: true, caps: []int{2}, opts: single, threads: programs("b2 b2 b1", "W1", "W2")},
-	{name: "roomproducers3", large: true, caps: []int{1}, threads: programs("b1 b1", "b1", "w1 w1")},
-	{name: "lightpark2", large: true, caps: []int{2}, opts: light, threads: programs("p2 d1", "W1", "W2")},
-	{name: "lightset22", large: true, caps: []int{1, 1}, opts: light, threads: programs("p1", "p1'", "W1", "W1")},
-	{name: "cap4", large: true, caps: []int{4}, opts: single, threads: programs("p3 d2 d4", "W2", "t3 t3")},
+	{name: "ration2", size: large, caps: []int{2}, opts: rationed, threads: programs("p1 p1", "w1 r w1 r", "w1 r")},
+	{name: "rationset", size: large, caps: []int{1, 1}, opts: rationed, threads: programs("p1 p1'", "w1 r", "w1 r w1 r")},
+	{name: "rationclose", size: large, caps: []int{2}, opts: rationed, threads: programs("p2 c", "w1 r w1", "w1 r w1")},
+	{name: "park3", size: large, caps: []int{2}, opts: single, threads: programs("p2 d1", "W1", "W1", "W2")},
+	{name: "park5", size: large, caps: []int{2}, opts: single, threads: programs("p1 p2 d1 d2", "W1", "W2")},
+	{name: "mixed3", size: large, caps: []int{2}, opts: single, threads: programs("p2 d1 d2", "W1", "t2 t1")},
+	{name: "close3", size: large, caps: []int{2}, opts: single, threads: programs("p2 d1 c", "W1", "W1")},
+	{name: "futex3", size: large, caps: []int{1}, opts: single, threads: programs("p1 d1 p1", "W1f", "W1")},
+	{name: "producers3", size: large, caps: []int{2}, threads: programs("d1 p2", "p1 d2", "W1")},
+	{name: "set22", size: large, caps: []int{1, 1}, opts: single, threads: programs("p1", "p1'", "W1", "W1")},
+	{name: "set3", size: large, caps: []int{1, 2}, opts: single, threads: programs("p1 d1", "p1' d1'", "W1", "W1")},
+	{name: "room3", size: large, caps: []int{2}, opts: single, threads: programs("b2 b2 b1", "W1", "W2")},
+	{name: "roomproducers3", size: large, caps: []int{1}, threads: programs("b1 b1", "b1", "w1 w1")},
+	{name: "lightpark2", size: large, caps: []int{2}, opts: light, threads: programs("p2 d1", "W1", "W2")},
+	{name: "lightset22", size: large, caps: []int{1, 1}, opts: light, threads: programs("p1", "p1'", "W1", "W1")},
+	{name: "cap4", size: large, caps: []int{4}, opts: single, threads: programs("p3 d2 d4", "W2", "t3 t3")},
 }
 
-// ModelScenarios lists the scenarios, the large ones too if asked.
-func ModelScenarios(large bool) []string {
+// ModelScenarios lists the scenarios of a size, and of those below.
+func ModelScenarios(size string) []string {
 	var names []string
 	for _, s := range scenarios {
-		if large || !s.large {
+		if s.size <= slices.Index(sizes, size) {
 			names = append(names, s.name)
 		}
 	}

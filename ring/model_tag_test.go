@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-var large = flag.Bool("large", false, "run the large scenarios too")
+var size = flag.String("size", "night", "which scenarios: quick, night or large")
 
 // TestModelDirect runs the scenarios in this process: go test -tags ringmodel -run ModelDirect.
 func TestModelDirect(t *testing.T) {
-	for _, name := range ModelScenarios(*large) {
+	for _, name := range ModelScenarios(*size) {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
 			res, err := ModelCheck(name, 1e8)

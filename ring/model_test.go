@@ -28,11 +28,20 @@ const (
 
 var modelProgram = sync.OnceValues(buildModelProgram)
 
-// mutantNames lists the mutants, one in six of them unless UNKNOT_MODEL says large or mutants: compiling each takes time, too.
+// modelSize is which scenarios are run: UNKNOT_MODEL=night adds those that take up to a minute each, large those that take
+// minutes. Both have all mutants.
+func modelSize() string {
+	if s := os.Getenv("UNKNOT_MODEL"); s != "" {
+		return s
+	}
+	return "quick"
+}
+
+// mutantNames lists the mutants, one in twelve of them unless UNKNOT_MODEL says more: compiling each takes time, too.
 func mutantNames() (names []string, err error) {
 	files, err := filepath.Glob(mutantDir + "/*.patch")
 	for i, f := range files {
-		if i%6 == 0 || os.Getenv("UNKNOT_MODEL") != "" {
+		if i%12 == 0 || modelSize() != "quick" {
 			names = append(names, strings.TrimSuffix(filepath.Base(f), ".patch"))
 		}
 	}
@@ -115,17 +124,17 @@ import (
 ` + imports.String() + `)
 
 var forms = map[string]struct {
-	names func(large bool) []string
+	names func(size string) []string
 	check func(name string, limit int) (model.Result, error)
 }{
 	"ring": {ring.ModelScenarios, ring.ModelCheck},
 ` + table.String() + `}
 
-// Arguments: what to check, which scenario. Output: one line, or the schedule that failed.
+// Arguments: what to check, which scenario, or "list" and a size. Output: one line, or the schedule that failed.
 func main() {
 	form, scenario := os.Args[1], os.Args[2]
-	if scenario == "list" || scenario == "listlarge" {
-		for _, n := range forms[form].names(scenario == "listlarge") {
+	if scenario == "list" {
+		for _, n := range forms[form].names(os.Args[3]) {
 			fmt.Println(n)
 		}
 		return
@@ -215,14 +224,14 @@ func applyPatch(patch, file, text string) (string, bool, error) {
 }
 
 // runModel runs one scenario of one form of the ring and returns what it printed.
-func runModel(t *testing.T, form, scenario string) (string, error) {
+func runModel(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	program, err := modelProgram()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	cmd := exec.Command(program, form, scenario)
+	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -234,14 +243,11 @@ func runModel(t *testing.T, form, scenario string) (string, error) {
 }
 
 func modelDeadline() time.Duration {
-	if modelLarge() {
+	if modelSize() == "large" {
 		return 30 * time.Minute
 	}
 	return 5 * time.Minute // some seconds on a quiet machine
 }
-
-// modelLarge asks for the scenarios that take minutes.
-func modelLarge() bool { return os.Getenv("UNKNOT_MODEL") == "large" }
 
 func needGo(t *testing.T) {
 	t.Helper()
@@ -250,17 +256,15 @@ func needGo(t *testing.T) {
 	}
 }
 
-// TestModel runs the ring's own source under every schedule of each
-// scenario. UNKNOT_MODEL=large adds the scenarios that take minutes.
+// TestModel runs the ring's own source under every schedule of each scenario of the size that is asked for.
 func TestModel(t *testing.T) {
-	needGo(t)
-	list := "list"
-	if modelLarge() {
-		list = "listlarge"
+	if testing.Short() {
+		t.Skip("compiles the ring with its model")
 	}
-	names, err := runModel(t, "ring", list)
-	if err != nil {
-		t.Fatal(names, err)
+	needGo(t)
+	names, err := runModel(t, "ring", "list", modelSize())
+	if err != nil || names == "" {
+		t.Fatalf("UNKNOT_MODEL=%s: %v\n%s", modelSize(), err, names)
 	}
 	for _, name := range strings.Fields(names) {
 		t.Run(name, func(t *testing.T) {
@@ -275,13 +279,16 @@ func TestModel(t *testing.T) {
 }
 
 // TestModelMutants checks the checker: each patch in testdata/mutants puts a defect
-// into the ring, and at least one scenario must fail because of it. That takes minutes, so it is
-// one in six of them unless UNKNOT_MODEL says large or mutants.
+// into the ring, and at least one scenario must fail because of it.
 func TestModelMutants(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles the ring with its mutants")
 	}
 	needGo(t)
+	size := modelSize()
+	if size == "large" {
+		size = "night" // which catches them all
+	}
 	mutants, err := mutantNames()
 	if err != nil || len(mutants) == 0 {
 		t.Fatal("no mutants", err)
@@ -289,7 +296,7 @@ func TestModelMutants(t *testing.T) {
 	for _, mutant := range mutants {
 		t.Run(mutant, func(t *testing.T) {
 			t.Parallel()
-			names, err := runModel(t, mutant, "list")
+			names, err := runModel(t, mutant, "list", size)
 			if err != nil {
 				t.Fatal(names, err)
 			}

@@ -97,7 +97,7 @@ func TestPushWait(t *testing.T) {
 		go func() { done <- q.PushWait([]uint64{4, 5, 6, 7, 8, 9, 10}) }()
 		var got []uint64
 		buf := make([]uint64, 1)
-		within(t, 10*time.Second, "the wait for room", func() {
+		within(t, time.Minute, "the wait for room", func() {
 			for len(got) < 10 {
 				got = append(got, buf[:q.TryPop(buf)]...)
 			}
@@ -120,7 +120,7 @@ func TestCloseEndsPushWait(t *testing.T) {
 			for i := range counts {
 				waiting.Go(func() { counts[i] = q.PushWait([]uint64{1, 2, 3}) })
 			}
-			within(t, 10*time.Second, "PushWait of a closed queue", func() {
+			within(t, time.Minute, "PushWait of a closed queue", func() {
 				for q.Len() != 2 {
 					time.Sleep(time.Millisecond)
 				}
@@ -302,7 +302,7 @@ func TestPopSleepsUntilPush(t *testing.T) {
 				}
 			})
 		}
-		within(t, 20*time.Second, "the hand-over", func() {
+		within(t, time.Minute, "the hand-over", func() {
 			for v := uint64(0); v < n; {
 				if q.Push([]uint64{v}) == 1 {
 					v++
@@ -380,7 +380,7 @@ func TestSetTakesTurns(t *testing.T) {
 	}
 	s.Remove(a)
 	s.Close()
-	within(t, 10*time.Second, "Pop of a closed set", func() {
+	within(t, time.Minute, "Pop of a closed set", func() {
 		if n := c.Pop(buf); n != 0 {
 			t.Errorf("popped %v of a closed set", buf[:n])
 		}
@@ -429,7 +429,7 @@ func TestRationed(t *testing.T) {
 		woken <- dst[0]
 	}()
 	a.Done()
-	within(t, 10*time.Second, "Pop", func() {
+	within(t, time.Minute, "Pop", func() {
 		if got := <-woken; got != 6 {
 			t.Errorf("popped %d", got)
 		}

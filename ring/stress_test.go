@@ -32,7 +32,7 @@ func TestWithHooks(t *testing.T) {
 	}
 	needGo(t)
 	t.Parallel()
-	cmd := exec.Command(goCommand(), "test", "-count=1", "-timeout=3m", "-tags", "ringchaos",
+	cmd := exec.Command(goCommand(), "test", "-count=1", "-timeout=10m", "-vet=off", "-tags", "ringchaos",
 		"-run", "^Test(ExactlyOnce|NoLostWake|Set)", "-v", ".")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -345,12 +345,13 @@ func TestNoAllocs(t *testing.T) {
 	}
 }
 
-// TestSleepersUseNoCPU parks consumers of both kinds, and producers, for a second.
+// TestSleepersUseNoCPU parks consumers of both kinds, and producers, and looks at what a while costs.
 // It does so in a process of its own, where no other test has left anything running.
 func TestSleepersUseNoCPU(t *testing.T) {
 	const alone = "UNKNOT_RING_ALONE"
 	if os.Getenv(alone) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestSleepersUseNoCPU$", "-test.v", "-test.timeout=1m")
+		t.Parallel()
+		cmd := exec.Command(os.Args[0], "-test.run=^TestSleepersUseNoCPU$", "-test.v", "-test.timeout=10m")
 		cmd.Env = append(os.Environ(), alone+"=1")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -360,14 +361,15 @@ func TestSleepersUseNoCPU(t *testing.T) {
 		return
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	second := func() time.Duration {
+	const span = 400 * time.Millisecond
+	spent := func() time.Duration {
 		before := cpuTime(t)
-		time.Sleep(time.Second)
+		time.Sleep(span)
 		return cpuTime(t) - before
 	}
 	// The whole process is charged, and on a busy machine the runtime's own
 	// threads cost more than on a quiet one: what they use without consumers.
-	idle := max(second(), second())
+	idle := max(spent(), spent())
 	r := New[uint64](8)
 	const each = 4
 	var ended sync.WaitGroup
@@ -384,27 +386,27 @@ func TestSleepersUseNoCPU(t *testing.T) {
 	for range each {
 		ended.Go(func() { full.PushWait(make([]uint64, 1)) })
 	}
-	within(t, 10*time.Second, "falling asleep", func() {
+	within(t, time.Minute, "falling asleep", func() {
 		for r.lot.nwait.Load()&^fenced != 2*each || full.gate.resume.Load() == 0 {
 			time.Sleep(time.Millisecond)
 		}
 	})
 	time.Sleep(20 * time.Millisecond) // let the last one get into the kernel
-	// The rarest poll uses more: a thread that wakes every millisecond 10 ms and more.
+	// The rarest poll uses more: a thread that wakes every millisecond 4 ms and more.
 	const limit = time.Millisecond
 	var used time.Duration
-	for range 8 {
-		if used = second() - idle; used < limit {
+	for range 20 {
+		if used = spent() - idle; used < limit {
 			break
 		}
 	}
-	t.Logf("%d sleeping consumers and producers used %v of CPU in 1 s beyond the %v of an idle process", 3*each, used, idle)
+	t.Logf("%d sleeping consumers and producers used %v of CPU in %v beyond the %v of an idle process", 3*each, used, span, idle)
 	if used >= limit {
-		t.Errorf("sleepers used %v of CPU in 1 s beyond the %v of an idle process", used, idle)
+		t.Errorf("sleepers used %v of CPU in %v beyond the %v of an idle process", used, span, idle)
 	}
 	r.Close()
 	full.Close()
-	within(t, 10*time.Second, "waking up", ended.Wait)
+	within(t, time.Minute, "waking up", ended.Wait)
 }
 
 func cpuTime(t *testing.T) time.Duration {

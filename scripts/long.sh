@@ -12,6 +12,6 @@ long ./cmd/unknot '^(TestActionGates|TestColumns|TestPlanted|TestPoliciesIn|Test
 long ./bench/compare '^(TestPower|TestErrorRates)'
 long ./cmd/unknot/internal/daemon '^Test(StoppedForLong|Kill|Upgrade|ServiceManagerKeeps|Systemd$)'
 long ./cmd/unknot/internal/tune/sim '^Test(ClosedForms|WaitTargetIs)'
-UNKNOT_MODEL=mutants go test -timeout 60m -run '^TestModelMutants' ./ring || failed=1
-go test -timeout 60m ./confine -run Scenarios -for 5s || failed=1
+UNKNOT_MODEL=night go test -timeout 60m -run '^TestModel' ./ring || failed=1
+go test -timeout 60m ./confine -run 'Scenarios|Engine|Violations|Agree' -for 5s || failed=1
 exit $failed

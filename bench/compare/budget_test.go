@@ -43,7 +43,7 @@ func TestABudgetGoesToTheRowsWithoutAVerdict(t *testing.T) {
 	var rep *Report
 	var files [2]string
 	// A machine with much other work runs few in a time.
-	for budget := 4 * time.Second; budget < 5*time.Minute; budget *= 4 {
+	for budget := time.Second; budget < 5*time.Minute; budget *= 4 {
 		var old, new string
 		old, log = benchmarks(t, "old", at("1000")...)
 		new, _ = benchmarks(t, "new", at("n % 2 ? (n % 4 == 1 ? 2700 : 2610) : (n % 4 ? 410 : 420)")...)
@@ -113,14 +113,20 @@ func TestABudgetFindsAndEnds(t *testing.T) {
 		if c.want == Pass {
 			oldValue = "1000"
 		}
-		rep, _, _ := measured(t, side("old", oldValue), side("new", c.new), time.Minute, Options{})
+		// It ends with the last verdict, at one of twenty looks. A machine with much other work runs few in a time.
+		var rep *Report
+		for budget := 2 * time.Second; budget < 5*time.Minute; budget *= 4 {
+			if rep, _, _ = measured(t, side("old", oldValue), side("new", c.new), budget, Options{}); rep.Verdict != Inconclusive {
+				break
+			}
+		}
 		if r := rep.row(t, "A-2", "sec/op"); r.Verdict != c.want || rep.Verdict != c.want {
 			t.Errorf("%s: %s, %s", c.name, r.Verdict, r.Reason)
 		}
 	}
 	// What one side lacks needs no rounds: it ends at once, and says so.
 	old, _ := benchmarks(t, "old", "A", "1000")
-	rep, _, _ := measured(t, old, side("new", "1000"), time.Minute, Options{AllowNew: true})
+	rep, _, _ := measured(t, old, side("new", "1000"), 10*time.Second, Options{AllowNew: true})
 	if r := rep.row(t, "C-2", "sec/op"); r.Verdict != New || rep.Verdict != Pass {
 		t.Errorf("new: %s, %s", r.Verdict, rep.Verdict)
 	}
@@ -135,7 +141,7 @@ func TestABudgetFindsAndEnds(t *testing.T) {
 // them.
 func TestWhatCannotRunAlone(t *testing.T) {
 	command := `case {bench} in .) echo BenchmarkA 1 100 ns/op; echo BenchmarkB 1 100 ns/op ;; *) echo BenchmarkC 1 1 ns/op ;; esac`
-	rep, files, _ := measured(t, command, command, time.Minute, Options{})
+	rep, files, _ := measured(t, command, command, 10*time.Second, Options{})
 	if rep.Verdict != Pass || len(rep.Rows) != 2 || strings.Contains(files[0], "BenchmarkC") {
 		t.Errorf("%s, %d rows\n%s", rep.Verdict, len(rep.Rows), files[0])
 	}
@@ -218,7 +224,9 @@ func TestBothSidesOfAPairRunAsOften(t *testing.T) {
 			t.Fatal(err)
 		}
 		ran := strings.Fields(string(b))
-		if len(ran) != 7 || ran[0] != "100ms" || strings.Count(string(b), "2500000x") != 3 || strings.Count(string(b), "2500x") != 3 {
+		// What the host disturbed ran again.
+		a, c := strings.Count(string(b), "2500000x"), strings.Count(string(b), "2500x")
+		if ran[0] != "100ms" || a < 3 || c < 3 || a+c+strings.Count(string(b), "100ms") != len(ran) {
 			t.Errorf("%s ran %q", side, ran)
 		}
 	}

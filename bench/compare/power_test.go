@@ -118,14 +118,17 @@ var long = flag.Bool("long", false, "simulate as many comparisons as the documen
 // TestPowerAndFalseAlarms is where the figures in the package documentation
 // come from (-long -v prints them). It is deterministic.
 func TestPowerAndFalseAlarms(t *testing.T) {
-	n := 100
+	if testing.Short() {
+		t.Skip("simulates for seconds")
+	}
+	t.Parallel()
+	n, effects := 100, []float64{0, .05, .10}
 	if *long {
-		n = 400
+		n, effects = 400, []float64{0, .02, .05, .08, .10}
 	}
 	const rounds = 50
 	ranks := func(m *machine, rounds int, effect float64) pair { return m.interleaved(rounds, effect) }
 	u := func(m *machine, rounds int, effect float64) pair { return unpaired(m.interleaved(rounds, effect)) }
-	effects := []float64{0, .02, .05, .08, .10}
 	got := map[string]map[float64]figure{}
 	for _, d := range []struct {
 		name    string

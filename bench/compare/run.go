@@ -325,6 +325,10 @@ func (s *execution) benchtime(name string) string {
 // quoteWord is quote, but always in quotes: a regular expression is no file name.
 func quoteWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
+// waitDelay is how long a command that was ended, or has left a process behind, may hold on to its output. A machine that
+// stalls takes some of it from the reader.
+var waitDelay = 10 * time.Second
+
 // runCommand returns what a command printed, which has at least one result, unless
 // there may be nothing, with the names of the benchmarks in it and their ns/op, if they
 // have that, and what else used the machine meanwhile.
@@ -339,7 +343,7 @@ func runCommand(ctx context.Context, command string, timeout time.Duration, noth
 	// All of the group: a shell would leave its children behind. SIGTERM lets
 	// them remove their temporary files; who ignores it is killed below.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = 3 * time.Second
+	cmd.WaitDelay = waitDelay
 	var out bytes.Buffer
 	errs := &tail{limit: 4 << 10}
 	cmd.Stdout, cmd.Stderr = &out, errs

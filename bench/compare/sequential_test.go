@@ -112,7 +112,11 @@ var updateDocs = flag.Bool("update", false, "write the table of error rates into
 // TestErrorRatesWithABudget holds the levels of the table in docs/gate.md, and with -long, which simulates for a
 // minute, the table. It is deterministic.
 func TestErrorRatesWithABudget(t *testing.T) {
-	few, sigmas := 10, 4. // chance is larger in fewer
+	if testing.Short() {
+		t.Skip("simulates for seconds")
+	}
+	t.Parallel()
+	few, sigmas := 20, 4. // chance is larger in fewer
 	if *long || *updateDocs {
 		few, sigmas = 1, 2
 	}

@@ -76,7 +76,7 @@ func compute(d time.Duration) {
 // computed is known, however long its thread had no CPU before.
 func TestDescriptorsAreNoAnswers(t *testing.T) {
 	const work = 50 * time.Microsecond
-	r := recordedOf(t, &descriptors{work: work}, 1, 400)
+	r := recordedOf(t, func() supervisor { return &descriptors{work: work} }, 1, 400)
 	v := r.Service()
 	if v.Dispatch != Checked || v.Known < v.Served-1 {
 		t.Fatalf("service known of %d of %d calls", v.Known, v.Served)

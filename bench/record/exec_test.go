@@ -72,7 +72,7 @@ func TestSleptAfterExec(t *testing.T) {
 	if err := trace.Probe(); err != nil {
 		t.Skip(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testDeadline)
 	defer cancel()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -86,7 +86,7 @@ func TestSleptAfterExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(testDeadline))
 	target := exec.CommandContext(ctx, "/proc/self/exe")
 	target.Env = append(os.Environ(), execEnv+"=before", "GODEBUG=asyncpreemptoff=1", "GORACE=atexit_sleep_ms=0")
 	target.ExtraFiles, target.Stderr = []*os.File{theirs}, os.Stderr

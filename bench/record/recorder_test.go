@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// testDeadline is for what must happen, on a machine where a thread may stand still for seconds.
+const testDeadline = 3 * time.Minute
+
 // A supervisor is a bench.Supervisor as far as it is needed here.
 type supervisor interface {
 	Serve(...*notify.Listener) error
@@ -40,9 +43,9 @@ type supervisor interface {
 // storming has do happen while a supervisor in this process is under a storm.
 func storming(t testing.TB, sup supervisor, s bench.Spec, do func(*storm.Storm)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testDeadline)
 	defer cancel()
-	load, err := s.Load.Config(s.Targets, 0, 5*time.Second, 1)
+	load, err := s.Load.Config(s.Targets, 0, time.Minute, 1) // of an open loop, whose start may be late
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +61,7 @@ func storming(t testing.TB, sup supervisor, s bench.Spec, do func(*storm.Storm))
 		t.Fatal(err)
 	}
 	do(st)
-	if _, err := st.Halt(10 * time.Second); err != nil {
+	if _, err := st.Halt(testDeadline); err != nil {
 		t.Fatal(err)
 	}
 	if err := st.RingUntil(func() error { return sup.Stop(ctx) }); err != nil {
@@ -70,34 +73,37 @@ func storming(t testing.TB, sup supervisor, s bench.Spec, do func(*storm.Storm))
 // were made.
 func recorded(t *testing.T, s bench.Spec, calls int) *Recording {
 	t.Helper()
-	sup, err := bench.New(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return recordedOfLoad(t, sup, s, calls)
+	return recordedOfLoad(t, func() (supervisor, error) { return bench.New(s) }, s, calls)
 }
 
-func recordedOf(t *testing.T, sup supervisor, targets, calls int) *Recording {
+func recordedOf(t *testing.T, sup func() supervisor, targets, calls int) *Recording {
 	t.Helper()
-	return recordedOfLoad(t, sup, bench.Spec{Targets: targets}, calls)
+	return recordedOfLoad(t, func() (supervisor, error) { return sup(), nil }, bench.Spec{Targets: targets}, calls)
 }
 
-func recordedOfLoad(t *testing.T, sup supervisor, s bench.Spec, calls int) (r *Recording) {
+// recordedOfLoad records again, a storm of its own, where the recorder stood still and therefore lost some.
+func recordedOfLoad(t *testing.T, start func() (supervisor, error), s bench.Spec, calls int) (r *Recording) {
 	t.Helper()
 	if err := trace.Probe(); err != nil {
 		t.Skip(err)
 	}
-	storming(t, sup, s, func(*storm.Storm) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		var err error
-		if r, err = Record(ctx, Config{PID: os.Getpid(), MaxCalls: calls}); err != nil {
+	for end := time.Now().Add(testDeadline); r == nil || r.Lost.Overrun+r.Lost.Missed > 0 && time.Now().Before(end); {
+		sup, err := start()
+		if err != nil {
 			t.Fatal(err)
 		}
-		if ctx.Err() != nil {
-			t.Fatalf("%d calls in a minute", len(r.Calls))
-		}
-	})
+		storming(t, sup, s, func(*storm.Storm) {
+			ctx, cancel := context.WithTimeout(t.Context(), testDeadline)
+			defer cancel()
+			var err error
+			if r, err = Record(ctx, Config{PID: os.Getpid(), MaxCalls: calls}); err != nil {
+				t.Fatal(err)
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("%d calls in %v", len(r.Calls), testDeadline)
+			}
+		})
+	}
 	return r
 }
 
@@ -196,7 +202,7 @@ func TestRecordOfAZombie(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = sup.Wait() }()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testDeadline)
 	defer cancel()
 	if r, err := Record(ctx, Config{PID: sup.Process.Pid}); !errors.Is(err, ErrEmpty) || ctx.Err() != nil {
 		t.Errorf("%v, %v; %v", r, err, ctx.Err())
@@ -242,7 +248,7 @@ func (s *silent) Stop(ctx context.Context) error {
 }
 
 func TestServiceOfWhoeverNeverAsksIsUnknown(t *testing.T) {
-	r := recordedOf(t, &silent{}, 4, 1000)
+	r := recordedOf(t, func() supervisor { return &silent{} }, 4, 1000)
 	checkRecorded(t, r, bench.Spec{Targets: 4}, 1000)
 	if v := r.Service(); v.Times != nil || v.Known != 0 || v.Served < 990 {
 		t.Errorf("%d of %d services are known", v.Known, v.Served)

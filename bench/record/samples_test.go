@@ -216,7 +216,7 @@ func TestSamplesOfASupervisor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.ukr")
 	w := NewSampleFile(path)
 	storming(t, sup, spec, func(*storm.Storm) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), testDeadline)
 		defer cancel()
 		s := Sampler{Config: Config{PID: os.Getpid(), Duration: time.Hour, MaxCalls: MaxCalls}, Every: 50 * time.Millisecond, For: 20 * time.Millisecond}
 		taken := 0

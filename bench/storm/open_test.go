@@ -330,7 +330,7 @@ func TestMoreThreadsThanHolders(t *testing.T) {
 	for _, n := range held {
 		answer(t, s.Listener(), n)
 	}
-	r, err := s.Halt(10 * time.Second)
+	r, err := s.Halt(testDeadline)
 	if err != nil || r.Lost > 0 {
 		t.Fatalf("%d threads did not end, %v", r.Lost, err)
 	}

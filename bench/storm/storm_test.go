@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const testDeadline = 20 * time.Second
+const testDeadline = 2 * time.Minute
 
 func begin(t *testing.T, c Config) *Storm {
 	t.Helper()

@@ -25,7 +25,7 @@ import (
 
 // deadline bounds every test: targets older than that are killed, which ends
 // their supervisor too.
-const deadline = 15 * time.Second
+const deadline = 3 * time.Minute
 
 // roleEnv makes the test binary something else: "targets THREADS CALLS", a
 // process whose threads make trapped calls, or "pidns", a supervisor that traces

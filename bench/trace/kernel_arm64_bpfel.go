@@ -162,6 +162,7 @@ const (
 	kernelProgSwitched  = "switched"
 	kernelProgWaking    = "waking"
 	kernelVarBank       = "bank"
+	kernelVarByResult   = "by_result"
 	kernelVarChosen     = "chosen"
 	kernelVarDisplacing = "displacing"
 	kernelVarDropErrno  = "drop_errno"
@@ -255,6 +256,7 @@ type kernelMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
 	Bank       *ebpf.VariableSpec `ebpf:"bank"`
+	ByResult   *ebpf.VariableSpec `ebpf:"by_result"`
 	Chosen     *ebpf.VariableSpec `ebpf:"chosen"`
 	Displacing *ebpf.VariableSpec `ebpf:"displacing"`
 	DropErrno  *ebpf.VariableSpec `ebpf:"drop_errno"`
@@ -326,6 +328,7 @@ func (m *kernelMaps) Close() error {
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
 	Bank       *ebpf.Variable `ebpf:"bank"`
+	ByResult   *ebpf.Variable `ebpf:"by_result"`
 	Chosen     *ebpf.Variable `ebpf:"chosen"`
 	Displacing *ebpf.Variable `ebpf:"displacing"`
 	DropErrno  *ebpf.Variable `ebpf:"drop_errno"`

@@ -44,7 +44,7 @@ type Report struct {
 	Seen    uint64 // RECVs that returned a notification, followed (Config.Sample) or not
 	Elapsed time.Duration
 
-	// What the ioctls returned, followed or not. ID_VALID's successes are not counted.
+	// With Config.Results, what the ioctls returned, followed or not. ID_VALID's successes are not counted.
 	Results [numIoctls][numResults]uint64
 }
 

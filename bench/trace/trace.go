@@ -54,6 +54,8 @@ type Config struct {
 	// Explain also keeps the slowest call of each interval with what its threads
 	// did meanwhile (Report.Slowest). It implies Stages, and costs more.
 	Explain bool
+	// Results has what the ioctls return counted (Report.Results), at a small cost for each.
+	Results bool
 	// Sample follows one notification in so many; 0 and 1 follow all. Which ones
 	// is drawn at the target before the call, or without Stages, and where a
 	// supervisor lives in a PID namespace, by the notification's id. Only followed
@@ -151,7 +153,7 @@ func startVariant(c Config, v variant) (*Tracer, error) {
 	}
 	set := map[string]any{
 		kernelVarNearLog2: near, kernelVarFarLog2: far, kernelVarDropErrno: -int32(c.DropErrno),
-		kernelVarStages: c.Stages, kernelVarExplain: c.Explain,
+		kernelVarStages: c.Stages, kernelVarExplain: c.Explain, kernelVarByResult: c.Results,
 		kernelVarSampled: uint32(math.MaxUint32 / uint32(c.Sample)),
 	}
 	ns, err := bpf.OwnNamespace()

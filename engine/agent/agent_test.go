@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is for what must happen; only a failure takes as long.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // eventually waits until f holds.
 func eventually(t *testing.T, what string, f func() bool) {
@@ -83,6 +83,9 @@ func start(t *testing.T, cfg Config) *rig {
 	r := &rig{t: t, log: &lines{}, got: make(chan served, 300), path: filepath.Join(t.TempDir(), "agent.sock")}
 	if cfg.Path == "" && cfg.Listener == nil {
 		cfg.Path = r.path
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = patience
 	}
 	if cfg.Serve == nil {
 		cfg.Serve = func(s State, l *notify.Listener) error {

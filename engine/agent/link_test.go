@@ -121,7 +121,7 @@ type load struct {
 
 func startLoad(t *testing.T, threads int, flags notify.InstallFlags, journal int) *load {
 	t.Helper()
-	c := testchild.StartWith(t, testchild.Options{Env: []string{"GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=16"}, Deadline: 100 * time.Second}, "callers", fmt.Sprint(threads), fmt.Sprint(uint32(flags)))
+	c := testchild.StartWith(t, testchild.Options{Env: []string{"GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=16"}, Deadline: 2 * patience}, "callers", fmt.Sprint(threads), fmt.Sprint(uint32(flags)))
 	l, err := notify.RecvListener(c.UnixConn)
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ var echo = engine.HandlerFunc(func(r engine.Request) {
 
 func runEngine(t *testing.T) *engine.Engine {
 	t.Helper()
-	e, err := engine.New(engine.Config{Handler: echo, Workers: 2})
+	e, err := engine.New(engine.Config{Handler: echo, Workers: 2, StopTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -277,7 +277,7 @@ func startLXC(t *testing.T, cfg LXCConfig) (*LXC, *lines) {
 // startEngine runs an engine for what a front is to serve.
 func startEngine(t *testing.T, cfg engine.Config) (*engine.Engine, func(LXCContainer, *notify.Listener) error, context.CancelFunc) {
 	t.Helper()
-	cfg.Handler, cfg.DefaultErrno = lxcHandler, unix.EXDEV
+	cfg.Handler, cfg.DefaultErrno, cfg.StopTimeout = lxcHandler, unix.EXDEV, patience
 	e, err := engine.New(cfg)
 	if err != nil {
 		t.Fatal(err)

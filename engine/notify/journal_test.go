@@ -174,6 +174,7 @@ func childCallers(c *testchild.Conn, args []string) error {
 func TestHeld(t *testing.T) {
 	for name, flags := range map[string]string{"": "0", "wait killable": fmt.Sprint(uint32(WaitKillableRecv))} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if flags != "0" {
 				if err := FeatureWaitKillable.Probe(); err != nil {
 					t.Skip(err)

@@ -221,7 +221,7 @@ func TestHangup(t *testing.T) {
 	wait := func() uint32 {
 		t.Helper()
 		var ev [1]unix.EpollEvent
-		for range 20 {
+		for range 120 {
 			if n, err := unix.EpollWait(ep, ev[:], 1000); n == 1 && err == nil {
 				return ev[0].Events
 			}

@@ -205,7 +205,7 @@ func (g *tgt) kill() {
 // target's own deadline ends it if nothing does.
 func (g *tgt) becomes(what string, ok func() bool) {
 	g.t.Helper()
-	for range 20_000 {
+	for range 120_000 {
 		if ok() {
 			return
 		}
@@ -214,10 +214,10 @@ func (g *tgt) becomes(what string, ok func() bool) {
 	g.t.Fatalf("never: %s", what)
 }
 
-// pollFor polls until one of the bits (or a hang-up) is set, or for 20 s.
+// pollFor polls until one of the bits (or a hang-up) is set, or for two minutes.
 func pollFor(fd int, events int16) int16 {
 	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
-	for range 20 {
+	for range 120 {
 		if n, err := unix.Poll(p, 1000); err == nil && n > 0 {
 			return p[0].Revents
 		}

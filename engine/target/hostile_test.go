@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
@@ -33,6 +34,9 @@ const canary = 0x5354524e5354524e
 // hostileEnv marks a target or stranger of the stress, of which there are many: they do without a test child's socket.
 const hostileEnv = "UNKNOT_TEST_HOSTILE"
 
+// life is that of a target which nobody kills: only a failure waits for its end.
+const life = 2 * time.Minute
+
 // The exit status of who was written what is not its own.
 const (
 	exitStranger = 77
@@ -42,10 +46,14 @@ const (
 func hostile(role string) {
 	var err error
 	switch role {
-	case "stranger-for-long":
-		err = stranger(500 * time.Millisecond)
+	case "stranger-for-long": // until it is told
+		enough := make(chan os.Signal, 1)
+		signal.Notify(enough, unix.SIGUSR1)
+		err = stranger(enough)
 	case "stranger":
-		err = stranger(time.Duration(rand.IntN(30)) * time.Millisecond)
+		enough := make(chan os.Signal, 1)
+		time.AfterFunc(time.Duration(rand.IntN(30))*time.Millisecond, func() { enough <- unix.SIGUSR1 })
+		err = stranger(enough)
 	default:
 		err = hostileTarget(role)
 	}
@@ -62,18 +70,23 @@ func fill(p []byte, word uint64) {
 	}
 }
 
-// stranger looks whether its memory stays its own.
-func stranger(long time.Duration) error {
+// stranger looks whether its memory stays its own, to the end and then once more.
+func stranger(enough <-chan os.Signal) error {
 	if err := mapPages(); err != nil {
 		return err
 	}
 	fill(pages(), canary)
-	for end := time.Now().Add(long); ; time.Sleep(time.Millisecond) {
+	for over := false; ; {
 		if whoseElse(pages(), canary) {
 			os.Exit(exitStranger)
 		}
-		if time.Now().After(end) {
+		if over {
 			return nil
+		}
+		select {
+		case <-enough:
+			over = true
+		case <-time.After(time.Millisecond):
 		}
 	}
 }
@@ -137,11 +150,11 @@ func hostileTarget(role string) error {
 		}()
 	}
 	if role == "calm" {
-		time.Sleep(20 * time.Second)
+		time.Sleep(life)
 		return nil
 	}
 	var started time.Time
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Duration(rand.IntN(400)) * time.Microsecond) {
+	for end := time.Now().Add(life); time.Now().Before(end); time.Sleep(time.Duration(rand.IntN(400)) * time.Microsecond) {
 		if whoseElse(pages()[page:], 0, ^nonce) {
 			os.Exit(exitTarget)
 		}
@@ -260,7 +273,7 @@ func inPIDNamespace(t *testing.T) *syscall.SysProcAttr {
 // What threads have an id one after the other is made likely here: there are few ids.
 func TestHostileTargets(t *testing.T) {
 	sys := inPIDNamespace(t)
-	s := testchild.StartWith(t, testchild.Options{Sys: sys, Deadline: 60*time.Second + time.Duration(*accesses)*10*time.Millisecond},
+	s := testchild.StartWith(t, testchild.Options{Sys: sys, Deadline: 4*time.Minute + time.Duration(*accesses)*10*time.Millisecond},
 		"stress", strconv.Itoa(*accesses))
 	t.Log(s.MustHear())
 	if st := s.Wait(); st.ExitStatus() != 0 {
@@ -295,7 +308,7 @@ func childStress(c *testchild.Conn, args []string) error {
 		return sum.gone.Load() == 0 || sum.fault.Load() == 0 || sum.read.Load() == 0 || sum.wrote.Load() == 0
 	}
 	var failed atomic.Bool
-	end := time.Now().Add(30 * time.Second) // few accesses may not be enough for one of each
+	end := time.Now().Add(life) // few accesses may not be enough for one of each
 	for range 3 {
 		wg.Go(func() {
 			for !failed.Load() && (sum.n.Load() < want || missing() && time.Now().Before(end)) {
@@ -344,7 +357,7 @@ func oneLife(r *reaper, sum *tally, seen *sync.Map, reused, kills *atomic.Int64)
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(life))
 	l, err := notify.RecvListener(conn.(*net.UnixConn))
 	_ = conn.Close()
 	if err != nil {
@@ -500,7 +513,7 @@ func childStranger(c *testchild.Conn, _ []string) error {
 				}
 			}
 			var own [8]byte
-			for range 5000 { // until it has its canary
+			for range 60_000 { // until it has its canary
 				if _, err := t.read(fixedAt, own[:]); err == nil && binary.NativeEndian.Uint64(own[:]) == canary {
 					return
 				}
@@ -523,6 +536,7 @@ func childStranger(c *testchild.Conn, _ []string) error {
 		if got != ErrGone || buf != [64]byte{} {
 			return fmt.Errorf("%s: %v, % x", what, got, buf)
 		}
+		_ = unix.Kill(t.tid, unix.SIGUSR1) // the stranger
 		<-end
 		if r.written.Load() != 0 {
 			return fmt.Errorf("%s: the stranger was written", what)

@@ -398,7 +398,7 @@ func TestOpenAtLeavesNoTrace(t *testing.T) {
 	if n := testchild.OpenFDs(t); n != fds {
 		t.Errorf("%d descriptors, were %d", n, fds)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 		if threadsSay(t) == before {
 			break
 		}
@@ -696,7 +696,7 @@ func threadsIn(function string) (n int) {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(25 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}

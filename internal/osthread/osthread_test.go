@@ -208,7 +208,7 @@ func TestConfined(t *testing.T) {
 		t.Errorf("beside it: %+v", got)
 	}
 	end <- true
-	for range 10_000 {
+	for range 60_000 {
 		if howMany.Load() == 0 {
 			return
 		}

@@ -24,7 +24,7 @@ import (
 const env = "UNKNOT_TEST_CHILD"
 
 // deadline is how long a child may live; a child that needs it is a failed test.
-const deadline = 30 * time.Second
+const deadline = 3 * time.Minute
 
 // Roles are the children of a test binary by name. A role returns when it is
 // done; its error is printed and ends the child with status 1.
@@ -130,7 +130,7 @@ func Start(t testing.TB, role string, args ...string) *Child {
 // Options of [StartWith].
 type Options struct {
 	Env      []string      // on top of the test's own
-	Deadline time.Duration // 0: 30 s
+	Deadline time.Duration // 0: three minutes
 	Quiet    bool          // its standard error is for Stderr only
 	Sys      *syscall.SysProcAttr
 }

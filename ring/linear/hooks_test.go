@@ -17,7 +17,7 @@ func TestWithHooks(t *testing.T) {
 		t.Skipf("the ring is built with hooks here, which needs the go command: %v", err)
 	}
 	t.Parallel()
-	out, err := exec.Command("go", "test", "-count=1", "-timeout=3m", "-tags", "ringchaos", "-v", ".").CombinedOutput()
+	out, err := exec.Command("go", "test", "-count=1", "-timeout=10m", "-vet=off", "-tags", "ringchaos", "-v", ".").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

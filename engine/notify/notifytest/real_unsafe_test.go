@@ -132,7 +132,7 @@ func (w *real) settled(name string) (inCall bool) {
 	w.t.Helper()
 	dir := fmt.Sprintf("/proc/%d/task/%d/", w.Cmd.Process.Pid, w.tids[name])
 	killable := 0 // how often in a row
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Microsecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Microsecond) {
 		status, err := os.ReadFile(dir + "status")
 		if err != nil {
 			w.t.Fatal(err)
