@@ -287,17 +287,14 @@ func (s *soak) agree() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	is := r.Results
 	// Each listener is asked for an id that cannot be pending when it is taken.
-	stale := is[trace.Send][trace.Gone] + is[trace.IDValid][trace.Gone] - c.Added
-	odd := is[trace.Send][trace.Twice] + r.Unmatched + r.Overflow + r.Missed
-	for _, row := range is {
-		odd += row[trace.Odd]
+	stale := r.Send.Gone + r.IDValid.Gone - c.Added
+	odd := r.Send.Twice + r.Recv.Odd + r.Send.Odd + r.IDValid.Odd + r.AddFD.Odd + r.Unmatched + r.Overflow + r.Missed
+	if r.Recv.Done != c.Received || r.Recv.Gone != c.Gone || r.Send.Done != c.Answered+c.Dropped || stale != c.Stale || r.Stale != c.Stale || odd != 0 {
+		s.t.Errorf("the tracepoints count RECV %+v, SEND %+v, ID_VALID %+v, ADDFD %+v, unmatched %d, overflow %d, missed %d, stale %d; the engine %+v",
+			r.Recv, r.Send, r.IDValid, r.AddFD, r.Unmatched, r.Overflow, r.Missed, r.Stale, c)
 	}
-	if is[trace.Recv][trace.Done] != c.Received || is[trace.Recv][trace.Gone] != c.Gone || is[trace.Send][trace.Done] != c.Answered+c.Dropped || stale != c.Stale || r.Stale != c.Stale || odd != 0 {
-		s.t.Errorf("the tracepoints count %v, unmatched %d, overflow %d, missed %d, stale %d; the engine %+v", is, r.Unmatched, r.Overflow, r.Missed, r.Stale, c)
-	}
-	s.t.Logf("%v: %d notifications; RECV %v, SEND %v, ID_VALID %v", time.Since(s.begun).Round(time.Second), c.Received, is[trace.Recv], is[trace.Send], is[trace.IDValid])
+	s.t.Logf("%v: %d notifications; RECV %+v, SEND %+v, ID_VALID %+v", time.Since(s.begun).Round(time.Second), c.Received, r.Recv, r.Send, r.IDValid)
 }
 
 // point notes what this process has. What ended may take a moment to be gone.

@@ -45,27 +45,25 @@ type Report struct {
 	Elapsed time.Duration
 
 	// With Config.Results, what the ioctls returned, followed or not. ID_VALID's successes are not counted.
-	Results [numIoctls][numResults]uint64
+	Recv, Send, IDValid, AddFD Returned
 }
 
-// The ioctls of Report.Results.
-const (
-	Recv = iota
-	Send
-	IDValid
-	AddFD
-	numIoctls
-)
+// Returned counts what an ioctl returned.
+type Returned struct {
+	Done        uint64 // success
+	Gone        uint64 // ENOENT
+	Interrupted uint64 // EINTR, or a restart
+	Twice       uint64 // EINPROGRESS, SEND's word for a second answer
+	Odd         uint64 // anything else
+}
 
-// What they return: success, ENOENT, EINTR or a restart, EINPROGRESS (which SEND does to a second answer), anything else.
-const (
-	Done = iota
-	Gone
-	Interrupted
-	Twice
-	Odd
-	numResults
-)
+// returned are the counts in the order of trace.bpf.c.
+func (r *Report) returned() (all []*uint64) {
+	for _, c := range []*Returned{&r.Recv, &r.Send, &r.IDValid, &r.AddFD} {
+		all = append(all, &c.Done, &c.Gone, &c.Interrupted, &c.Twice, &c.Odd)
+	}
+	return all
+}
 
 // Rows of the kernel's histograms (enum stage of trace.bpf.c), a set for each
 // bank. Those of the stages follow.
@@ -160,8 +158,8 @@ func (t *Tracer) read(bank uint32) (*Report, error) {
 	r.Dispatched, r.Answered, r.Dropped = r.Wait.Count, r.Answer.Count, r.Drop.Count
 	r.Seen, r.Received, r.Stale, r.Retried, r.Unmatched = c.Seen, c.Received, c.Stale, c.Retried, c.Unmatched
 	r.Overflow, r.Awake, r.Broken = c.Overflow, c.Awake, c.Broken
-	for i, n := range c.Results {
-		r.Results[i/numResults][i%numResults] = n
+	for i, n := range r.returned() {
+		*n = c.Results[i]
 	}
 	r.Missed, r.Unjoined = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined+c.Unwoken
 	r.StaleTime = time.Duration(c.StaleNs)
@@ -275,10 +273,9 @@ func (r *Report) Merge(o *Report) {
 	r.Broken += o.Broken
 	r.StaleTime += o.StaleTime
 	r.Seen += o.Seen
-	for i, row := range o.Results {
-		for k, n := range row {
-			r.Results[i][k] += n
-		}
+	theirs := o.returned()
+	for i, n := range r.returned() {
+		*n += *theirs[i]
 	}
 	r.Elapsed += o.Elapsed
 	if r.Slowest == nil || o.Slowest != nil && o.Slowest.Total() > r.Slowest.Total() {
