@@ -51,8 +51,8 @@ func Explain(op, kernel string, err error) error {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		u.Remedy = fmt.Sprintf("raise the limit of open files (ulimit -n): some %d are needed", neededFiles)
 	case errors.As(err, &refused) && !errors.Is(err, unix.EPERM):
-		// EACCES is how the verifier says no: that is no matter of privilege.
-		u.Err = fmt.Errorf("the kernel refuses the program: %w", err)
+		// EACCES is how the verifier says no: that is no matter of privilege, so nobody may find the errno.
+		u.Err = fmt.Errorf("the kernel refuses the program: %v", err)
 		u.Remedy = "needs Linux " + kernel + " or later; if it is, please report this"
 	case missingPrivileges() == "" && missingMount() != nil:
 		// cilium/ebpf reads both and says that of the kernel which it did not find.

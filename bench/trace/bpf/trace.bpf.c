@@ -171,13 +171,12 @@ INLINE __u32 receiver_here(bool btf)
 INLINE void record_wait(const struct flight *f, __u64 to)
 {
 	struct book b = book();
-	__u32 receiver = f->receiver;
+	__u32 i = f->receiver - 1;
 
 	record_in(b, WAIT, f->received, to);
-	receiver += STAGES - 1;
-	asm volatile("" : "+r"(receiver)); /* the index itself is compared, or Linux 6.1 does not see its bounds */
-	if (receiver >= STAGES && receiver < HISTS)
-		record_in(b, receiver, f->received, to);
+	asm volatile("" : "+r"(i)); /* the index itself is compared, or before Linux 6.18 the verifier does not see its bounds */
+	if (i < RECEIVERS)
+		record_in(b, STAGES + i, f->received, to);
 }
 
 /* The calling thread enters SEND, or ADDFD with an answer. */
