@@ -46,7 +46,8 @@ func TestExecOfAnotherThread(t *testing.T) {
 				t.Errorf("%d calls answered of %d execs: this test shows nothing", n, execs)
 			}
 			n := r.Stages[StageCycle].Count
-			if n+r.Unjoined+r.Broken != r.Answered || n < r.Answered*9/10 {
+			// An answer may come before its target slept, of which an emulated machine has many.
+			if n+r.Unjoined+r.Broken != r.Answered || n < r.Answered/2 {
 				t.Errorf("%d calls in stages (%d unjoined, %d broken) of %d answered", n, r.Unjoined, r.Broken, r.Answered)
 			}
 			g.stop()
