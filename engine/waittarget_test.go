@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -62,19 +63,25 @@ func TestWaitTargetBoundsTheDepth(t *testing.T) {
 // behind is the handler of a listener with one caller. It counts the other's calls that began between the receipt of a call,
 // on the receive thread, and its handler, however long its target took to make it.
 type behind struct {
-	starts   *atomic.Int64
-	work     func()
+	starts *atomic.Int64
+	work   func()
+
+	mu       sync.Mutex // one call comes after the other, but by way of the kernel
 	received int64
 	calls    []int64
 }
 
 func (b *behind) Inlines(*engine.Source, *notify.Data) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.received = b.starts.Load()
 	return false
 }
 
 func (b *behind) Handle(r engine.Request) {
+	b.mu.Lock()
 	b.calls = append(b.calls, b.starts.Load()-b.received)
+	b.mu.Unlock()
 	b.work()
 	_ = r.Return(1)
 }
@@ -114,6 +121,8 @@ func TestQuietListenerBesideOverload(t *testing.T) {
 	if n := s.Counters(); n.Dropped != 0 || n.Answered != calls {
 		t.Errorf("the quiet listener: %+v", n)
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	slices.Sort(q.calls)
 	got, depth := q.calls[calls/2], over.Limit().Depth
 	t.Logf("a call of the quiet one was behind %d of the other's (median; most %d), whose depth is %d", got, q.calls[calls-1], depth)
