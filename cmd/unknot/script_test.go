@@ -57,8 +57,8 @@ func mainWithoutPrivileges() {
 //		runs a program and compares its exit status; 128 + N is signal N
 //	signals SIGNAL FILE CODE program [argument ...]
 //		the same, and sends it the signal once FILE exists and has something in it
-//	storms UNIT program [argument ...]
-//		exits 0 program, again until each benchmark that it prints has a value in UNIT:
+//	storms UNIT[,UNIT...] program [argument ...]
+//		exits 0 program, again until each benchmark that it prints has a value in each UNIT:
 //		during a short storm a busy machine may let nobody call
 //	like stdout|stderr|FILE FILE
 //		compares, where … in the second stands for anything
@@ -114,14 +114,16 @@ func scriptedSignal(ts *testscript.TestScript, _ bool, args []string) {
 
 func scriptedStorms(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
-		ts.Fatalf("usage: storms UNIT program [argument ...]")
+		ts.Fatalf("usage: storms UNIT[,UNIT...] program [argument ...]")
 	}
 	for whole := false; !whole; {
 		var stdout, stderr strings.Builder
 		runScripted(ts, 0, "", append([]string{"0"}, args[1:]...), &stdout, &stderr)
 		whole = true
 		for line := range strings.Lines(stdout.String()) {
-			whole = whole && (!strings.HasPrefix(line, "Benchmark") || strings.Contains(line, " "+args[0]))
+			for unit := range strings.SplitSeq(args[0], ",") {
+				whole = whole && (!strings.HasPrefix(line, "Benchmark") || strings.Contains(line, " "+unit))
+			}
 		}
 		if whole {
 			fmt.Fprint(ts.Stdout(), stdout.String())
