@@ -166,6 +166,7 @@ type targets struct {
 	cmd  *exec.Cmd
 	c    *net.UnixConn
 	kill context.CancelFunc
+	over chan struct{} // closed when the child has ended and was waited for
 }
 
 // startTargets starts threads that will make so many calls each once released;
@@ -197,12 +198,16 @@ func startRole(role string, quiet bool) (*targets, error) {
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = os.Stderr
 	cmd.WaitDelay = time.Second
-	g := &targets{cmd: cmd, c: conn.(*net.UnixConn), kill: kill}
+	g := &targets{cmd: cmd, c: conn.(*net.UnixConn), kill: kill, over: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
 		kill()
 		_ = conn.Close()
 		return nil, err
 	}
+	go func() {
+		_ = cmd.Wait() // at once: before Linux 6.11 a child that nobody waited for still uses its filter
+		close(g.over)
+	}()
 	_ = conn.SetDeadline(time.Now().Add(deadline))
 	if g.l, err = notify.RecvListener(g.c); err != nil {
 		g.stop()
@@ -233,7 +238,7 @@ func (g *targets) took() (t targetsTime, err error) {
 // stop kills the targets, if they still live, and closes the listener.
 func (g *targets) stop() {
 	g.kill()
-	_ = g.cmd.Wait()
+	<-g.over
 	_ = g.c.Close()
 	if g.l != nil {
 		_ = g.l.Close()

@@ -260,7 +260,7 @@ func TestEveryKindOfAnswer(t *testing.T) {
 				t.Errorf("answer to nobody: %v", err) // never received: not counted
 			}
 			g.kill()
-			_ = g.cmd.Wait()
+			<-g.over
 			for _, id := range ids[5:7] {
 				if err := g.l.IDValid(id); notify.OutcomeOf(err) != notify.Stale {
 					t.Errorf("dead target: %v", err)
