@@ -152,8 +152,8 @@ const (
 // WarmUp is how long each storm rages before it counts.
 const WarmUp = 100 * time.Millisecond
 
-// hangDeadline is when a target that does not come back counts as lost. Machines
-// were seen to stall for ten seconds. Tests that want it to hang shorten it.
+// hangDeadline is when a target that does not come back counts as lost: longer than
+// machines stall (docs/decisions/23-serve.md). Tests that want it to hang shorten it.
 var hangDeadline = 30 * time.Second
 
 // Once runs one repetition: a storm of the given duration against a fresh

@@ -46,9 +46,9 @@ func TestExecOfAnotherThread(t *testing.T) {
 				t.Errorf("%d calls answered of %d execs: this test shows nothing", n, execs)
 			}
 			n := r.Stages[StageCycle].Count
-			// An answer may come before its target slept, of which an emulated machine has many.
-			if n+r.Unjoined+r.Broken != r.Answered || n < r.Answered/2 {
-				t.Errorf("%d calls in stages (%d unjoined, %d broken) of %d answered", n, r.Unjoined, r.Broken, r.Answered)
+			// Answers that came before their target slept are the machine's, and many where it is emulated.
+			if n+r.Unjoined+r.Broken != r.Answered || n+r.unwoken < r.Answered*9/10 {
+				t.Errorf("%d calls in stages (%d unjoined, of which %d unwoken, %d broken) of %d answered", n, r.Unjoined, r.unwoken, r.Broken, r.Answered)
 			}
 			g.stop()
 			// Others on the machine may just have ended.

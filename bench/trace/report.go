@@ -46,6 +46,8 @@ type Report struct {
 
 	// With Config.Results, what the ioctls returned, followed or not. ID_VALID's successes are not counted.
 	Recv, Send, IDValid, AddFD Returned
+
+	unwoken uint64 // of Unjoined, those that were answered before their target slept
 }
 
 // Returned counts what an ioctl returned.
@@ -161,7 +163,7 @@ func (t *Tracer) read(bank uint32) (*Report, error) {
 	for i, n := range r.returned() {
 		*n = c.Results[i]
 	}
-	r.Missed, r.Unjoined = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined+c.Unwoken
+	r.Missed, r.Unjoined, r.unwoken = c.EnterUnread+c.ExitUnread, c.WakingUnjoined+c.Unjoined+c.Unwoken, c.Unwoken
 	r.StaleTime = time.Duration(c.StaleNs)
 	return r, nil
 }
@@ -270,6 +272,7 @@ func (r *Report) Merge(o *Report) {
 	r.Missed += o.Missed
 	r.Awake += o.Awake
 	r.Unjoined += o.Unjoined
+	r.unwoken += o.unwoken
 	r.Broken += o.Broken
 	r.StaleTime += o.StaleTime
 	r.Seen += o.Seen

@@ -96,8 +96,8 @@ func TestStagesAddUpToTheTargetsTime(t *testing.T) {
 					n, sum, took.Most, 100*(float64(sum)/float64(took.Most)-1), took.Least)
 				// Where CPUs poll for work, or are emulated, an answer may come before its target slept.
 				without := 3200/uint64(threads)*uint64(threads) - n
-				if without != r.Unjoined || without > n {
-					t.Errorf("%d calls in stages, %d unjoined, %d broken, %d missed", n, r.Unjoined, r.Broken, r.Missed)
+				if without != r.Unjoined || without > n/100+r.unwoken {
+					t.Errorf("%d calls in stages, %d unjoined, of which %d unwoken, %d broken, %d missed", n, r.Unjoined, r.unwoken, r.Broken, r.Missed)
 				}
 				// Two CPUs' clocks may differ a little.
 				slack := took.Most / 1000

@@ -54,7 +54,7 @@ type Config struct {
 	// Explain also keeps the slowest call of each interval with what its threads
 	// did meanwhile (Report.Slowest). It implies Stages, and costs more.
 	Explain bool
-	// Results has what the ioctls return counted (Report.Results), at a small cost for each.
+	// Results has what the ioctls return counted ([Report].Recv and so on), at a small cost for each.
 	Results bool
 	// Sample follows one notification in so many; 0 and 1 follow all. Which ones
 	// is drawn at the target before the call, or without Stages, and where a

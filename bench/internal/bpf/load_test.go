@@ -42,6 +42,10 @@ func TestExplain(t *testing.T) {
 		if errors.Is(err, fs.ErrPermission) != (c.is == fs.ErrPermission) {
 			t.Errorf("%v: a matter of privilege: %v", c.err, err)
 		}
+		var refused *ebpf.VerifierError
+		if errors.Is(err, c.err) == errors.As(c.err, &refused) {
+			t.Errorf("%v can be found, which only a refused program's may not: %v", c.err, err)
+		}
 		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.mention) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v: %v", c.err, err)
 		}
