@@ -34,15 +34,14 @@ missing() {
         [ -e /usr/include/seccomp.h ] || echo seccomp
     fi
     have "${PKG_CONFIG:-pkg-config}" || echo pkgconfig
+    case ${1-} in kernels | kernels-arm64) have cpio || echo cpio ;; esac
     if [ "${1-}" = kernels-arm64 ]; then
         have qemu-system-aarch64 || echo qemu-arm
-        have cpio || echo cpio
     fi
     if [ "${1-}" = kernels ]; then
         have qemu-system-x86_64 || echo qemu
         # One that needs shared libraries is of no use there.
         if ! have busybox || ldd "$(command -v busybox)" >/dev/null 2>&1; then echo busybox; fi
-        have cpio || echo cpio
     fi
     if { [ "${1-}" = release ] || [ "${1-}" = kernels-arm64 ]; } && [ "$(dpkg --print-architecture 2>/dev/null) $(. /etc/os-release && echo "$ID")" = "amd64 debian" ]; then
         echo '#include <seccomp.h>

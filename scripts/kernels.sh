@@ -118,8 +118,11 @@ cc=$(go env CC 2>/dev/null || echo cc)
 case $($cc -print-file-name=libseccomp.a 2>/dev/null) in
 /*) ;;
 *)
-    [ $arch = amd64 ] || lacks "no $cc that links libseccomp statically" "sh scripts/deps.sh release installs both"
-    [ $arch != amd64 ] || lacks "no libseccomp.a (nothing static links without it)" "install package libseccomp-dev (libseccomp-static on Fedora and Alpine)" ;;
+    if [ $arch = amd64 ]; then
+        lacks "no libseccomp.a (nothing static links without it)" "install package libseccomp-dev (libseccomp-static on Fedora and Alpine)"
+    else
+        lacks "no $cc that links libseccomp statically" "sh scripts/deps.sh kernels-arm64 installs both"
+    fi ;;
 esac
 # disk asks for room on the file system of a folder, in MiB.
 disk() {
@@ -217,6 +220,8 @@ for k; do
         fi ;;
     esac
 done
+
+[ -e "$busybox" ] || die "no busybox for $arch: put a static one there as $busybox, or run kernel 6.1 once, which brings it"
 
 # packages unpacks systemd and what it needs to run, of the suite that this machine has, into the machine.
 packages() {
